@@ -1,0 +1,116 @@
+"""What flows between the rooms, and the legend of tensor shapes.
+
+Shape letters, used in docstrings and as suffixes of local names (`iou_BMP`):
+
+    B  images of a batch          P  priors              M  objects of an image, padded
+    C  logits of a prior          K  classes             N  objects of one image
+    H, W  input height, width     D  detections of one image
+
+`boxes` are always (x1, y1, x2, y2) in pixels; any other form is part of the name. Labels run from 1 to K;
+0 is background or padding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ImageId: TypeAlias = int | str
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One annotated image as a reader found it. Nothing is decoded yet."""
+
+    image_path: Path
+    image_id: ImageId  # the data set's own
+    size: tuple[int, int]  # (height, width) that the annotations refer to
+    boxes: np.ndarray  # (N, 4) float32 xyxy, pixels of the original image
+    labels: np.ndarray  # (N,) int64 in 1..K
+    ignore: np.ndarray  # (N,) bool: crowd or difficult, neither to be learnt nor to be missed
+    crowd: np.ndarray  # (N,) bool: those of `ignore` that cover many objects (COCO iscrowd)
+    areas: np.ndarray  # (N,) float32, pixels²: the annotation's own area (COCO: of the mask)
+
+
+@dataclass(frozen=True, eq=False)
+class DataSplit:
+    """The images of one split with the classes that their labels stand for."""
+
+    records: list[Record]
+    class_names: tuple[str, ...]  # class_names[label - 1]
+    category_ids: tuple[int, ...]  # the data set's own number for class_names[i]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+
+class Targets(NamedTuple):
+    """The objects of one network input."""
+
+    boxes: Tensor  # (N, 4) xyxy, input pixels
+    labels: Tensor  # (N,) int64 in 1..K
+    ignore: Tensor  # (N,) bool
+
+
+class Batch(NamedTuple):
+    """Images and padded targets, as they travel from the loader to the device."""
+
+    images: Tensor  # (B, 3, H, W) uint8 RGB
+    boxes: Tensor  # (B, M, 4) float32 xyxy, input pixels; zeros as padding
+    labels: Tensor  # (B, M) int64 in 1..K; 0 as padding
+    ignore: Tensor  # (B, M) bool
+    image_ids: list[ImageId]
+    original_sizes: list[tuple[int, int]]  # (height, width) of each image before resizing
+    indices: list[int]  # position of each image in its split
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
+        """The same batch with its tensors on `device`."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory (called by the loader)."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, move) -> Batch:  # type: ignore[no-untyped-def]
+        return self._replace(
+            images=move(self.images),
+            boxes=move(self.boxes),
+            labels=move(self.labels),
+            ignore=move(self.ignore),
+        )
+
+
+class HeadOutput(NamedTuple):
+    """What the Detector gives, together with the priors that it belongs to."""
+
+    logits: Tensor  # (B, P, C): a column for background, then one a class (softmax recipes)
+    deltas: Tensor  # (B, P, 4): encoded boxes, see `boxes.encode`
+    priors: Tensor  # (P, 4) cxcywh, input pixels
+
+
+class Assignment(NamedTuple):
+    """What each prior is to learn."""
+
+    labels: Tensor  # (B, P) int64: -1 ignore, 0 background, 1..K
+    boxes: Tensor  # (B, P, 4) xyxy, input pixels; the prior itself where the label is not positive
+
+
+LossTerms: TypeAlias = dict[str, Tensor]
+"""Named scalars. Their sum is differentiated; their names are logged."""
+
+
+class Detections(NamedTuple):
+    """The objects found in one image, best first."""
+
+    boxes: np.ndarray  # (D, 4) float32 xyxy, pixels of the original image
+    scores: np.ndarray  # (D,) float32 in 0..1, descending
+    labels: np.ndarray  # (D,) int64 in 1..K
+
+    @classmethod
+    def empty(cls) -> Detections:
+        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
