@@ -1,0 +1,60 @@
+"""Records to network inputs: read, augment, resize."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ssdlite.data.images import read_image
+from ssdlite.data.transforms import MEAN_COLOR, AugmentationName, augment, build_augmentation
+from ssdlite.errors import DataError
+from ssdlite.structures import DataSplit, ImageId, Targets
+
+
+class Sample(NamedTuple):
+    """One network input with its objects."""
+
+    image: Tensor  # (3, H, W) uint8 RGB, a view of (H, W, 3) memory
+    targets: Targets  # boxes in input pixels
+    image_id: ImageId
+    original_size: tuple[int, int]  # (height, width)
+    index: int  # type: ignore[assignment]  # position in the split
+
+
+class DetectionDataset(Dataset[Sample]):
+    """The images of `split` at `size` (height, width) under an augmentation recipe.
+
+    `dataset[index, seed]` draws everything from `seed`, so a sample does not depend on worker, order or what
+    was drawn before; `dataset[index]` is for the recipe `none`, which draws nothing.
+    Raises `DataError` for images that cannot be read or whose size is not the annotation's.
+    """
+
+    def __init__(
+        self,
+        split: DataSplit,
+        size: tuple[int, int],
+        augmentation: AugmentationName = "none",
+        mean_color: tuple[int, int, int] = MEAN_COLOR,
+    ) -> None:
+        self.split = split
+        self.pipeline = build_augmentation(augmentation, size, mean_color)
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        index, seed = key if isinstance(key, tuple) else (key, None)
+        record = self.split.records[index]
+        image = read_image(record.image_path, annotated_size=record.size)
+        if image.shape[:2] != record.size:
+            (height, width), (annotated_height, annotated_width) = image.shape[:2], record.size
+            raise DataError(
+                f"{record.image_path}: the image is {width}x{height} but its annotation says "
+                f"{annotated_width}x{annotated_height}; correct the size in the annotation, and the boxes with it"
+            )
+        image, targets = augment(self.pipeline, image, record.boxes, record.labels, record.ignore, seed)
+        pixels = torch.from_numpy(image).permute(2, 0, 1)
+        return Sample(pixels, targets, record.image_id, record.size, index)

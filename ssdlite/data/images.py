@@ -1,0 +1,91 @@
+"""Image files to RGB arrays, whatever their colour model, depth and orientation."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from ssdlite.errors import DataError
+
+EXIF_ORIENTATION = 0x0112
+TIFF_SIGNATURES = (b"II*\0", b"MM\0*")
+
+
+def read_image(path: str | Path, annotated_size: tuple[int, int] | None = None) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, upright.
+
+    Grey and palette images become RGB, 16 bit is scaled to 8, CMYK is converted, an alpha channel is dropped (the
+    colours under it stay as they were stored), and of an animation the first frame is taken.
+
+    A photograph that carries an EXIF orientation is turned upright, except where `annotated_size`
+    (height, width) fits only the stored image: then its labels were made on that, and it is read as stored.
+
+    Raises `DataError` for a file that is missing or cannot be decoded.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: the image cannot be opened ({error.strerror}); check the path") from error
+    image = _decode(data, path, upright=True)
+    if annotated_size is not None and image.shape[:2] != annotated_size == image.shape[1::-1]:
+        as_stored = _decode(data, path, upright=False)
+        if as_stored.shape[:2] == annotated_size:
+            return as_stored
+    return image
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) of the upright image, from the file's header alone. Raises `DataError` as `read_image`."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            # Pillow turns TIFF by itself and reports the size after the turn.
+            turned = image.format != "TIFF" and image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: not a readable image; replace it or take it out of the data set") from error
+    return (width, height) if turned else (height, width)
+
+
+def missing_images(paths: Iterable[Path]) -> list[Path]:
+    """Those of `paths` that are not there, each folder being listed once (cheap on network drives)."""
+    listings: dict[Path, set[str]] = {}
+    missing = []
+    for path in paths:
+        folder = path.parent
+        if folder not in listings:
+            listings[folder] = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+        if path.name not in listings[folder]:
+            missing.append(path)
+    return missing
+
+
+def _decode(data: bytes, path: Path, upright: bool) -> np.ndarray:
+    if not _is_tiff_with_alpha(data):  # OpenCV would multiply its colours by alpha
+        flags = cv2.IMREAD_COLOR if upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        try:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        except cv2.error:  # an empty file, or one of more than 2^30 pixels
+            image = None
+        if image is not None:
+            return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+    try:  # formats that this build of OpenCV does not know, such as GIF before 4.11
+        with Image.open(io.BytesIO(data)) as other:
+            return np.array((ImageOps.exif_transpose(other) if upright else other).convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: not a readable image; replace it or take it out of the data set") from error
+
+
+def _is_tiff_with_alpha(data: bytes) -> bool:
+    if not data.startswith(TIFF_SIGNATURES):
+        return False
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.mode == "RGBA"
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False

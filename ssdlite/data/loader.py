@@ -1,0 +1,178 @@
+"""Batches: which samples, in what order, with which draws.
+
+The draws of a sample follow from (seed of the run, epoch, index) and from nothing else: neither the number of
+workers nor a resumed run changes them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+import cv2
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from ssdlite.data.dataset import DetectionDataset, Sample
+from ssdlite.errors import DataError
+from ssdlite.structures import Batch
+
+logger = logging.getLogger(__name__)
+
+SampleKey: TypeAlias = tuple[int, int]  # (index, seed)
+
+MASK64 = (1 << 64) - 1
+MAX_WORKERS = 8
+
+
+class SeededSampler(Sampler[SampleKey]):
+    """Keys (index, seed) of one process for an epoch.
+
+    Shuffled, the processes get disjoint shares of equal length (the last few images of an epoch's order may be left
+    out). In order, every image is given out once, so the shares may differ by one.
+    """
+
+    def __init__(
+        self, num_records: int, *, seed: int, shuffle: bool = True, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.num_records = num_records
+        self.seed = seed
+        self.shuffle = shuffle
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        self.start = 0
+
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Choose the order and draws of `epoch`, without this process's first `start` samples (to resume)."""
+        self.epoch = epoch
+        self.start = start
+
+    def __len__(self) -> int:
+        """Samples of this process in a whole epoch, whatever `start` is."""
+        if self.shuffle:
+            return self.num_records // self.world_size
+        return len(range(self.rank, self.num_records, self.world_size))
+
+    def __iter__(self) -> Iterator[SampleKey]:
+        order: Sequence[int] = range(self.num_records)
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(mix_seed(self.seed, self.epoch))
+            order = torch.randperm(self.num_records, generator=generator).tolist()
+        share = order[self.rank :: self.world_size][: len(self)]
+        epoch = self.epoch
+        for index in share[self.start :]:
+            yield index, mix_seed(self.seed, epoch, index)
+
+
+def mix_seed(*numbers: int) -> int:
+    """A 64 bit seed that differs in about half its bits for any change of `numbers` (SplitMix64's finaliser)."""
+    state = 0
+    for number in numbers:
+        state = (state + number + 0x9E3779B97F4A7C15) & MASK64
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & MASK64
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & MASK64
+        state ^= state >> 31
+    return state
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Samples of one size -> a batch; objects are padded with zeros to the most that an image has, at least one."""
+    most = max(1, *(len(sample.targets.labels) for sample in samples))
+    boxes = torch.zeros(len(samples), most, 4)
+    labels = torch.zeros(len(samples), most, dtype=torch.int64)
+    ignore = torch.zeros(len(samples), most, dtype=torch.bool)
+    for row, sample in enumerate(samples):
+        count = len(sample.targets.labels)
+        boxes[row, :count] = sample.targets.boxes
+        labels[row, :count] = sample.targets.labels
+        ignore[row, :count] = sample.targets.ignore
+    # Stacked as (B, H, W, 3): the permuted view is channels_last without a copy.
+    images = torch.stack([sample.image.permute(1, 2, 0) for sample in samples]).permute(0, 3, 1, 2)
+    return Batch(
+        images=images,
+        boxes=boxes,
+        labels=labels,
+        ignore=ignore,
+        image_ids=[sample.image_id for sample in samples],
+        original_sizes=[sample.original_size for sample in samples],
+        indices=[sample.index for sample in samples],
+    )
+
+
+def build_train_loader(
+    dataset: DetectionDataset,
+    *,
+    batch_size: int,
+    workers: int,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
+) -> DataLoader[Sample]:
+    """Full batches of `batch_size` for this process, shuffled; call `loader.sampler.set_epoch` before each epoch.
+
+    A data set smaller than a batch is taken as one batch, with a warning. Raises `DataError` if a process
+    would get no image at all.
+    """
+    sampler = SeededSampler(len(dataset), seed=seed, rank=rank, world_size=world_size)
+    if len(sampler) == 0:
+        raise DataError(f"the training set has {len(dataset)} images for {world_size} processes; add images")
+    if len(sampler) < batch_size:
+        logger.warning("the batch size is reduced from %d to %d, all images there are", batch_size, len(sampler))
+        batch_size = len(sampler)
+    return _build_loader(dataset, sampler, batch_size, workers, pin_memory, drop_last=True)
+
+
+def build_val_loader(
+    dataset: DetectionDataset,
+    *,
+    batch_size: int,
+    workers: int,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
+) -> DataLoader[Sample]:
+    """Every image once and in order; with several processes each takes every `world_size`-th."""
+    sampler = SeededSampler(len(dataset), seed=0, shuffle=False, rank=rank, world_size=world_size)
+    return _build_loader(dataset, sampler, batch_size, workers, pin_memory, drop_last=False)
+
+
+def default_workers() -> int:
+    """One for each core but one, which is left to the training loop, and at most 8.
+
+    So 2 cores give 1, and a single core 0. Published loaders of JPEGs are fastest at 4 to 8 workers on 16 cores.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores - 1, MAX_WORKERS)
+
+
+def _build_loader(
+    dataset: DetectionDataset,
+    sampler: SeededSampler,
+    batch_size: int,
+    workers: int,
+    pin_memory: bool,
+    drop_last: bool,
+) -> DataLoader[Sample]:
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        drop_last=drop_last,
+        worker_init_fn=_init_worker,
+        persistent_workers=workers > 0,
+    )
+
+
+def _init_worker(_: int) -> None:
+    cv2.setNumThreads(0)  # the workers are the parallelism; OpenCV's own threads would fight over the cores
+    # Ctrl-C reaches the whole process group; only the main process may answer it, and it ends its workers itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,111 @@
+"""From raw annotations to `Record`s, and from a reader's own classes to those of a model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssdlite.errors import DataError
+from ssdlite.structures import DataSplit, ImageId, Record
+
+logger = logging.getLogger(__name__)
+
+NUM_NAMED = 10  # problems named one by one in a warning; the rest are counted
+
+
+@dataclass(frozen=True)
+class RawObject:
+    """An annotation before it is checked."""
+
+    box: tuple[float, float, float, float]  # xyxy, pixels of the original image
+    category: int | str  # what the file calls its class
+    ignore: bool
+    crowd: bool
+    area: float | None  # pixels²; None: that of the box
+    where: str  # the item's name in a message
+
+
+def make_record(
+    image_path: Path,
+    image_id: ImageId,
+    size: tuple[int, int],
+    objects: Sequence[RawObject],
+    labels: Mapping[Any, int],
+    problems: list[str],
+) -> Record:
+    """Turn categories into `labels` and clip the boxes to `size` (height, width).
+
+    Boxes without area are left out and named in `problems`: a box of no width would regress to log(0), an
+    inverted one to NaN.
+    """
+    height, width = size
+    raw = np.array([item.box for item in objects], np.float64).reshape(-1, 4)
+    boxes = np.clip(raw, 0, (width, height, width, height)).astype(np.float32)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    good = np.all(np.isfinite(raw) & np.tile(sides > 0, 2), axis=1)
+    for index in np.flatnonzero(~good).tolist():
+        coordinates = ", ".join(f"{value:g}" for value in raw[index])
+        problems.append(f"{objects[index].where} has the box ({coordinates}) in an image of {width}x{height}")
+    kept = [item for item, is_good in zip(objects, good.tolist(), strict=True) if is_good]
+    boxes, box_areas = boxes[good], sides[good].prod(axis=1)
+    given_areas = np.array([np.nan if item.area is None else item.area for item in kept], np.float32)
+    return Record(
+        image_path=image_path,
+        image_id=image_id,
+        size=size,
+        boxes=boxes,
+        labels=np.array([labels[item.category] for item in kept], np.int64),
+        ignore=np.array([item.ignore for item in kept], bool),
+        crowd=np.array([item.crowd for item in kept], bool),
+        areas=np.where(np.isfinite(given_areas), given_areas, box_areas).astype(np.float32),
+    )
+
+
+def report_problems(source: Path, problems: Sequence[str]) -> None:
+    """Say once what was left out of `source`, naming the first few items."""
+    if not problems:
+        return
+    more = len(problems) - NUM_NAMED
+    tail = f"; and {more} more" if more > 0 else ""
+    listed = "; ".join(problems[:NUM_NAMED])
+    logger.warning("%s: left out %d unusable objects: %s%s", source, len(problems), listed, tail)
+
+
+def number_classes(class_names: Sequence[str], known: Mapping[str, int]) -> tuple[int, ...]:
+    """A category id for each name: the `known` one, otherwise (or where it is taken) the next above all known."""
+    numbers: list[int] = []
+    next_free = max(known.values(), default=0) + 1
+    for name in class_names:
+        number = known.get(name)
+        if number is None or number in numbers:
+            number, next_free = next_free, next_free + 1
+        numbers.append(number)
+    return tuple(numbers)
+
+
+def relabel(split: DataSplit, class_names: Sequence[str], source: Path) -> DataSplit:
+    """The same images with labels 1..K in the order of `class_names`, matched exactly.
+
+    Raises `DataError` for a name that has objects in `split` and is not in `class_names`. A class that only
+    `class_names` has gets a number that `split` does not use.
+    """
+    names = tuple(class_names)
+    assert len(set(names)) == len(names), f"class names repeat: {names}"
+    used = {int(label) for record in split.records for label in np.unique(record.labels)}
+    unknown = [name for label, name in enumerate(split.class_names, 1) if label in used and name not in names]
+    if unknown:
+        raise DataError(
+            f"{source}: unknown class names {', '.join(map(repr, unknown))}; the known ones are "
+            f"{', '.join(map(repr, names))}; correct the spelling (capitals and spaces count) or add them to "
+            "the classes of the training set"
+        )
+    position = {name: label for label, name in enumerate(names, 1)}
+    new_labels = np.array([0, *(position.get(name, 0) for name in split.class_names)], np.int64)
+    records = [replace(record, labels=new_labels[record.labels]) for record in split.records]
+    known = dict(zip(split.class_names, split.category_ids, strict=True))
+    return DataSplit(records, names, number_classes(names, known))

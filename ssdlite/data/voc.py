@@ -1,0 +1,145 @@
+"""Pascal VOC: one XML file an image, and lists of names for the splits."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from ssdlite.data.images import image_size
+from ssdlite.data.records import RawObject, make_record, number_classes, relabel, report_problems
+from ssdlite.errors import DataError
+from ssdlite.structures import DataSplit
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+
+
+def read_voc(root: str | Path, splits: Sequence[str], class_names: Sequence[str] | None = None) -> DataSplit:
+    """Read the images that ImageSets/Main/<split>.txt under `root` names, for each of `splits`.
+
+    Without `class_names` the classes are the names as written, sorted. Category ids are 1..K. VOC counts
+    pixels from 1 and includes the last, so the continuous box is (xmin − 1, ymin − 1, xmax, ymax): its sides
+    are those of the devkit's "+ 1", and a mirrored box is exact. `difficult` objects are `ignore`. Points and
+    boxes without area are left out and reported once.
+
+    Raises `DataError` for lists, annotations or images that are missing or malformed, and unknown class names.
+    """
+    root = Path(root)
+    images = _list_images(root / "JPEGImages")
+    stems = dict.fromkeys(stem for split in splits for stem in _read_list(root, split))
+    found = []
+    for stem in stems:
+        xml_path = root / "Annotations" / f"{stem}.xml"
+        annotation = _parse(xml_path)
+        image_path = _find_image(annotation, xml_path, images)
+        size = _read_size(annotation, xml_path) or image_size(image_path)
+        found.append((image_path, stem, size, _read_objects(annotation, xml_path)))
+    names = tuple(sorted({str(item.category) for *_, objects in found for item in objects}))
+    labels = {name: label for label, name in enumerate(names, 1)}
+    problems: list[str] = []
+    records = [make_record(*item, labels=labels, problems=problems) for item in found]
+    report_problems(root, problems)
+    split = DataSplit(records, names, number_classes(names, {}))
+    if class_names is None:
+        return split
+    split = relabel(split, class_names, root / "Annotations")
+    return DataSplit(split.records, split.class_names, number_classes(split.class_names, {}))
+
+
+def _list_images(folder: Path) -> dict[str, list[Path]]:
+    """The image files of `folder` by stem."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder of images; check the path")
+    images: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            images[path.stem].append(path)
+    return images
+
+
+def _read_list(root: Path, split: str) -> list[str]:
+    """The names in a split file, without the ±1 or 0 that the lists of a single class carry."""
+    path = root / "ImageSets" / "Main" / f"{split}.txt"
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: the list of images cannot be read; check the split's name") from error
+    stems = []
+    for line in filter(None, map(str.strip, lines)):
+        # Names may hold spaces, so a second column is one only where no annotation has the whole name.
+        is_name = (root / "Annotations" / f"{line}.xml").is_file()
+        stems.append(line if is_name else re.sub(r"\s+(-1|0|1)$", "", line))
+    return stems
+
+
+class _NoDoctype(ET.TreeBuilder):
+    """Refuses document types: their entities can expand to gigabytes or name local files."""
+
+    def doctype(self, name: str, *_: str | None) -> None:
+        raise ValueError("it declares a DOCTYPE, which is refused")
+
+
+def _parse(path: Path) -> ET.Element:
+    try:
+        return ET.fromstring(path.read_bytes(), ET.XMLParser(target=_NoDoctype()))
+    except OSError as error:
+        raise DataError(
+            f"{path}: the annotation cannot be opened ({error.strerror}); check the split file"
+        ) from error
+    except (ET.ParseError, ValueError) as error:
+        raise DataError(f"{path}: not a usable XML file ({error}); export the annotation again") from error
+
+
+def _find_image(annotation: ET.Element, xml_path: Path, images: dict[str, list[Path]]) -> Path:
+    """The image with the annotation's own stem, otherwise the one that <filename> names.
+
+    Tools leave wrong names in <filename>, and where a stem has several images it decides.
+    """
+    file_name = Path((annotation.findtext("filename") or "").strip())
+    candidates = images.get(xml_path.stem) or images.get(file_name.stem)
+    if not candidates:
+        raise DataError(
+            f"{xml_path}: there is no image '{xml_path.stem}' ({', '.join(IMAGE_SUFFIXES)}) in JPEGImages; "
+            "add it or take the name out of the split file"
+        )
+    return next((path for path in candidates if path.name == file_name.name), candidates[0])
+
+
+def _read_size(annotation: ET.Element, path: Path) -> tuple[int, int] | None:
+    """(height, width), or None where the tag is missing or 0."""
+    height, width = (annotation.findtext(f"size/{side}") or "0" for side in ("height", "width"))
+    size = int(_number(height, "size", path)), int(_number(width, "size", path))
+    return size if min(size) > 0 else None
+
+
+def _read_objects(annotation: ET.Element, path: Path) -> list[RawObject]:
+    objects = []
+    for position, item in enumerate(annotation.findall("object"), 1):
+        where = f"object {position}"
+        name = item.findtext("name")
+        corners = [item.findtext(f"bndbox/{tag}") for tag in ("xmin", "ymin", "xmax", "ymax")]
+        if not name or None in corners:
+            raise DataError(f"{path}: {where} has no name or no complete bndbox; correct or remove it")
+        xmin, ymin, xmax, ymax = (_number(corner or "", where, path) for corner in corners)
+        is_point = xmin == xmax and ymin == ymax  # a slip of the mouse; one side of a single pixel is legal
+        first = 0 if is_point else 1
+        objects.append(
+            RawObject(
+                box=(xmin - first, ymin - first, xmax, ymax),
+                category=name,
+                ignore=_number(item.findtext("difficult") or "0", where, path) != 0,
+                crowd=False,
+                area=None,
+                where=f"{path.stem} {where} ({name})",
+            )
+        )
+    return objects
+
+
+def _number(text: str, where: str, path: Path) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise DataError(f"{path}: {where} has '{text.strip()}' where a number belongs; correct it") from error

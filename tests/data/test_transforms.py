@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+
+import albumentations as A
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from ssdlite.boxes import iou
+from ssdlite.data.transforms import augment, build_augmentation, resize
+from ssdlite.data.window import WindowResize, crop, overlap_with_windows, place, zoom_out
+
+RECIPES = ("ssd", "light", "none")
+SIZE = (30, 50)
+NONE = (np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
+
+
+def two_squares() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """A black image of 160x120 with a white object, and a grey one to be ignored."""
+    image = np.zeros((120, 160, 3), np.uint8)
+    image[20:60, 30:90], image[70:110, 100:150] = 255, 128
+    boxes = np.array([[30, 20, 90, 60], [100, 70, 150, 110]], np.float32)
+    return image, boxes, np.array([1, 2]), np.array([False, True])
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_c33_c35_images_without_objects(recipe) -> None:
+    pipeline = build_augmentation(recipe, SIZE)
+    image = two_squares()[0]
+    for seed in range(50):
+        output, targets = augment(pipeline, image, *NONE, seed=seed)
+        assert output.shape == (*SIZE, 3)
+        assert output.dtype == np.uint8
+        assert (targets.boxes.shape, targets.labels.shape, targets.ignore.shape) == ((0, 4), (0,), (0,))
+        assert (targets.labels.dtype, targets.ignore.dtype) == (torch.int64, torch.bool)
+
+
+def test_empty_and_full_images_in_turn() -> None:
+    pipeline = build_augmentation("none", SIZE)
+    for _ in range(2):
+        assert len(augment(pipeline, two_squares()[0], *NONE)[1].labels) == 0
+        assert augment(pipeline, *two_squares())[1].labels.tolist() == [1, 2]
+
+
+def test_none_is_the_resize_of_prediction() -> None:
+    image, boxes, labels, ignore = two_squares()
+    output, targets = augment(build_augmentation("none", SIZE), image, boxes, labels, ignore)
+    assert np.array_equal(output, resize(image, SIZE))
+    assert torch.allclose(targets.boxes, torch.from_numpy(boxes) * torch.tensor([50 / 160, 30 / 120] * 2))
+    assert targets.labels.tolist() == [1, 2]
+    assert targets.ignore.tolist() == [False, True]
+
+
+def test_resize_averages_when_both_sides_shrink_beyond_half() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8)
+    assert np.array_equal(resize(image, (30, 30)), cv2.resize(image, (30, 30), interpolation=cv2.INTER_AREA))
+    assert np.array_equal(resize(image, (60, 30)), cv2.resize(image, (30, 60), interpolation=cv2.INTER_LINEAR))
+    assert np.array_equal(resize(image, (90, 90)), image)
+
+
+def test_boxes_follow_the_pixels() -> None:
+    """In 200 draws the white object is found by its pixels where the box says, to one pixel of the output."""
+    image, boxes, labels, ignore = two_squares()
+    size = (120, 160)
+    window = WindowResize(size, (0, 0, 0), zoom_out_probability=0.5, with_crop=True)
+    parameters = A.BboxParams("pascal_voc", clip=True, filter_invalid_bboxes=True, check_each_transform=False)
+    pipeline = A.Compose([window, A.HorizontalFlip(p=0.5)], bbox_params=parameters)
+    seen = 0
+    for seed in range(200):
+        output, targets = augment(pipeline, image, boxes, labels, ignore, seed=seed)
+        for box, label in zip(targets.boxes.numpy(), targets.labels.tolist(), strict=True):
+            mask = output[..., 0] > 190 if label == 1 else np.abs(output[..., 0] - 128.0) < 40
+            rows, columns = np.flatnonzero(mask.mean(1) > 0), np.flatnonzero(mask.mean(0) > 0)
+            if label == 1:
+                found = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+                assert np.abs(box - found).max() <= 1.5, seed
+                seen += 1
+            else:
+                x1, y1, x2, y2 = (box + np.array([2, 2, -2, -2])).astype(int)
+                assert mask[y1:y2, x1:x2].all(), seed
+    assert seen > 100
+
+
+def test_mirror_is_exact() -> None:
+    """x becomes W − x (C32)."""
+    image, boxes, labels, ignore = two_squares()
+    flip = A.Compose([A.HorizontalFlip(p=1)], bbox_params=A.BboxParams("pascal_voc"))
+    mirrored = augment(flip, image, boxes, labels, ignore)[1].boxes
+    assert torch.allclose(mirrored, torch.tensor([[70.0, 20, 130, 60], [10, 70, 60, 110]]), atol=1e-4)
+
+
+@pytest.mark.parametrize("min_iou", [0.0, 0.1, 0.3, 0.5, 0.7, 0.9])
+def test_c33_an_accepted_crop_overlaps_some_box_enough(min_iou: float) -> None:
+    """Caffe's any-box rule; 300 random scenes. A crop that is not the whole canvas was accepted."""
+    rng = np.random.default_rng(0)
+    canvas = np.array([0.0, 0, 300, 200])
+    accepted = 0
+    for _ in range(300):
+        corners = rng.uniform(0, 150, (3, 2))
+        boxes = np.hstack([corners, corners + rng.uniform(5, 150, (3, 2))]).clip(max=[300, 200, 300, 200])
+        window = crop(canvas, boxes, min_iou, rng.random((1000, 4)))
+        if np.array_equal(window, canvas):
+            continue
+        accepted += 1
+        overlaps = iou(torch.from_numpy(window)[None], torch.from_numpy(boxes))
+        assert overlaps.max() >= min_iou
+        width, height = window[2:] - window[:2]
+        assert 0.5 <= width / height <= 2
+        assert 0.3 * 300 <= width <= 300
+        assert 0.3 * 200 <= height <= 200
+        assert (window[:2] >= 0).all()
+        assert (window[2:] <= [300, 200]).all()
+        centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+        assert ((centers > window[:2]) & (centers < window[2:])).all(1).any()
+    assert accepted > (200 if min_iou < 0.7 else 0)
+
+
+def test_crop_without_boxes_takes_the_first_window() -> None:
+    """Draws of 0 and ½: sides of 30 %, then 65 % of 100, in the middle of the free room."""
+    draws = np.array([[0.0, 0.5, 0, 0], [0.5, 0.5, 0.5, 0.5]])  # the first has the aspect ratio 30/65
+    canvas = np.array([0.0, 0, 100, 100])
+    assert crop(canvas, np.zeros((0, 4)), 0.9, draws).tolist() == pytest.approx([17.5, 17.5, 82.5, 82.5])
+    assert crop(canvas, np.zeros((0, 4)), 0.9, draws[:1]).tolist() == canvas.tolist()
+
+
+def test_zoom_out_by_hand() -> None:
+    """Twice a 160x120 image, with all of the free room at the left and half of it above."""
+    window = zoom_out((120, 160), 2, left=1, top=0.5)
+    assert window.tolist() == [-160, -60, 160, 180]
+    source, target = place(window, (120, 160), (100, 100))
+    assert source.tolist() == [0, 0, 160, 120]
+    assert target.tolist() == [50, 25, 100, 75]
+
+
+def test_zoom_out_fills_with_the_mean_color() -> None:
+    window = WindowResize((100, 100), (1, 2, 3), zoom_out_probability=1, with_crop=False)
+    params = {"source": np.array([0, 0, 160, 120]), "target": np.array([50, 25, 100, 75])}
+    output = window.apply(np.full((120, 160, 3), 9, np.uint8), **params)
+    assert (output[25:75, 50:] == 9).all()
+    assert (output[:, :50] == [1, 2, 3]).all()
+    assert (output[75:] == [1, 2, 3]).all()
+
+
+@pytest.mark.parametrize("window", [[-90, -50, -10, -5], [500, 500, 600, 700], [159.6, 0, 300, 300]])
+def test_a_window_beside_the_image_shows_its_nearest_pixel(window: list[float]) -> None:
+    source, target = place(np.array(window), (120, 160), (30, 30))
+    for corners, limits in ((source, (160, 120)), (target, (30, 30))):
+        assert (corners[:2] >= 0).all()
+        assert (corners[2:] > corners[:2]).all()
+        assert (corners[2:] <= limits).all()
+
+
+def test_overlap_by_hand() -> None:
+    """[0, 10]² with [5, 15]²: 25 / (100 + 100 − 25), its centre on the corner and so outside."""
+    overlap, inside = overlap_with_windows(np.array([[0.0, 0, 10, 10]]), np.array([[5.0, 5, 15, 15], [1, 1, 3, 3]]))
+    assert overlap.tolist()[0] == pytest.approx([25 / 175, 0.04])
+    assert inside.tolist() == [[False, True]]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_useless_boxes_do_not_raise_and_small_ones_go(recipe) -> None:
+    """Of no width, inverted, outside; and 3x3 pixels of 160x120, which are less than a pixel of 50x30."""
+    boxes = np.array([[5, 5, 5, 9], [9, 9, 5, 5], [200, 5, 220, 9], [5, 5, 8, 8]], np.float32)
+    rest = (np.ones(4, np.int64), np.zeros(4, bool))
+    pipeline = build_augmentation(recipe, SIZE)
+    for seed in range(20):
+        boxes_out = augment(pipeline, two_squares()[0], boxes, *rest, seed=seed)[1].boxes
+        assert len(boxes_out) <= (0 if recipe == "none" else 1)
+        assert ((boxes_out[:, 2:] - boxes_out[:, :2]) >= 0.999).all()
+
+
+def test_c34_colours_are_clipped_not_wrapped() -> None:
+    """Of a light grey, brightness and contrast may only reach 255, and never turn round to near 0.
+
+    The lowest is (250 · .5) − 32 = 93 in the order of SSD's code, (250 − 32) · .5 = 109 in ours.
+    """
+    pipeline = build_augmentation("ssd", SIZE, mean_color=(250, 250, 250))
+    image = np.full((60, 60, 3), 250, np.uint8)
+    outputs = [augment(pipeline, image, *NONE, seed=seed)[0] for seed in range(200)]
+    assert min(output.min() for output in outputs) >= 93
+    assert max(output.max() for output in outputs) == 255
+
+
+def test_photometric_draws_are_independent() -> None:
+    """With albumentations' own seeding every transform of p = .5 is applied together with the others."""
+    pipeline = build_augmentation("ssd", SIZE)
+    image, *objects = two_squares()
+    flags = []
+    for seed in range(400):
+        augment(pipeline, image, *objects, seed=seed)
+        flags.append([bool(step.params) for step in pipeline.transforms[1:5]])
+    applied = np.array(flags)
+    assert np.abs(applied.mean(0) - 0.5).max() < 0.1
+    assert all(abs(np.corrcoef(applied[:, a], applied[:, b])[0, 1]) < 0.2 for a, b in pairwise(range(4)))
+
+
+def test_seed_decides_everything() -> None:
+    pipeline = build_augmentation("ssd", SIZE)
+    image, *objects = two_squares()
+    first, first_targets = augment(pipeline, image, *objects, seed=5)
+    random.seed(0)
+    others = [augment(pipeline, image, *objects, seed=seed)[0] for seed in range(6, 12)]
+    again, again_targets = augment(pipeline, image, *objects, seed=5)
+    assert np.array_equal(first, again)
+    assert torch.equal(first_targets.boxes, again_targets.boxes)
+    assert not any(np.array_equal(first, other) for other in others)
+    assert image[40, 50, 0] == 255, "the input image is left as it was"
