@@ -1,0 +1,1 @@
+"""The network: backbone, priors, heads, and the decoder of their output."""

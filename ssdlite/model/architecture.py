@@ -1,0 +1,95 @@
+"""The constants of each dialect: one row, no code.
+
+A dialect is a published SSDLite on MobileNetV2. All share the backbone's table and the six-level pyramid and
+differ in the numbers below. Channel counts are those of width 1; everything else is derived.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PriorLevel:
+    """The priors of every cell of one feature map."""
+
+    shapes: tuple[tuple[float, float], ...]
+    """(scale, aspect) of each prior: w = scale·√aspect, h = scale/√aspect, scale in units of the input's
+    shorter side, aspect = w / h."""
+    stride: int | None = None
+    """Pixels between centres; None: input size / map size, so that centres are spread evenly."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What tells one published SSDLite from another."""
+
+    name: str
+    mean: tuple[float, float, float]  # subtracted from 0..255 RGB
+    std: tuple[float, float, float]
+    extra_channels: tuple[int, ...]  # outputs of the extra levels, at width 1
+    extra_mid_channels: tuple[int, ...]  # their 1×1 bottlenecks
+    extra_activation: bool  # ReLU6 after the last norm of an extra level, or linear
+    head_depthwise_bias: bool
+    last_head_pointwise: bool  # the 1×1 map's heads are a plain 1×1 convolution
+    norm_eps: float
+    norm_momentum: float
+    prior_levels: tuple[PriorLevel, ...]
+    clamp_priors: bool  # clamp centre and size to the image, in centre form
+
+
+def _ssd_level(scale: float, next_scale: float, stride: int | None = None) -> PriorLevel:
+    """The six priors of an SSD cell: s, √(s·s'), then 2:1, 1:2, 3:1, 1:3 (Liu et al. 2016, sec. 2.2)."""
+    middle = (scale * next_scale) ** 0.5
+    shapes = ((scale, 1.0), (middle, 1.0), (scale, 2.0), (scale, 1 / 2), (scale, 3.0), (scale, 1 / 3))
+    return PriorLevel(shapes, stride)
+
+
+# Sandler et al. 2018 as TensorFlow's Object Detection API ships it (ssdlite_mobilenet_v2_coco), with PyTorch's
+# symmetric padding. Momentum is torchvision's and mmdetection's .03: TensorFlow's .0003 needs 10^5 steps.
+PAPER = Dialect(
+    name="paper",
+    mean=(127.5, 127.5, 127.5),
+    std=(127.5, 127.5, 127.5),
+    extra_channels=(512, 256, 256, 128),
+    extra_mid_channels=(256, 128, 128, 64),
+    extra_activation=True,
+    head_depthwise_bias=False,
+    last_head_pointwise=False,
+    norm_eps=1e-3,
+    norm_momentum=0.03,
+    prior_levels=(
+        PriorLevel(((0.1, 1.0), (0.2, 2.0), (0.2, 0.5))),  # reduce_boxes_in_lowest_layer
+        _ssd_level(0.35, 0.5),
+        _ssd_level(0.5, 0.65),
+        _ssd_level(0.65, 0.8),
+        _ssd_level(0.8, 0.95),
+        _ssd_level(0.95, 1.0),
+    ),
+    clamp_priors=False,
+)
+
+# qfgaohao/pytorch-ssd, mb2-ssd-lite, and its Jetson fork: sizes in pixels of 300, MobileNetV1's config.
+PYTORCH_SSD = Dialect(
+    name="pytorch-ssd",
+    mean=(127.0, 127.0, 127.0),
+    std=(128.0, 128.0, 128.0),
+    extra_channels=(512, 256, 256, 64),
+    extra_mid_channels=(256, 128, 128, 64),
+    extra_activation=False,
+    head_depthwise_bias=True,
+    last_head_pointwise=True,
+    norm_eps=1e-5,
+    norm_momentum=0.1,
+    prior_levels=(
+        _ssd_level(60 / 300, 105 / 300, stride=16),
+        _ssd_level(105 / 300, 150 / 300, stride=32),
+        _ssd_level(150 / 300, 195 / 300, stride=64),
+        _ssd_level(195 / 300, 240 / 300),
+        _ssd_level(240 / 300, 285 / 300),
+        _ssd_level(285 / 300, 330 / 300),
+    ),
+    clamp_priors=True,
+)
+
+DIALECTS = {dialect.name: dialect for dialect in (PAPER, PYTORCH_SSD)}

@@ -1,0 +1,66 @@
+"""Decoding: thresholds, suppression and scaling on outputs made by hand."""
+
+import torch
+from torchvision.ops import nms
+
+from ssdlite import boxes as box_ops
+from ssdlite.model.decode import Decoder, decode_output
+from ssdlite.structures import HeadOutput
+
+
+def output_for(boxes, scores, num_classes=2) -> HeadOutput:
+    """An output that decodes to `boxes` (P, 4) with probability scores[p] = (label, score)."""
+    boxes = torch.tensor(boxes, dtype=torch.float32)
+    priors = torch.tensor([[50.0, 50, 20, 20]]).expand(len(boxes), 4)
+    probabilities = torch.zeros(len(boxes), num_classes + 1)
+    for row, (label, score) in enumerate(scores):
+        probabilities[row, label] = score
+        probabilities[row, 0] = 1 - score
+    logits = probabilities.clamp(min=1e-9).log()
+    return HeadOutput(logits[None], box_ops.encode(boxes, priors)[None], priors)
+
+
+def test_suppression_is_by_class_and_scales_to_the_original():
+    boxes = [[10, 10, 30, 30], [11, 10, 31, 30], [10, 10, 30, 30], [60, 60, 90, 90]]
+    output = output_for(boxes, [(1, 0.9), (1, 0.8), (2, 0.7), (1, 0.005)])
+    (found,) = Decoder(input_size=(100, 100))(output, [(50, 200)])  # half as high, twice as wide
+    assert found.labels.tolist() == [1, 2]
+    torch.testing.assert_close(torch.tensor(found.scores), torch.tensor([0.9, 0.7]))
+    torch.testing.assert_close(torch.tensor(found.boxes[0]), torch.tensor([20.0, 5, 60, 15]))
+
+
+def test_nothing_above_the_threshold_is_an_empty_result():
+    (found,) = Decoder(input_size=(100, 100))(output_for([[1, 1, 9, 9]], [(1, 0.001)]), [(100, 100)])
+    assert found.boxes.shape == (0, 4) and found.scores.shape == (0,) and found.labels.shape == (0,)
+
+
+def test_a_threshold_of_zero_is_a_threshold():
+    """C42: the seed took 0 for 'not given'."""
+    decoder = Decoder(input_size=(100, 100), score_threshold=0.0)
+    (found,) = decoder(output_for([[1, 1, 9, 9]], [(1, 0.001)]), [(100, 100)])
+    assert len(found.scores) == 2  # both classes of the one prior
+
+
+def test_boxes_are_clipped_to_the_image():
+    (found,) = Decoder(input_size=(100, 100))(output_for([[-20, 40, 130, 60]], [(1, 0.9)]), [(100, 100)])
+    torch.testing.assert_close(torch.tensor(found.boxes[0]), torch.tensor([0.0, 40, 100, 60]))
+
+
+def test_at_most_max_detections_best_first():
+    boxes = [[10.0 * i, 10 * i, 10 * i + 8, 10 * i + 8] for i in range(9)]
+    output = output_for(boxes, [(1, 0.1 + 0.1 * i) for i in range(9)])
+    (found,) = Decoder(input_size=(100, 100), max_detections=4)(output, [(100, 100)])
+    torch.testing.assert_close(torch.tensor(found.scores), torch.tensor([0.9, 0.8, 0.7, 0.6]))
+
+
+def test_agrees_with_torchvision_nms_class_by_class():
+    torch.manual_seed(0)
+    priors = torch.cat([torch.rand(300, 2) * 100, 10 + torch.rand(300, 2) * 30], dim=1)
+    output = HeadOutput(torch.randn(1, 300, 4) * 2, torch.randn(1, 300, 4), priors)
+    boxes, scores = decode_output(output, (100, 100))
+    (found,) = Decoder(input_size=(100, 100), max_detections=10_000)(output, [(100, 100)])
+    for label in (1, 2, 3):
+        column = scores[0, :, label - 1]
+        candidates = (column > 0.01).nonzero().flatten()
+        kept = candidates[nms(boxes[0, candidates], column[candidates], 0.5)]
+        assert found.scores[found.labels == label].tolist() == column[kept].tolist()

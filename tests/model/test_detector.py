@@ -1,0 +1,113 @@
+"""The network: published parameter counts, any size and width, one behaviour, ImageNet weights folded in."""
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import mobilenet_v2
+
+from ssdlite.model.architecture import DIALECTS, PAPER
+from ssdlite.model.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, load_imagenet
+from ssdlite.model.detector import Detector
+
+
+def build(dialect="paper", num_classes=3, size=(96, 96), width=0.25) -> Detector:
+    torch.manual_seed(0)
+    return Detector(DIALECTS[dialect], num_classes=num_classes, input_size=size, width=width)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "num_classes", "parameters"),
+    [
+        ("paper", 80, 4_337_013),
+        ("paper", 90, 4_500_543),
+        ("pytorch-ssd", 20, 3_388_228),
+        ("pytorch-ssd", 80, 4_450_228),
+        ("pytorch-ssd", 90, 4_627_228),
+    ],
+)
+def test_parameter_counts_of_the_published_networks(dialect, num_classes, parameters):
+    detector = build(dialect, num_classes, (300, 300), 1.0)
+    assert sum(parameter.numel() for parameter in detector.parameters()) == parameters
+
+
+@pytest.mark.parametrize("dialect", list(DIALECTS))
+@pytest.mark.parametrize(
+    ("size", "width"), [((96, 96), 0.35), ((65, 130), 0.5), ((100, 64), 1.4), ((300, 300), 0.25)]
+)
+def test_c19_c21_any_size_and_width(dialect, size, width):
+    detector = build(dialect, 2, size, width).eval()
+    output = detector(torch.zeros(1, 3, *size, dtype=torch.uint8))
+    assert output.logits.shape == (1, len(detector.priors), 3)
+    assert output.deltas.shape == (1, len(detector.priors), 4)
+    expected = DIALECTS[dialect].norm_eps
+    assert all(m.eps == expected for m in detector.modules() if isinstance(m, nn.BatchNorm2d))
+
+
+def test_training_mode_gives_the_same_kind_of_output():
+    detector = build()
+    images = torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8)
+    trained, judged = detector.train()(images), detector.eval()(images)
+    assert [tuple(part.shape) for part in trained] == [tuple(part.shape) for part in judged]
+
+
+def test_bytes_and_floats_are_the_same_pixels():
+    detector = build().eval()
+    images = torch.randint(0, 256, (1, 3, 96, 96), dtype=torch.uint8)
+    torch.testing.assert_close(detector(images).logits, detector(images.float()).logits)
+
+
+def test_c20_priors_move_with_the_model_and_are_no_state():
+    detector = build()
+    assert not any("priors" in key for key in detector.state_dict())
+    assert detector.to("meta").priors.device.type == "meta"
+
+
+def test_c22_an_untrained_head_sees_background_and_priors():
+    detector = build(num_classes=5).eval()
+    for predict in detector.head.regression:
+        assert predict[-1].bias.eq(0).all()
+    bias = detector.head.classification[0][-1].bias.view(-1, 6)[0]
+    assert bias.softmax(-1)[0].item() == pytest.approx(0.99)
+
+
+def test_channel_map_is_priors_then_columns():
+    """A head whose only output is its bias gives each prior of a cell its own numbers."""
+    detector = build(num_classes=1).eval()
+    last = detector.head.classification[1][-1]
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.copy_(torch.arange(12.0))
+    logits = detector(torch.zeros(1, 3, 96, 96)).logits
+    start = 3 * 6 * 6
+    assert logits[0, start : start + 6].flatten().tolist() == list(range(12))
+    assert logits[0, start + 6 : start + 12].flatten().tolist() == list(range(12))
+
+
+def test_imagenet_weights_compute_what_they_computed():
+    torch.manual_seed(0)
+    reference = mobilenet_v2()
+    for module in reference.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.001, 2)
+    reference.eval()
+    state = {
+        key.removeprefix("features."): v for key, v in reference.state_dict().items() if key.startswith("features.")
+    }
+    backbone = Backbone(1.0)
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = PAPER.norm_eps
+    load_imagenet(backbone, state, torch.tensor(PAPER.mean), torch.tensor(PAPER.std))
+    backbone.eval()
+    images = torch.randint(0, 256, (1, 3, 256, 256)).float()
+    mean, std = torch.tensor(IMAGENET_MEAN).view(3, 1, 1), torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    with torch.no_grad():
+        expected = reference.features[0]((images - mean) / std)
+        found = backbone.features[0]((images - 127.5) / 127.5)
+        # The zero border stands for another colour, so only the inside is equal.
+        torch.testing.assert_close(found[..., 1:, 1:], expected[..., 1:, 1:], atol=1e-4, rtol=1e-4)
+        inner = expected
+        for block, ours in zip(reference.features[1:], backbone.features[1:], strict=True):
+            torch.testing.assert_close(ours(inner), block(inner), atol=1e-3, rtol=1e-3)
+            inner = block(inner)
