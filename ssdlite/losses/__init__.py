@@ -1,0 +1,1 @@
+"""From the Detector's output and the targets to named loss terms."""

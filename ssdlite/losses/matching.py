@@ -1,0 +1,92 @@
+"""Which prior learns which object. Batched on padded targets, without a Python loop over images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ssdlite import boxes as box_ops
+from ssdlite.structures import Assignment
+
+IGNORED_COVER = 0.5
+"""A prior that lies in an ignored region by at least this share of its area is neither object nor background."""
+
+
+def assign(priors: Tensor, boxes: Tensor, labels: Tensor, ignore: Tensor, iou_threshold: float = 0.5) -> Assignment:
+    """Match objects to priors: best priors first, then everything above the threshold, then ignored regions.
+
+    1. Greedy bipartite matching by descending IoU (Liu et al. 2016, sec. 2.2): each object gets its best prior
+       that no better pair has claimed, so no object loses its only prior to another one. Pairs that do not
+       overlap are never matched.
+    2. Every other prior learns the object that it overlaps most, if by `iou_threshold` or more.
+    3. Priors that are still background and lie in an ignored region (crowd, difficult) get label -1.
+
+    Args:
+        priors: (P, 4) cxcywh, input pixels.
+        boxes: (B, M, 4) xyxy, input pixels; padding has label 0.
+        labels: (B, M) in 1..K, 0 for padding.
+        ignore: (B, M) bool.
+
+    Returns:
+        Labels (B, P) and boxes (B, P, 4); the box of a prior without an object is the prior itself.
+    """
+    priors_xyxy = box_ops.cxcywh_to_xyxy(priors)
+    learnable = (labels > 0) & ~ignore  # (B, M)
+    common_BMP = box_ops.intersection(boxes, priors_xyxy)
+    iou_BMP = box_ops.iou_of_intersection(common_BMP, boxes, priors_xyxy)
+    iou_BMP.masked_fill_(~learnable.unsqueeze(-1), 0)
+
+    best_iou_BP, object_BP = iou_BMP.max(dim=1)
+    positive_BP = best_iou_BP >= iou_threshold
+    claims_BM = match_greedily(iou_BMP)
+    forced = claims_BM >= 0
+    slots = claims_BM.clamp(min=0)
+    # Unmatched objects write into a column that is cut off again: no boolean indexing, no host synchronisation.
+    slots = torch.where(forced, slots, priors.shape[0])
+    index_BM = torch.arange(boxes.shape[1], device=boxes.device).expand_as(slots)
+    object_BP = _with_spare_column(object_BP).scatter(1, slots, index_BM)[:, :-1]
+    positive_BP = _with_spare_column(positive_BP).scatter(1, slots, forced)[:, :-1]
+
+    assigned_labels = labels.gather(1, object_BP) * positive_BP
+    assigned_boxes = boxes.gather(1, object_BP.unsqueeze(-1).expand(-1, -1, 4))
+    assigned_boxes = torch.where(positive_BP.unsqueeze(-1), assigned_boxes, priors_xyxy)
+
+    ignored_BP = common_BMP.mul_((ignore & (labels > 0)).unsqueeze(-1)).amax(dim=1)
+    in_ignored = (ignored_BP >= IGNORED_COVER * box_ops.area(priors_xyxy)) & ~positive_BP
+    return Assignment(assigned_labels.masked_fill(in_ignored, -1), assigned_boxes)
+
+
+def match_greedily(iou_BMP: Tensor) -> Tensor:
+    """Bipartite matching by descending overlap: (B, M, P) -> the prior of each object (B, M), -1 for none.
+
+    Exactly what picking the largest remaining pair again and again gives. A pair that is the largest of its
+    object and of its prior can be taken at once, so a few rounds do for all; and since M objects can take at most
+    M - 1 priors from another one, its M best priors are all that it can need.
+    """
+    num_objects, num_priors = iou_BMP.shape[1:]
+    iou_BMk, prior_BMk = iou_BMP.topk(min(num_objects, num_priors), dim=-1)
+    claims_BM = torch.full_like(prior_BMk[..., 0], -1)
+    object_BM = torch.arange(num_objects, device=claims_BM.device).expand_as(claims_BM)
+    for _ in range(num_objects):
+        iou_BM, rank = iou_BMk.max(dim=-1)
+        prior_BM = prior_BMk.gather(-1, rank.unsqueeze(-1)).squeeze(-1)
+        # Largest value, then lowest object, that wants each prior.
+        best_BP = iou_BMP.new_zeros(iou_BMP.shape[0], num_priors)
+        best_BP = best_BP.scatter_reduce(1, prior_BMk.flatten(1), iou_BMk.flatten(1), "amax")
+        wins = (iou_BM > 0) & (iou_BM >= best_BP.gather(1, prior_BM))
+        candidates = torch.where(wins, object_BM, num_objects)
+        first_BP = torch.full_like(best_BP, num_objects, dtype=torch.long)
+        first_BP = first_BP.scatter_reduce(1, prior_BM, candidates, "amin")
+        wins &= first_BP.gather(1, prior_BM) == object_BM
+        claims_BM = torch.where(wins, prior_BM, claims_BM)
+        taken_BP = (best_BP * 0).bool().scatter_reduce(1, prior_BM, wins, "amax")
+        gone = wins.unsqueeze(-1) | taken_BP.gather(1, prior_BMk.flatten(1)).view_as(prior_BMk)
+        iou_BMk = iou_BMk.masked_fill(gone, 0)
+        if iou_BMk.device.type == "cpu" and not iou_BMk.any():
+            break  # on a GPU asking would cost more than the remaining rounds
+    return claims_BM
+
+
+def _with_spare_column(values: Tensor) -> Tensor:
+    """(B, P) -> (B, P + 1)."""
+    return torch.cat([values, torch.zeros_like(values[:, :1])], dim=1)

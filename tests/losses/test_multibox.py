@@ -1,0 +1,164 @@
+"""MultiboxLoss against a plain double-precision reading of the formula, and its edge cases."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ssdlite import boxes as box_ops
+from ssdlite.losses.multibox import MultiboxLoss
+from ssdlite.losses.sampling import mine_hard_negatives
+from ssdlite.structures import Assignment, HeadOutput
+
+PRIORS = torch.tensor([[20.0 * (i % 5) + 10, 20.0 * (i // 5) + 10, 18, 22] for i in range(25)])
+
+
+def sample(positives_per_image, num_classes=4, seed=0) -> tuple[HeadOutput, Assignment]:
+    torch.manual_seed(seed)
+    batch = len(positives_per_image)
+    output = HeadOutput(torch.randn(batch, 25, num_classes + 1) * 2, torch.randn(batch, 25, 4), PRIORS)
+    labels = torch.zeros(batch, 25, dtype=torch.int64)
+    boxes = box_ops.cxcywh_to_xyxy(PRIORS).repeat(batch, 1, 1) + torch.rand(batch, 25, 4) * 5
+    for image, count in enumerate(positives_per_image):
+        labels[image, torch.randperm(25)[:count]] = torch.randint(1, num_classes + 1, (count,))
+    return output, Assignment(labels, boxes)
+
+
+def seed_formula(output: HeadOutput, assignment: Assignment, ratio=3) -> tuple[float, float]:
+    """Liu et al.'s loss as the seed computes it, image by image in float64 NumPy."""
+    logits, deltas = output.logits.double().numpy(), output.deltas.double().numpy()
+    labels = assignment.labels.numpy()
+    targets = box_ops.encode(assignment.boxes.double(), output.priors.double()).numpy()
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    classification = box = 0.0
+    for image in range(len(labels)):
+        positive = labels[image] > 0
+        background = -log_p[image, :, 0]
+        negatives = np.argsort(-np.where(positive, -np.inf, background), kind="stable")
+        count = min(ratio * positive.sum(), (~positive).sum())
+        for prior in [*np.flatnonzero(positive), *negatives[:count]]:
+            classification -= log_p[image, prior, labels[image, prior]]
+        difference = np.abs(deltas[image, positive] - targets[image, positive])
+        box += np.where(difference < 1, 0.5 * difference**2, difference - 0.5).sum()
+    total = (labels > 0).sum()
+    return classification / total, box / total
+
+
+@pytest.mark.parametrize("positives", [[1], [3, 1], [5, 2, 1, 7], [20, 2]])
+def test_equals_the_seeds_formula_where_there_are_positives(positives):
+    output, assignment = sample(positives)
+    terms = MultiboxLoss()(output, assignment)
+    classification, box = seed_formula(output, assignment)
+    assert terms["classification"].item() == pytest.approx(classification, rel=1e-5)
+    assert terms["box"].item() == pytest.approx(box, rel=1e-5)
+
+
+def test_by_hand():
+    # Two priors, one class. Prior 0 is the object (logits 0, ln 3: p = .75), prior 1 background (p_bg = .5).
+    output = HeadOutput(torch.tensor([[[0.0, np.log(3)], [0, 0]]]), torch.zeros(1, 2, 4), PRIORS[:2])
+    shifted = PRIORS[:2] + torch.tensor([1.8 * 0.1 * 2, 0, 0, 0])  # Δcx = .36 / 18 / .1 = .2
+    assignment = Assignment(torch.tensor([[1, 0]]), box_ops.cxcywh_to_xyxy(shifted)[None])
+    terms = MultiboxLoss()(output, assignment)
+    assert terms["classification"].item() == pytest.approx(-np.log(0.75) - np.log(0.5))
+    assert terms["box"].item() == pytest.approx(0.5 * 0.2**2, rel=1e-4)
+
+
+def test_c1_c2_a_batch_without_objects_teaches_background():
+    output, assignment = sample([0, 0])
+    logits = output.logits.requires_grad_()
+    terms = MultiboxLoss(min_negatives=3)(output, assignment)
+    assert terms["box"].item() == 0
+    worst = -logits.log_softmax(-1)[..., 0].topk(3, dim=1).values
+    expected = (-logits.log_softmax(-1)[..., 0]).topk(3, dim=1).values.sum()
+    assert terms["classification"].item() == pytest.approx(expected.item(), rel=1e-6), worst
+    sum(terms.values()).backward()
+    assert (logits.grad.abs().sum(-1) > 0).sum(dim=1).tolist() == [3, 3]
+
+
+def test_c2_an_image_without_objects_counts_beside_one_with_objects():
+    output, assignment = sample([2, 0])
+    logits = output.logits.requires_grad_()
+    MultiboxLoss(min_negatives=3)(output, assignment)["classification"].backward()
+    assert (logits.grad.abs().sum(-1) > 0).sum(dim=1).tolist() == [2 + 6, 3]
+
+
+def test_c3_inputs_are_not_changed():
+    output, assignment = sample([2, 1])
+    before = [tensor.clone() for tensor in (*output, *assignment)]
+    MultiboxLoss()(output, assignment)
+    assert all(old.equal(new) for old, new in zip(before, (*output, *assignment), strict=True))
+
+
+def test_c4_fewer_negatives_than_wanted_are_all_taken_once():
+    output, assignment = sample([20])
+    terms = MultiboxLoss()(output, assignment)
+    expected = F.cross_entropy(output.logits[0], assignment.labels[0], reduction="sum") / 20
+    assert terms["classification"].item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_c5_ties_are_broken_by_index():
+    chosen = mine_hard_negatives(
+        torch.ones(1, 8), torch.tensor([[0, 1, 1, 1, 1, 1, 1, 1]]).bool(), torch.tensor([1]), 3.0, 0
+    )
+    assert chosen[0].tolist() == [False, True, True, True, False, False, False, False]
+
+
+def test_ignored_priors_take_no_part():
+    output, assignment = sample([3])
+    labels = assignment.labels.clone()
+    labels[labels == 0] = -1
+    logits = output.logits.requires_grad_()
+    terms = MultiboxLoss()(output, assignment._replace(labels=labels))
+    terms["classification"].backward()
+    assert (logits.grad.abs().sum(-1) > 0).equal(labels > 0)
+
+
+def test_c9_half_precision_outputs_are_judged_in_float32():
+    output, assignment = sample([3, 2])
+    rounded = HeadOutput(output.logits.bfloat16(), output.deltas.bfloat16(), PRIORS)
+    same = HeadOutput(rounded.logits.float(), rounded.deltas.float(), PRIORS)
+    found, expected = MultiboxLoss()(rounded, assignment), MultiboxLoss()(same, assignment)
+    assert all(found[name].dtype == torch.float32 and found[name].equal(expected[name]) for name in found)
+
+
+def test_c10_a_box_without_width_gives_a_finite_loss_and_gradient():
+    output, assignment = sample([3])
+    boxes = assignment.boxes.clone()
+    boxes[..., 2] = boxes[..., 0]
+    deltas = output.deltas.requires_grad_()
+    loss = sum(MultiboxLoss()(output, assignment._replace(boxes=boxes)).values())
+    loss.backward()
+    assert loss.isfinite() and deltas.grad.isfinite().all()
+
+
+def test_gradients_match_numerical_ones():
+    output, assignment = sample([2, 0], num_classes=2)
+    priors = PRIORS.double()
+
+    def loss(logits, deltas):  # in double all the way: undo the loss's own float32
+        terms = _DoubleLoss()(
+            HeadOutput(logits, deltas, priors), Assignment(assignment.labels, assignment.boxes.double())
+        )
+        return terms["classification"] + terms["box"]
+
+    inputs = [tensor.double().requires_grad_() for tensor in output[:2]]
+    assert torch.autograd.gradcheck(loss, inputs, eps=1e-6, atol=1e-5)
+
+
+class _DoubleLoss(MultiboxLoss):
+    """The same code with `.float()` switched off."""
+
+    def forward(self, output, assignment):
+        original = torch.Tensor.float
+        torch.Tensor.float = lambda tensor: tensor
+        try:
+            return super().forward(output, assignment)
+        finally:
+            torch.Tensor.float = original
+
+
+def test_box_weight_scales_the_box_term():
+    output, assignment = sample([3])
+    single, double = MultiboxLoss()(output, assignment), MultiboxLoss(box_weight=2)(output, assignment)
+    assert double["box"].item() == pytest.approx(2 * single["box"].item())
+    assert double["classification"].equal(single["classification"])
