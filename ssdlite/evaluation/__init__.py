@@ -1,0 +1,1 @@
+"""How good the detections are: COCO and VOC figures, and the loop that gathers detections."""

@@ -1,0 +1,222 @@
+"""COCO's twelve figures by pycocotools, and COCO's result files.
+
+Lin et al. 2014; the figures are defined on cocodataset.org, "Detection Evaluation".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from pycocotools.cocoeval import COCOeval
+
+from ssdlite.errors import DataError
+from ssdlite.structures import DataSplit, Detections, Record
+
+SUMMARY_NAMES = (
+    *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
+    *("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"),
+)
+"""In the order of `COCOeval.stats`."""
+
+
+class CocoMetrics(NamedTuple):
+    """Figures in 0..1; NaN where the split has no object that could count."""
+
+    summary: dict[str, float]  # the names of SUMMARY_NAMES
+    ap: dict[str, float]  # class name -> AP over IoU .50:.05:.95
+    ap50: dict[str, float]  # class name -> AP at IoU .50
+
+
+def coco_metrics(split: DataSplit, detections: Sequence[Detections]) -> CocoMetrics:
+    """The figures of pycocotools for `detections[i]` found in the image of `split.records[i]`.
+
+    A crowd takes any number of detections that lie in it (intersection over detection area). Any other
+    ignored object (VOC's difficult) takes one by the ordinary IoU, and neither counts.
+    """
+    assert len(detections) == len(split), f"{len(detections)} detections for {len(split)} images"
+    evaluation = _SplitEval(split, detections)
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports by print
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    summary = {name: _or_nan(value) for name, value in zip(SUMMARY_NAMES, evaluation.stats, strict=True)}
+    # (IoU threshold, recall, class, area range, detections an image) -> (IoU threshold, recall, class)
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]
+    ap = {name: _or_nan(precision[:, :, k].mean()) for k, name in enumerate(split.class_names)}
+    ap50 = {name: _or_nan(precision[0, :, k].mean()) for k, name in enumerate(split.class_names)}
+    return CocoMetrics(summary, ap, ap50)
+
+
+class _SplitEval(COCOeval):
+    """COCOeval fed from memory, with labels as category ids.
+
+    `_prepare` is replaced because the original overwrites `ignore` with `iscrowd`, which would make a
+    difficult object either count or absorb every detection around it.
+    """
+
+    def __init__(self, split: DataSplit, detections: Sequence[Detections]) -> None:
+        super().__init__(iouType="bbox")
+        # Images in the order of their ids, as in the original, which breaks ties of the score by it.
+        ids = [record.image_id for record in split.records]
+        self._order = sorted(range(len(ids)), key=lambda i: (isinstance(ids[i], str), ids[i]))
+        self._split = split
+        self._detections = detections
+        self.params.imgIds = list(range(len(ids)))
+        self.params.catIds = list(range(1, len(split.class_names) + 1))
+
+    def _prepare(self) -> None:
+        self._gts, self._dts = defaultdict(list), defaultdict(list)
+        self.evalImgs: Any = []
+        self.eval: dict[str, Any] = {}
+        num_objects, num_detections = 0, 0  # ids start at 1: 0 means "no match"
+        for image, i in enumerate(self._order):
+            for truth in _truths(self._split.records[i]):
+                num_objects += 1
+                self._gts[image, truth["label"]].append({"id": num_objects, **truth})
+            found = self._detections[i]
+            for box, score, label in zip(_to_xywh(found.boxes), found.scores, found.labels, strict=True):
+                num_detections += 1
+                self._dts[image, int(label)].append(
+                    {"id": num_detections, "bbox": box, "area": box[2] * box[3], "score": float(score)}
+                )
+
+
+def _truths(record: Record) -> list[dict[str, Any]]:
+    """The objects of one image in the words of pycocotools."""
+    columns = (_to_xywh(record.boxes), record.labels, record.areas, record.ignore, record.crowd)
+    return [
+        {
+            "bbox": box,
+            "label": int(label),
+            "area": float(area),
+            "ignore": int(ignore or crowd),
+            "iscrowd": int(crowd),
+        }
+        for box, label, area, ignore, crowd in zip(*columns, strict=True)
+    ]
+
+
+def to_coco_results(split: DataSplit, detections: Sequence[Detections]) -> list[dict[str, Any]]:
+    """COCO's result format, with the data set's own image and category ids.
+
+    Boxes are rounded to .01 px and scores to 1e-6: half the size of the file, and no figure moves.
+    """
+    assert len(detections) == len(split), f"{len(detections)} detections for {len(split)} images"
+    return [
+        {
+            "image_id": record.image_id,
+            "category_id": split.category_ids[int(label) - 1],
+            "bbox": [round(value, 2) for value in box],
+            "score": round(float(score), 6),
+        }
+        for record, found in zip(split.records, detections, strict=True)
+        for box, score, label in zip(_to_xywh(found.boxes), found.scores, found.labels, strict=True)
+    ]
+
+
+def read_coco_results(path: Path, split: DataSplit) -> list[Detections]:
+    """The detections of a COCO result file, one entry for each record of `split`, best first.
+
+    Ids are compared as text, so that 12 finds "12" and a VOC stem finds itself.
+
+    Raises:
+        DataError: the file is missing or malformed, or names images or categories that `split` lacks.
+    """
+    rows = _read_rows(path)
+    index_of = {str(record.image_id): index for index, record in enumerate(split.records)}
+    label_of = {str(category_id): label for label, category_id in enumerate(split.category_ids, start=1)}
+    _refuse_unknown(path, "image", [row["image_id"] for row in rows], index_of)
+    _refuse_unknown(path, "category", [row["category_id"] for row in rows], label_of)
+    rows_of: list[list[dict[str, Any]]] = [[] for _ in split.records]
+    for row in rows:
+        rows_of[index_of[str(row["image_id"])]].append(row)
+    return [_to_detections(rows, label_of) for rows in rows_of]
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    path = Path(path)
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the results ({error.strerror}); check the path") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not a JSON file ({error}); write the results again") from error
+    if not isinstance(rows, list):
+        raise DataError(
+            f"{path}: expected a list of results with image_id, category_id, bbox and score, found "
+            f"{type(rows).__name__}; give the result file, not the annotations"
+        )
+    for number, row in enumerate(rows):
+        if fault := _fault(row):
+            raise DataError(f"{path}: result {number} {fault}; write the results again in COCO's format")
+    return rows
+
+
+def _fault(row: object) -> str | None:
+    """What is wrong with one entry of a result file, as the rest of a sentence."""
+    if not isinstance(row, dict):
+        return f"is {type(row).__name__} where an object was expected"
+    missing = [key for key in ("image_id", "category_id", "bbox", "score") if key not in row]
+    if missing:
+        return f"has no {' and no '.join(missing)}"
+    box = row["bbox"]
+    if not (isinstance(box, list) and len(box) == 4 and all(map(_is_finite, box)) and min(box[2:]) >= 0):
+        return f"has bbox {box} where [x, y, width, height] in pixels was expected"
+    if not _is_finite(row["score"]):
+        return f"has score {row['score']} where a finite number was expected"
+    return None
+
+
+def _is_finite(value: object) -> bool:
+    largest = float(np.finfo(np.float32).max)  # what `Detections` can hold
+    return isinstance(value, int | float) and abs(value) <= largest
+
+
+def _refuse_unknown(path: Path, kind: str, ids: Sequence[object], known: Collection[str]) -> None:
+    """Raise DataError if any of `ids` is not in `known`."""
+    unknown = list(dict.fromkeys(str(id_) for id_ in ids if str(id_) not in known))
+    if not unknown:
+        return
+    named, expected = _first(unknown), _first(list(known))
+    if len(unknown) == len({str(id_) for id_ in ids}):
+        raise DataError(
+            f"{path}: none of its {kind} ids ({named}) is in this split (which has {expected}), so the file "
+            "belongs to another data set or split; evaluate it against the one it was made from"
+        )
+    raise DataError(
+        f"{path}: {len(unknown)} of its {kind} ids are not in this split ({named}); "
+        "evaluate it against the split that it was made from"
+    )
+
+
+def _first(names: Sequence[str], count: int = 5) -> str:
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
+
+
+def _to_detections(rows: Sequence[dict[str, Any]], label_of: Mapping[str, int]) -> Detections:
+    if not rows:
+        return Detections.empty()
+    boxes = np.array([row["bbox"] for row in rows], np.float64)
+    boxes[:, 2:] += boxes[:, :2]
+    scores = np.array([row["score"] for row in rows], np.float32)
+    labels = np.array([label_of[str(row["category_id"])] for row in rows], np.int64)
+    order = np.argsort(-scores, kind="stable")
+    return Detections(boxes[order].astype(np.float32), scores[order], labels[order])
+
+
+def _to_xywh(boxes: np.ndarray) -> list[list[float]]:
+    boxes = boxes.reshape(-1, 4).astype(np.float64)
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).tolist()
+
+
+def _or_nan(value: float) -> float:
+    """pycocotools marks what is undefined by -1."""
+    return math.nan if value < 0 else float(value)

@@ -1,0 +1,110 @@
+"""From a predictor and a loader to the figures of a split."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from ssdlite.evaluation.coco import CocoMetrics, coco_metrics
+from ssdlite.evaluation.voc import VocMetrics, count_objects, voc_metrics
+from ssdlite.structures import Batch, DataSplit, Detections
+
+logger = logging.getLogger(__name__)
+
+Predictor: TypeAlias = Callable[[Batch], list[Detections]]
+"""A batch -> the detections of each of its images, in pixels of the original image."""
+
+Progress: TypeAlias = Callable[[Iterable[Batch]], Iterable[Batch]]
+"""Wraps the loader to show how far it is, such as `rich.progress.track`."""
+
+Gather: TypeAlias = Callable[[dict[int, Detections]], dict[int, Detections] | None]
+"""Joins the detections of all processes: the whole on the first process, None on the others."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """All that is known about the detections of one split."""
+
+    coco: CocoMetrics
+    voc: VocMetrics  # at IoU .5
+    detections: list[Detections]  # one entry for each record of the split
+    num_images: int
+    num_objects: dict[str, int]  # class name -> objects that count (neither crowd nor difficult)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures for a JSON file; what is undefined is None."""
+        per_class = {
+            name: {
+                "objects": count,
+                "AP": _or_none(self.coco.ap[name]),
+                "AP50": _or_none(self.coco.ap50[name]),
+                "VOC07_AP50": _or_none(self.voc.ap07[name]),
+                "VOC12_AP50": _or_none(self.voc.ap12[name]),
+            }
+            for name, count in self.num_objects.items()
+        }
+        return {
+            "coco": {name: _or_none(value) for name, value in self.coco.summary.items()},
+            "voc": {"VOC07_AP50": _or_none(self.voc.map07), "VOC12_AP50": _or_none(self.voc.map12)},
+            "per_class": per_class,
+            "images": self.num_images,
+        }
+
+
+def evaluate(
+    predictor: Predictor,
+    loader: Iterable[Batch],
+    split: DataSplit,
+    *,
+    gather: Gather | None = None,
+    progress: Progress | None = None,
+) -> Evaluation | None:
+    """Run `predictor` over `loader`, which must visit every record of `split`, and score what it finds.
+
+    With several processes each visits its share and `gather` joins them; None is returned on all processes
+    to which `gather` gives nothing. An image seen by two processes counts once.
+    """
+    seen = predict_split(predictor, loader, len(split), progress)
+    found = gather(seen) if gather else seen
+    if found is None:
+        return None
+    missing = [index for index in range(len(split)) if index not in found]
+    assert not missing, f"the loader left out {len(missing)} of {len(split)} images, first {missing[0]}"
+    return score_detections(split, [found[index] for index in range(len(split))])
+
+
+def predict_split(
+    predictor: Predictor, loader: Iterable[Batch], num_records: int, progress: Progress | None = None
+) -> dict[int, Detections]:
+    """The detections of every image that `loader` gives, by the image's position in its split."""
+    found: dict[int, Detections] = {}
+    for batch in progress(loader) if progress else loader:
+        found.update(zip(batch.indices, predictor(batch), strict=True))
+    assert all(0 <= index < num_records for index in found), "the loader reads another split"
+    return found
+
+
+def score_detections(split: DataSplit, detections: Sequence[Detections]) -> Evaluation:
+    """COCO and VOC figures for `detections[i]` found in the image of `split.records[i]`."""
+    num_objects = count_objects(split)
+    if absent := [name for name, count in num_objects.items() if count == 0]:
+        logger.warning(
+            "%d of %d classes have no object in this split and are left out of the means: %s",
+            len(absent),
+            len(num_objects),
+            ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else ""),
+        )
+    return Evaluation(
+        coco=coco_metrics(split, detections),
+        voc=voc_metrics(split, detections),
+        detections=list(detections),
+        num_images=len(split),
+        num_objects=num_objects,
+    )
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
