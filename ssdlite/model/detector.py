@@ -9,6 +9,7 @@ from ssdlite.model.architecture import Dialect
 from ssdlite.model.backbone import Backbone
 from ssdlite.model.head import SSDLiteHead, extra_level
 from ssdlite.model.priors import generate_priors
+from ssdlite.model.strided import guard_strided
 from ssdlite.structures import HeadOutput
 
 INIT_STD = 0.03  # of all convolutions outside the backbone, as TensorFlow's and torchvision's SSDLite
@@ -57,6 +58,7 @@ class Detector(nn.Module):
             channels.append(out)
         priors_per_cell = [len(level.shapes) for level in dialect.prior_levels]
         self.head = SSDLiteHead(channels, priors_per_cell, num_classes + 1, dialect)
+        guard_strided(self)
         self._initialize(dialect)
         # Derived from the dialect and the size, so it is no part of the state; a buffer, so it moves along.
         priors = generate_priors(dialect.prior_levels, self.map_sizes, input_size, dialect.clamp_priors)
