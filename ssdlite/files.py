@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -21,4 +22,5 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}.") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()

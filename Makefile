@@ -1,0 +1,46 @@
+# On a machine with python3 and make, `make train` and `make test` are enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SHELL := /bin/bash
+
+.PHONY: help install train test lint types check format clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/'
+
+install: $(VENV)/installed  ## a virtual environment with everything in it
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+train: install  ## draw a data set, train, evaluate and export: minutes on two CPU cores
+	@set -e; \
+	$(BIN)/ssdlite train; \
+	run=$$(ls -td runs/quickstart*/ | head -n 1); run=$${run%/}; \
+	$(BIN)/ssdlite eval $$run/best.pt --json $$run/eval.json; \
+	$(BIN)/ssdlite export-onnx $$run/best.pt; \
+	$(BIN)/ssdlite predict $$run/best.onnx data/drawn/val/00000*.jpg --output $$run/predictions; \
+	echo "Look at $$run/samples.jpg and $$run/predictions; the ONNX file is $$run/best.onnx."
+
+test: install  ## all tests
+	$(BIN)/pytest
+
+lint: install  ## format and lint, without changing anything
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: install
+	$(BIN)/mypy
+
+check: lint types test  ## everything that must hold
+
+format: install  ## format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove the environment and caches; data and runs stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache *.egg-info build

@@ -1,0 +1,136 @@
+"""From options to objects: the only room that knows both."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ssdlite.config import Config, DataConfig, EvalConfig, ModelConfig, MultiboxConfig, config_from_dict
+from ssdlite.data.layout import CocoSource, Layout, Source, VocSource, find_layout, read_split
+from ssdlite.errors import CheckpointError, ConfigError
+from ssdlite.losses.criterion import Criterion
+from ssdlite.losses.multibox import MultiboxLoss
+from ssdlite.model.architecture import DIALECTS
+from ssdlite.model.backbone import download_imagenet_state, load_imagenet
+from ssdlite.model.decode import Decoder
+from ssdlite.model.detector import Detector
+from ssdlite.structures import DataSplit
+from ssdlite.training.checkpoint import load_checkpoint
+from ssdlite.training.optim import AUTOCAST_DTYPE, choose_precision
+
+logger = logging.getLogger(__name__)
+
+
+def build_split(config: DataConfig, split: str, class_names: Sequence[str] | None = None) -> DataSplit:
+    """Read the annotations of 'train' or 'val'. No image is opened but for sizes that annotations lack."""
+    explicit = config.train if split == "train" else config.val
+    if explicit is not None:
+        sources = [_source(node) for node in explicit]
+    elif config.path is not None:
+        layout = _announced_layout(config.path)
+        sources = layout.train if split == "train" else layout.val
+    else:
+        raise ConfigError(f"there is no data to {split}: give data=PATH, or data.{split} with a source.")
+    return read_split(sources, class_names or config.class_names)
+
+
+@functools.cache
+def _announced_layout(path: Path) -> Layout:
+    layout = find_layout(path)
+    logger.info("%s", layout.description)
+    return layout
+
+
+def build_detector(config: ModelConfig, num_classes: int) -> Detector:
+    """A Detector with fresh heads, its backbone started as `config.weights` says."""
+    detector = _empty_detector(config, num_classes)
+    if config.weights == "none":
+        return detector
+    if config.width != 1.0:
+        if config.weights == "imagenet":
+            raise ConfigError("there are ImageNet weights for model.width=1.0 only; set model.weights=none.")
+        return detector
+    try:
+        state = download_imagenet_state()
+    except OSError as error:
+        if config.weights == "imagenet":
+            raise ConfigError(
+                f"the ImageNet weights cannot be downloaded ({error}); put torchvision's file into its cache, or "
+                "set model.weights=none to train from scratch."
+            ) from None
+        logger.warning(
+            "the ImageNet weights cannot be downloaded (%s): training from scratch, which needs several times the "
+            "epochs and ends lower. model.weights=none silences this.",
+            error,
+        )
+        return detector
+    mean, std = detector.normalize.mean.flatten(), detector.normalize.std.flatten()
+    load_imagenet(detector.backbone, state, mean, std)
+    return detector
+
+
+def build_criterion(config: MultiboxConfig) -> Criterion:
+    recipe = MultiboxLoss(
+        neg_pos_ratio=config.neg_pos_ratio, min_negatives=config.min_negatives, box_weight=config.box_weight
+    )
+    return Criterion(recipe, iou_threshold=config.iou_threshold)
+
+
+def build_decoder(config: EvalConfig, input_size: tuple[int, int]) -> Decoder:
+    return Decoder(
+        input_size=input_size,
+        score_threshold=config.score_threshold,
+        iou_threshold=config.iou_threshold,
+        candidates_per_class=config.candidates_per_class,
+        max_detections=config.max_detections,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedDetector:
+    """A checkpoint as objects."""
+
+    detector: Detector  # in evaluation mode, on the CPU
+    class_names: tuple[str, ...]
+    config: Config
+    metrics: Mapping[str, Any]
+
+
+def load_detector(path: Path, overrides: Sequence[str] = ()) -> LoadedDetector:
+    """The network that a checkpoint ships, with its own classes and options.
+
+    Raises CheckpointError when the file cannot be read or its weights do not fit its options.
+    """
+    content = load_checkpoint(path)
+    try:
+        config = config_from_dict(content["config"], overrides, origin=str(path))
+        class_names = tuple(content["classes"])
+        detector = _empty_detector(config.model, len(class_names))
+        detector.load_state_dict(content["weights"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"the weights in {path} do not fit its options: {reason}.") from None
+    return LoadedDetector(detector.eval(), class_names, config, content.get("metrics", {}))
+
+
+def _empty_detector(config: ModelConfig, num_classes: int) -> Detector:
+    return Detector(
+        DIALECTS[config.dialect], num_classes=num_classes, input_size=config.input_size, width=config.width
+    )
+
+
+def _source(node: Any) -> Source:
+    if node.kind == "coco":
+        return CocoSource(node.images, node.annotations)
+    return VocSource(node.root, tuple(node.splits))
+
+
+def build_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The autocast type of `train.precision`."""
+    return AUTOCAST_DTYPE[choose_precision(device) if precision == "auto" else precision]

@@ -1,0 +1,61 @@
+"""`ssdlite eval`: any model, or any detector's results, against a data set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ssdlite import build
+from ssdlite.commands.models import LoadedModel, load_model
+from ssdlite.commands.screen import console, print_evaluation, tracker
+from ssdlite.config import load_config
+from ssdlite.data.dataset import DetectionDataset
+from ssdlite.data.loader import build_val_loader, default_workers
+from ssdlite.errors import ConfigError
+from ssdlite.evaluation.coco import read_coco_results, to_coco_results
+from ssdlite.evaluation.evaluate import Evaluation, score_detections
+from ssdlite.evaluation.evaluate import evaluate as evaluate_model
+from ssdlite.files import write_text
+from ssdlite.structures import DataSplit
+
+
+def evaluate(
+    model_path: Path,
+    overrides: Sequence[str],
+    *,
+    split: str,
+    json_path: Path | None,
+    detections_path: Path | None,
+    device: str,
+) -> None:
+    """Score `model_path` on a split of its data set; see `ssdlite eval --help`."""
+    if split not in ("train", "val"):
+        raise ConfigError(f"--split is train or val, not '{split}'.")
+    if model_path.suffix == ".json":
+        data = build.build_split(load_config(None, overrides).data, split)
+        evaluation = score_detections(data, read_coco_results(model_path, data))
+    else:
+        model = load_model(model_path, overrides, device)
+        data = build.build_split(model.config.data, split, model.class_names)
+        evaluation = _run(model, data)
+    print_evaluation(evaluation, f"{model_path} on {len(data)} images ({split})")
+    if json_path:
+        figures = {"model": str(model_path), "split": split, **evaluation.to_dict()}
+        write_text(json_path, json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
+    if detections_path:
+        write_text(detections_path, json.dumps(to_coco_results(data, evaluation.detections)))
+    for written in filter(None, (json_path, detections_path)):
+        console.print(f"Wrote {written}")
+
+
+def _run(model: LoadedModel, data: DataSplit) -> Evaluation:
+    workers = model.config.data.workers
+    loader = build_val_loader(
+        DetectionDataset(data, model.input_size),
+        batch_size=model.config.eval.batch_size,
+        workers=default_workers() if workers == "auto" else workers,
+    )
+    evaluation = evaluate_model(model.predictor, loader, data, progress=tracker("Evaluating"))
+    assert evaluation is not None  # one process judges alone
+    return evaluation

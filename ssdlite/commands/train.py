@@ -1,0 +1,231 @@
+"""`ssdlite train`: build everything, train, keep the best, show samples."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ssdlite import build
+from ssdlite.commands.data import draw_data
+from ssdlite.commands.screen import bars, console, print_evaluation, tracker
+from ssdlite.config import Config
+from ssdlite.data.dataset import DetectionDataset
+from ssdlite.data.images import read_image
+from ssdlite.data.loader import build_train_loader, build_val_loader, default_workers
+from ssdlite.drawing import draw_comparison, make_grid, write_image
+from ssdlite.errors import CheckpointError, ConfigError
+from ssdlite.evaluation.evaluate import Evaluation, evaluate
+from ssdlite.model.predictor import TorchPredictor
+from ssdlite.structures import DataSplit
+from ssdlite.training.checkpoint import load_checkpoint
+from ssdlite.training.distributed import broadcast, is_main, merge_dicts, process_group, rank, world_size
+from ssdlite.training.ema import build_ema
+from ssdlite.training.logbook import Logbook
+from ssdlite.training.loop import Progress, Trainer
+from ssdlite.training.optim import build_schedule, build_sgd
+
+logger = logging.getLogger(__name__)
+
+NUM_SAMPLES = 16
+SAMPLE_THRESHOLD = 0.4  # detections below are not drawn
+SAMPLE_CELL = (320, 320)  # pixels of each in the grid
+
+
+def train(config: Config, *, default_name: str, resume: bool, device: str) -> None:
+    """Train as `config` says and leave a run folder; see `ssdlite train --help`."""
+    with process_group(device) as chosen:
+        if not is_main():
+            logging.getLogger("ssdlite").setLevel(logging.ERROR)
+        torch.manual_seed(config.run.seed)
+        if chosen.type == "cuda":
+            torch.backends.cudnn.benchmark = True
+            torch.set_float32_matmul_precision("high")
+        run_dir = broadcast(_choose_run_dir(config, default_name, resume) if is_main() else None)
+        assert run_dir is not None
+        checkpoint = load_checkpoint(run_dir / "last.pt") if resume else None
+        train_split, val_split = _read_data(config)
+        session = _Session(config, run_dir, train_split, val_split, chosen)
+        session.run(checkpoint)
+
+
+def _read_data(config: Config) -> tuple[DataSplit, DataSplit]:
+    draw = config.data.draw
+    if draw is not None:
+        if config.data.path is None:
+            raise ConfigError("data.draw needs data.path, the folder to draw into.")
+        if is_main():
+            draw_data(config.data.path, num_train=draw.train, num_val=draw.val, size=draw.size, seed=draw.seed)
+        broadcast(None)  # the other processes wait for the pictures
+    train_split = build.build_split(config.data, "train")
+    val_split = build.build_split(config.data, "val", train_split.class_names)
+    logger.info(
+        "%d images to train on, %d to validate on, %d classes: %s",
+        len(train_split),
+        len(val_split),
+        len(train_split.class_names),
+        _shortened(train_split.class_names),
+    )
+    return train_split, val_split
+
+
+def _shortened(names: tuple[str, ...], most: int = 10) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _choose_run_dir(config: Config, default_name: str, resume: bool) -> Path:
+    """A folder that is not taken yet; with `resume` the latest one of that name."""
+    name = config.run.name or default_name
+    first = config.run.dir / name
+    taken = [first] if first.exists() else []
+    number = 2
+    while (numbered := first.with_name(f"{name}-{number}")).exists():
+        taken.append(numbered)
+        number += 1
+    if resume:
+        resumable = [path for path in taken if (path / "last.pt").exists()]
+        if not resumable:
+            raise CheckpointError(f"there is nothing to resume: {first / 'last.pt'} does not exist.")
+        return resumable[-1]
+    return numbered if taken else first
+
+
+class _Session:
+    """The objects of one run and what happens at its validations."""
+
+    def __init__(
+        self, config: Config, run_dir: Path, train_split: DataSplit, val_split: DataSplit, device: torch.device
+    ) -> None:
+        self.config, self.run_dir, self.device = config, run_dir, device
+        self.val_split = val_split
+        self.dtype = build.build_dtype(config.train.precision, device)
+        size = config.model.input_size
+        workers = default_workers() if config.data.workers == "auto" else config.data.workers
+        if config.train.batch_size % world_size():
+            raise ConfigError(
+                f"train.batch_size={config.train.batch_size} cannot be shared by {world_size()} processes evenly."
+            )
+        self.train_loader = build_train_loader(
+            DetectionDataset(train_split, size, config.data.augmentation),
+            batch_size=config.train.batch_size // world_size(),
+            workers=workers,
+            seed=config.run.seed,
+            pin_memory=device.type == "cuda",
+            rank=rank(),
+            world_size=world_size(),
+        )
+        self.val_loader = build_val_loader(
+            DetectionDataset(val_split, size),
+            batch_size=config.eval.batch_size,
+            workers=workers,
+            rank=rank(),
+            world_size=world_size(),
+        )
+        detector = build.build_detector(config.model, len(train_split.class_names))
+        self.detector = detector.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.decoder = build.build_decoder(config.eval, size)
+        self.header = {"config": config.to_dict(), "classes": list(train_split.class_names)}
+        self.evaluation: Evaluation | None = None
+
+    def run(self, checkpoint: Mapping[str, Any] | None) -> None:
+        """Train from the start or from `checkpoint`, and say what came of it."""
+        if is_main():
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+            (self.run_dir / "config.yaml").write_text(self.config.to_yaml(), encoding="utf-8")
+        trainer = self._build_trainer()
+        if checkpoint:
+            trainer.restore(checkpoint)
+            logger.info("Resuming %s at step %d.", self.run_dir, trainer.progress.step)
+        with bars() as self.bars:
+            epochs = trainer.epochs
+            total = epochs * len(self.train_loader)
+            task = self.bars.add_task("Training", total=total, completed=trainer.progress.step, visible=is_main())
+
+            def advance(progress: Progress, loss: float) -> None:
+                shown = f"epoch {progress.epoch + 1}/{epochs}"
+                shown += f" loss {loss:.3f}" if loss == loss else ""
+                self.bars.update(task, completed=progress.step, description=shown)
+
+            trainer.on_step = advance
+            if is_main():
+                trainer.logbook = Logbook(
+                    self.run_dir, purge_step=trainer.progress.step + 1 if checkpoint else None
+                )
+            try:
+                finished = trainer.run()
+            finally:
+                if trainer.logbook:
+                    trainer.logbook.close()
+        if is_main():
+            self._report(finished, trainer.progress)
+
+    def _build_trainer(self) -> Trainer:
+        options = self.config.train
+        optimizer = build_sgd(
+            self.detector,
+            lr=self.config.optim.lr,
+            momentum=self.config.optim.momentum,
+            weight_decay=self.config.optim.weight_decay,
+        )
+        return Trainer(
+            model=self.detector,
+            criterion=build.build_criterion(self.config.loss).to(self.device),
+            optimizer=optimizer,
+            schedule=build_schedule(
+                optimizer,
+                total_steps=options.epochs * len(self.train_loader),
+                warmup_steps=self.config.optim.warmup_steps,
+            ),
+            ema=build_ema(self.detector, options.ema_decay) if options.ema_decay else None,
+            loader=self.train_loader,
+            validate=self._validate,
+            run_dir=self.run_dir,
+            header=self.header,
+            device=self.device,
+            dtype=self.dtype,
+            epochs=options.epochs,
+            clip_norm=options.clip_norm,
+            log_interval=options.log_interval,
+            val_interval=options.val_interval,
+        )
+
+    def _validate(self, model: nn.Module, step: int) -> Mapping[str, Any]:
+        """The figures of `model` on the validation split, and its pictures; {} but in the main process."""
+        predictor = TorchPredictor(model, self.decoder, self.device, self.dtype)
+        progress = tracker("Validating", self.bars) if is_main() else None
+        evaluation = evaluate(predictor, self.val_loader, self.val_split, gather=merge_dicts, progress=progress)
+        if evaluation is None:
+            return {}
+        self.evaluation = evaluation
+        self._draw_samples(evaluation)
+        figures = evaluation.to_dict()
+        flat = {name: value for name, value in {**figures["coco"], **figures["voc"]}.items() if value is not None}
+        logger.info("step %d: AP %.3f, AP50 %.3f", step, flat.get("AP", 0.0), flat.get("AP50", 0.0))
+        per_class = {name: row["AP"] for name, row in figures["per_class"].items() if row["AP"] is not None}
+        return {**flat, "per_class_AP": per_class}
+
+    def _draw_samples(self, evaluation: Evaluation) -> None:
+        chosen = list(zip(self.val_split.records, evaluation.detections, strict=True))[:NUM_SAMPLES]
+        pictures = []
+        for record, detections in chosen:
+            confident = type(detections)(*(field[detections.scores >= SAMPLE_THRESHOLD] for field in detections))
+            image = read_image(record.image_path, record.size)
+            pictures.append(draw_comparison(image, record, confident, self.val_split.class_names))
+        write_image(self.run_dir / "samples.jpg", make_grid(pictures, columns=4, cell_size=SAMPLE_CELL))
+
+    def _report(self, finished: bool, progress: Progress) -> None:
+        if not finished:
+            console.print(
+                f"Stopped at step {progress.step}; everything is in {self.run_dir}. "
+                "The same command with --resume continues."
+            )
+            return
+        if self.evaluation:
+            print_evaluation(self.evaluation, "Validation after the last epoch")
+        console.print(f"Best AP {progress.best_ap:.3f}: {self.run_dir / 'best.pt'}")
+        console.print(f"Look at {self.run_dir / 'samples.jpg'}, or run: tensorboard --logdir {self.run_dir}")

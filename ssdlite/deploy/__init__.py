@@ -1,0 +1,1 @@
+"""Shipping: exported files, the proof that they compute the same, and predicting with them."""

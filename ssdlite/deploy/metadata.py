@@ -1,0 +1,148 @@
+"""What an exported file says about itself, in the `metadata_props` of ONNX.
+
+names            JSON list of the class names (the key that YOLO-style tools look for too)
+ssdlite          one JSON object: see `to_properties`
+ssdlite.priors   JSON list of (P, 4) cxcywh, input pixels; for the head 'raw' only
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from ssdlite.boxes import CENTER_VARIANCE, SIZE_VARIANCE
+from ssdlite.errors import CheckpointError
+
+SCHEMA = 1
+
+HeadKind: TypeAlias = Literal["nms", "decoded", "raw"]
+
+OUTPUT_NAMES: dict[HeadKind, tuple[str, ...]] = {
+    "nms": ("detection_boxes", "detection_scores", "detection_labels", "num_detections"),
+    "decoded": ("boxes", "scores"),
+    "raw": ("logits", "deltas"),
+}
+
+
+@dataclass(frozen=True)
+class ExportMetadata:
+    """Where a network comes from; written into the file as it stands."""
+
+    class_names: tuple[str, ...]
+    config: Mapping[str, Any]  # the resolved options
+    dialect: str
+    width: float
+    metrics: Mapping[str, Any]  # of the checkpoint, or {}
+    version: str  # of ssdlite
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How detections are chosen among all boxes; see `model.decode.Decoder`. Both thresholds are exclusive."""
+
+    score_threshold: float
+    iou_threshold: float
+    candidates_per_class: int
+    max_detections: int
+
+
+@dataclass(frozen=True, eq=False)
+class ModelCard:
+    """The metadata of a file, read back."""
+
+    class_names: tuple[str, ...]
+    document: dict[str, Any]  # the object under 'ssdlite'
+    head: HeadKind
+    input_size: tuple[int, int]  # (height, width), pixels
+    selection: Selection
+    variances: tuple[float, float]  # of centre and size
+    priors: np.ndarray | None  # (P, 4) float32 cxcywh, input pixels; None unless `head` is raw
+
+
+def to_properties(
+    metadata: ExportMetadata,
+    head: HeadKind,
+    input_size: tuple[int, int],
+    selection: Selection,
+    priors: np.ndarray,
+) -> dict[str, str]:
+    """The strings to put into a file of `head` whose network has `priors` (P, 4) cxcywh, input pixels."""
+    document = {
+        "schema": SCHEMA,
+        "head": head,
+        "input": {
+            "size": list(input_size),  # height, width
+            "layout": "NCHW",
+            "dtype": "float32",
+            "color": "RGB",
+            "range": [0, 255],
+        },
+        "output": {
+            "box_format": "deltas" if head == "raw" else "xyxy input pixels",
+            # Raw logits have a column for background in front; everything else counts classes from 0.
+            "score_activation": "softmax" if head == "raw" else "none",
+            "score_threshold": selection.score_threshold,
+            "iou_threshold": selection.iou_threshold,
+            "candidates_per_class": selection.candidates_per_class,
+            "max_detections": selection.max_detections,
+            "variances": [CENTER_VARIANCE, SIZE_VARIANCE],
+        },
+        "dialect": metadata.dialect,
+        "width": metadata.width,
+        "version": metadata.version,
+        "metrics": dict(metadata.metrics),
+        "config": dict(metadata.config),
+    }
+    properties = {
+        "names": json.dumps(list(metadata.class_names), ensure_ascii=False),
+        # JavaScript's parser knows no NaN.
+        "ssdlite": json.dumps(document, ensure_ascii=False, allow_nan=False),
+    }
+    if head == "raw":
+        # numpy prints the shortest decimals that give the float32 back; Python's float prints twice as many.
+        rows = [[float(str(value)) for value in row] for row in priors.astype(np.float32)]
+        properties["ssdlite.priors"] = json.dumps(rows)
+    return properties
+
+
+def from_properties(properties: Mapping[str, str], source: str) -> ModelCard:
+    """Read what `to_properties` wrote. Raises CheckpointError that names `source` if it is not all there."""
+    if "ssdlite" not in properties or "names" not in properties:
+        raise CheckpointError(
+            f"{source} was not exported by ssdlite: it names no classes and no sizes; "
+            "write it with 'ssdlite export-onnx'."
+        )
+    try:
+        document = json.loads(properties["ssdlite"])
+        output = document["output"]
+        height, width = document["input"]["size"]
+        center_variance, size_variance = output["variances"]
+        if document["schema"] != SCHEMA:
+            raise CheckpointError(
+                f"{source} has metadata of schema {document['schema']}, but this ssdlite reads {SCHEMA}; "
+                "export the checkpoint again."
+            )
+        return ModelCard(
+            class_names=tuple(json.loads(properties["names"])),
+            document=document,
+            head=document["head"],
+            input_size=(height, width),
+            selection=Selection(
+                output["score_threshold"],
+                output["iou_threshold"],
+                output["candidates_per_class"],
+                output["max_detections"],
+            ),
+            variances=(center_variance, size_variance),
+            priors=_read_priors(properties) if document["head"] == "raw" else None,
+        )
+    except (KeyError, TypeError, ValueError):
+        raise CheckpointError(f"{source} has damaged metadata; export the checkpoint again.") from None
+
+
+def _read_priors(properties: Mapping[str, str]) -> np.ndarray:
+    return np.array(json.loads(properties["ssdlite.priors"]), np.float32).reshape(-1, 4)

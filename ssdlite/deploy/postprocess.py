@@ -1,0 +1,60 @@
+"""The numpy twin of `model.decode`, for files that end before suppression."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ssdlite.deploy.metadata import Selection
+from ssdlite.structures import Detections
+
+
+def decode_boxes(
+    deltas: np.ndarray, priors: np.ndarray, variances: tuple[float, float], input_size: tuple[int, int]
+) -> np.ndarray:
+    """(..., P, 4) deltas and (P, 4) cxcywh -> (..., P, 4) xyxy, input pixels, clipped; see `boxes.decode`."""
+    center_variance, size_variance = variances
+    centers = priors[..., :2] + deltas[..., :2] * np.float32(center_variance) * priors[..., 2:]
+    with np.errstate(over="ignore"):  # an infinite side is clipped below
+        sizes = priors[..., 2:] * np.exp(deltas[..., 2:] * np.float32(size_variance))
+    boxes = np.concatenate([centers - sizes / 2, centers + sizes / 2], axis=-1)
+    height, width = input_size
+    return boxes.clip(0, np.array([width, height, width, height], boxes.dtype))
+
+
+def class_scores(logits: np.ndarray) -> np.ndarray:
+    """(..., C) logits, background first -> (..., K) softmax scores of the classes."""
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return (exponentials / exponentials.sum(axis=-1, keepdims=True))[..., 1:]
+
+
+def select_detections(boxes: np.ndarray, scores: np.ndarray, selection: Selection) -> Detections:
+    """(P, 4) and (P, K) of one image -> its detections, in the pixels of `boxes`."""
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for index in range(scores.shape[1]):
+        column = scores[:, index]
+        candidates = np.flatnonzero(column > selection.score_threshold)
+        order = np.argsort(-column[candidates], kind="stable")[: selection.candidates_per_class]
+        candidates = candidates[order]
+        kept = candidates[suppress(boxes[candidates], selection.iou_threshold)]
+        found.append((boxes[kept], column[kept], np.full(len(kept), index + 1, np.int64)))
+    all_boxes, all_scores, all_labels = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    best = np.argsort(-all_scores, kind="stable")[: selection.max_detections]
+    return Detections(all_boxes[best], all_scores[best], all_labels[best])
+
+
+def suppress(boxes: np.ndarray, iou_threshold: float) -> np.ndarray:
+    """Greedy suppression of (N, 4) xyxy boxes, best first -> positions of those kept, best first.
+
+    A box goes when its IoU with one that was kept before it is above `iou_threshold`.
+    """
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    kept = []
+    left = np.arange(len(boxes))
+    while len(left):
+        best, left = left[0], left[1:]
+        kept.append(best)
+        sides = np.minimum(boxes[best, 2:], boxes[left, 2:]) - np.maximum(boxes[best, :2], boxes[left, :2])
+        common = sides.clip(min=0).prod(axis=1)
+        # Without a division, boxes of no area overlap nothing.
+        left = left[common <= iou_threshold * (areas[best] + areas[left] - common)]
+    return np.array(kept, np.int64)

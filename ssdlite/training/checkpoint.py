@@ -1,0 +1,63 @@
+"""Checkpoints: plain tensors, strings and numbers, written whole or not at all.
+
+schema    1
+config    the resolved options, a dict
+classes   names, in the order of the labels
+weights   the Detector's state that is validated and shipped (the average, if there is one)
+metrics   of the last validation, or {}
+training  what a resumed run needs (in last.pt only)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ssdlite.errors import CheckpointError
+
+SCHEMA = 1
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write to a temporary file, flush it to the disk, rename. A kill leaves the old file whole.
+
+    Raises CheckpointError where that is not possible, such as on a full disk.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            torch.save({"schema": SCHEMA, **content}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch.save turns a failed write into a RuntimeError
+        raise CheckpointError(f"cannot write {path} ({error}); what was there before is whole.") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU without running any code that it may carry.
+
+    Raises CheckpointError for a missing, broken or foreign file.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"there is no checkpoint {path}.") from None
+    except IsADirectoryError:
+        raise CheckpointError(f"{path} is a folder; name the file in it, such as {path / 'best.pt'}.") from None
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError):
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint: it is truncated, of another program, or holds code."
+        ) from None
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise CheckpointError(f"{path} is not a checkpoint of ssdlite (schema {SCHEMA}).")
+    return content

@@ -1,0 +1,97 @@
+"""One training over several processes, started by torchrun; all of it is a no-op in a single process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed
+
+from ssdlite.errors import ConfigError
+
+Merged = TypeVar("Merged")
+
+
+def rank() -> int:
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def world_size() -> int:
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this process writes files and talks."""
+    return rank() == 0
+
+
+@contextmanager
+def process_group(device: str) -> Iterator[torch.device]:
+    """Join torchrun's processes (nccl on GPUs, gloo on CPUs) and give this one its device; leave at the end.
+
+    Args:
+        device: auto (a GPU if there is one), cpu, cuda, cuda:N or mps.
+    """
+    chosen = choose_device(device)
+    if "WORLD_SIZE" not in os.environ:
+        yield chosen
+        return
+    if chosen.type == "cuda":
+        chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(chosen)
+    distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield chosen
+    finally:
+        distributed.destroy_process_group()
+
+
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Whether the flag is set in any process. Every process must ask at the same step."""
+    if world_size() == 1:
+        return flag
+    votes = torch.tensor(float(flag), device=device)
+    distributed.all_reduce(votes)
+    return bool(votes.item() > 0)
+
+
+def merge_dicts(part: dict[Any, Any]) -> dict[Any, Any] | None:
+    """The union of every process's dict in the main process; None in the others."""
+    if world_size() == 1:
+        return part
+    parts: list[Any] | None = [None] * world_size() if is_main() else None
+    distributed.gather_object(part, parts)
+    if parts is None:
+        return None
+    return {key: value for each in parts for key, value in each.items()}
+
+
+def broadcast(value: Merged) -> Merged:
+    """The main process's value, in every process."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    distributed.broadcast_object_list(box)
+    return box[0]
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name such as auto, cpu or cuda:1; ConfigError where it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"unknown device '{name}'; use auto, cpu, cuda, cuda:N or mps.") from None
+    if device.type == "cuda" and not (
+        torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
+    ):
+        raise ConfigError(f"device '{name}' is not there: PyTorch sees {torch.cuda.device_count()} CUDA GPUs.")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("device 'mps' is not there: this PyTorch has no Metal support.")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"device '{name}' is not supported; use auto, cpu, cuda, cuda:N or mps.")
+    return device

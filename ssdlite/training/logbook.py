@@ -1,0 +1,64 @@
+"""What a run writes while it trains: metrics.jsonl, TensorBoard events, lines on the screen."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+
+
+class Logbook:
+    """One JSON line and one TensorBoard point for each thing logged. Close it, or use it as a context."""
+
+    def __init__(self, run_dir: Path, purge_step: int | None = None) -> None:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        self._file = (run_dir / "metrics.jsonl").open("a", encoding="utf-8")
+        self._writer = SummaryWriter(str(run_dir), purge_step=purge_step)
+
+    def __enter__(self) -> Logbook:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def log(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """Append `{"kind": kind, "step": step, **values}`; numbers, also nested ones, go to TensorBoard.
+
+        NaN (an undefined figure) is written as null and is no TensorBoard point.
+        """
+        line = {"kind": kind, "step": step, **_without_nan(values)}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        for name, value in _numbers(values):
+            self._writer.add_scalar(f"{kind}/{name}", value, step)
+
+    def picture(self, name: str, step: int, image: np.ndarray) -> None:
+        """An (H, W, 3) uint8 RGB picture for TensorBoard."""
+        self._writer.add_image(name, image, step, dataformats="HWC")
+
+    def close(self) -> None:
+        self._file.close()
+        self._writer.close()
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def _numbers(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    found = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found += _numbers(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float) and math.isfinite(value):
+            found.append((prefix + name, float(value)))
+    return found

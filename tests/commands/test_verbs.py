@@ -1,0 +1,157 @@
+"""`eval`, `predict`, `export-onnx`, `show-config`, `make-data` as a person types them."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import yaml
+
+from ssdlite.config import load_config
+
+
+@pytest.fixture(scope="module")
+def exported(trained):
+    """The tiny run as ONNX, with the default head."""
+    from ssdlite.commands.export import export_onnx
+
+    path = trained / "tiny.onnx"
+    options = {"output": path, "head": "nms", "batch": "dynamic", "opset": 18, "verify": True}
+    export_onnx(trained / "best.pt", ["eval.score_threshold=0.001"], **options)
+    return path
+
+
+def figures_of(path):
+    return json.loads(path.read_text())
+
+
+def test_eval_writes_figures_and_results_that_score_the_same(cli, trained, drawn, tmp_path):
+    figures, results = tmp_path / "figures.json", tmp_path / "results.json"
+    first = cli("eval", trained / "best.pt", "eval.score_threshold=0.001", "--json", figures, "--detections", results)
+    assert first.code == 0, first.err
+    assert "AP_small" in first.out and "VOC07_AP50" in first.out
+    found = figures_of(figures)
+    assert len(found["coco"]) == 12 and set(found["voc"]) == {"VOC07_AP50", "VOC12_AP50"}
+    assert set(found["per_class"]) == {"ring", "triangle", "rectangle", "star", "cross", "heart"}
+    rows = figures_of(results)
+    assert rows and {row["category_id"] for row in rows} <= {1, 2, 4, 7, 8, 11}  # the data set's own ids
+    second = cli("eval", results, f"data={drawn}", "--json", tmp_path / "again.json")
+    assert second.code == 0, second.err
+    again = figures_of(tmp_path / "again.json")
+    for name, value in found["coco"].items():
+        assert again["coco"][name] == pytest.approx(value, abs=2e-3), name
+
+
+def test_the_exported_file_scores_as_the_checkpoint(cli, trained, exported, tmp_path):
+    assert cli("eval", trained / "best.pt", "eval.score_threshold=0.001", "--json", tmp_path / "a.json").code == 0
+    assert cli("eval", exported, "--json", tmp_path / "b.json").code == 0
+    torch_figures, onnx_figures = figures_of(tmp_path / "a.json"), figures_of(tmp_path / "b.json")
+    for name, value in torch_figures["coco"].items():
+        assert onnx_figures["coco"][name] == pytest.approx(value, abs=1e-3), name
+
+
+def test_the_training_split_can_be_judged(cli, trained):
+    result = cli("eval", trained / "best.pt", "--split", "train")
+    assert result.code == 0 and "on 24 images (train)" in result.out
+
+
+@pytest.mark.parametrize("model", ["best.pt", "tiny.onnx"])
+def test_predict_draws_and_writes(cli, trained, exported, drawn, tmp_path, model):
+    images = sorted((drawn / "val").iterdir())
+    result = cli(
+        "predict", trained / model, images[0], drawn / "val", "--output", tmp_path / "out",
+        "--json", tmp_path / "found.json", "--score-threshold", 0.02,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    assert len(list((tmp_path / "out").glob("*.jpg"))) == len(images)  # the image that was named twice came once
+    rows = figures_of(tmp_path / "found.json")
+    assert [row["image"] for row in rows] == [str(path) for path in images]
+    for row in rows:
+        for detection in row["detections"]:
+            assert detection["score"] > 0.02 and len(detection["box"]) == 4
+            assert max(detection["box"]) <= 96
+
+
+def test_checkpoint_and_export_predict_the_same(cli, trained, exported, drawn, tmp_path):
+    rows = []
+    for name, model in (("torch", "best.pt"), ("onnx", "tiny.onnx")):
+        path = tmp_path / f"{name}.json"
+        options = ["--output", tmp_path / name, "--json", path, "--score-threshold", 0.015]
+        assert cli("predict", trained / model, drawn / "val", *options).code == 0
+        rows.append(figures_of(path))
+    for ours, theirs in zip(*rows, strict=True):
+        scores = [np.array([d["score"] for d in row["detections"]]) for row in (ours, theirs)]
+        assert abs(len(scores[0]) - len(scores[1])) <= 1  # one may lie on the threshold
+        shorter = min(map(len, scores))
+        assert np.allclose(scores[0][:shorter], scores[1][:shorter], atol=1e-3)
+
+
+@pytest.mark.parametrize("head", ["decoded", "raw"])
+def test_other_heads_and_a_fixed_batch(cli, trained, tmp_path, head):
+    path = tmp_path / "model.onnx"
+    result = cli("export-onnx", trained / "best.pt", "--output", path, "--head", head, "--batch", 2, "--opset", 17)
+    assert result.code == 0, result.err
+    assert "Agrees with PyTorch on 8 validation images" in result.out
+    model = onnx.load(path)
+    assert model.opset_import[0].version == 17
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 2
+
+
+def test_export_without_verification_needs_no_data(cli, trained, tmp_path):
+    options = ["--output", tmp_path / "m.onnx", "--no-verify", f"data={tmp_path / 'gone'}"]
+    result = cli("export-onnx", trained / "best.pt", *options)
+    assert result.code == 0 and "Not compared" in result.out
+
+
+def test_show_config_prints_what_a_training_would_use(cli, tmp_path):
+    result = cli("show-config", "optim.lr=0.125", "data=photos")
+    assert result.code == 0
+    path = tmp_path / "shown.yaml"
+    path.write_text(result.out)
+    assert load_config(path) == load_config(None, ["optim.lr=0.125", "data=photos"])
+    assert yaml.safe_load(cli("show-config").out)["run"]["name"] == "quickstart"
+
+
+def test_make_data_draws_once(cli, tmp_path):
+    arguments = ("make-data", tmp_path / "set", "--images", 12, "--size", 64, "--seed", 3)
+    assert cli(*arguments).code == 0
+    assert len(list((tmp_path / "set" / "val").iterdir())) == 2
+    written = (tmp_path / "set" / "train" / "000001.jpg").stat().st_mtime_ns
+    assert cli(*arguments).code == 0
+    assert (tmp_path / "set" / "train" / "000001.jpg").stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["eval", "none.pt"], 1, "there is no checkpoint none.pt"),
+        (["eval", "none.onnx"], 1, "there is no model file none.onnx"),
+        (["eval", "none.json", "data=none"], 1, "none: there is no such folder"),
+        (["eval", "CHECKPOINT", "--split", "test"], 2, "--split is train or val, not 'test'"),
+        (["eval", "CHECKPOINT", "eval.iou=1"], 2, "unknown option 'eval.iou'"),
+        (["eval", "CHECKPOINT", "data=none"], 1, "none: there is no such folder"),
+        (["predict", "CHECKPOINT", "none.jpg"], 1, "none.jpg: there is no such file"),
+        (["predict", "none.pt", "IMAGE"], 1, "there is no checkpoint none.pt"),
+        (["export-onnx", "CHECKPOINT", "--head", "bad"], 2, "--head is nms, decoded, raw, not 'bad'"),
+        (["export-onnx", "CHECKPOINT", "--batch", "0"], 2, "--batch is 'dynamic' or a number"),
+        (["export-onnx", "CHECKPOINT", "--opset", "9"], 2, "opset 9 cannot be written"),
+    ],
+)
+def test_mistakes_get_one_sentence(cli, trained, drawn, tmp_path, monkeypatch, arguments, code, sentence):
+    monkeypatch.chdir(tmp_path)
+    names = {"CHECKPOINT": trained / "best.pt", "IMAGE": drawn / "val" / "000001.jpg"}
+    result = cli(*(names.get(argument, argument) for argument in arguments))
+    assert (result.code, sentence in result.err) == (code, True), result.err
+    assert len(result.err.strip().splitlines()) == 1
+
+
+def test_weights_that_do_not_fit_are_refused(cli, trained, tmp_path):
+    content = torch.load(trained / "best.pt")
+    content["config"]["model"]["width"] = 0.5
+    torch.save(content, tmp_path / "odd.pt")
+    result = cli("predict", tmp_path / "odd.pt", tmp_path)
+    assert result.code == 1
+    content["config"]["model"]["nonsense"] = 1
+    torch.save(content, tmp_path / "odd.pt")
+    assert "unknown option 'model.nonsense'" in cli("eval", tmp_path / "odd.pt").err

@@ -1,0 +1,72 @@
+"""Fixtures that several rooms share: real data where it is, a tiny drawn set, a run trained on it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
+
+
+class Outcome(NamedTuple):
+    """What a person sees of a command."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with bccd/, helmet/ and coco128/, named by SSDLITE_TEST_DATA."""
+    path = os.environ.get("SSDLITE_TEST_DATA")
+    if not path or not Path(path).is_dir():
+        pytest.skip("SSDLITE_TEST_DATA does not name a folder with bccd, helmet and coco128")
+    return Path(path)
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+    """`cli("train", "x.yaml")` runs the command line in this process."""
+    from ssdlite.cli import main
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["ssdlite", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        captured = capfd.readouterr()
+        return Outcome(int(stopped.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+TINY = ("model.width=0.25", "model.input_size=96", "model.weights=none", "train.batch_size=8", "data.workers=0")
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A drawn data set of 24 + 8 small images."""
+    from ssdlite.data.synthetic import make_synthetic
+
+    path = tmp_path_factory.mktemp("data") / "drawn"
+    make_synthetic(path, num_train=24, num_val=8, size=(96, 96), seed=0)
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of two epochs on `drawn`: enough for every file, not for any accuracy."""
+    from ssdlite.commands.train import train
+    from ssdlite.config import load_config
+
+    runs = tmp_path_factory.mktemp("runs")
+    options = [f"data={drawn}", f"run.dir={runs}", "train.epochs=2", "train.val_interval=1", "train.log_interval=2"]
+    train(load_config(None, [*options, *TINY]), default_name="tiny", resume=False, device="cpu")
+    return runs / "tiny"

@@ -1,0 +1,113 @@
+import copy
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from ssdlite.data.images import read_image
+from ssdlite.data.window import resize
+from ssdlite.deploy.runtime import OnnxPredictor
+from ssdlite.deploy.verify import Tolerance, verify_onnx
+
+from .conftest import HEADS, SIZE
+
+
+def shift_mean(detector):
+    detector.normalize.mean += 1  # 126.5 where 127.5 was meant, say
+
+
+def swap_channels(detector):
+    stem = detector.backbone.features[0][0]
+    stem.weight.copy_(stem.weight.flip(1))
+
+
+def shift_priors(detector):
+    detector.priors[:, 0] += 0.5
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("plant", [shift_mean, swap_channels, shift_priors])
+def test_planted_errors_of_the_network_are_found(files, detector, images, head, plant):
+    wrong = copy.deepcopy(detector)
+    with torch.no_grad():
+        plant(wrong)
+    verification = verify_onnx(files[head], wrong, images)
+    assert not verification.passed
+    assert not verification.worst.passed and verification.worst.quantity in verification.summary
+
+
+@pytest.mark.parametrize(
+    ("constant", "value", "problem"),
+    [
+        ("iou_threshold", 0.6, "should have suppressed each other"),
+        ("iou_threshold", 0.4, "missing"),
+        ("score_threshold", 0.6, "missing"),
+        ("score_threshold", 0.4, "score too low"),
+        ("num_candidates", 10, "missing"),
+    ],
+)
+def test_planted_errors_of_the_suppression_are_found(files, detector, images, tmp_path, constant, value, problem):
+    model = onnx.load(files["nms"])
+    names = {"num_candidates": ("num_candidates", "last_candidate")}.get(constant, (constant,))
+    for tensor in model.graph.initializer:
+        if tensor.name in names:
+            kind = numpy_helper.to_array(tensor).dtype
+            change = value - 1 if tensor.name == "last_candidate" else value
+            tensor.CopyFrom(numpy_helper.from_array(np.array([change], kind), tensor.name))
+    onnx.save(model, tmp_path / "wrong.onnx")
+    verification = verify_onnx(tmp_path / "wrong.onnx", detector, images)
+    assert not verification.passed and problem in " ".join(verification.problems)
+    assert problem in verification.summary or "more" in verification.summary
+
+
+def test_a_right_file_passes(files, detector, images):
+    verification = verify_onnx(files["nms"], detector, images)
+    assert verification.passed and verification.num_detections > 100
+    assert {difference.quantity for difference in verification.differences} == {"boxes", "scores"}
+    assert verification.worst.largest < 1e-3 and verification.to_dict()["passed"]
+    # One image more than a whole batch, and a single one, which is repeated to fill it but counted once.
+    assert verify_onnx(files["nms"], detector, images[:5]).passed
+    single = verify_onnx(files["nms"], detector, images[:1])
+    count = OnnxPredictor(files["nms"]).run(images[:1])["num_detections"]
+    assert single.passed and single.num_detections == count[0]
+
+
+def test_tolerance_is_what_may_be_off_beyond_rounding(files, detector, images):
+    other = copy.deepcopy(detector)
+    with torch.no_grad():
+        other.normalize.mean += 0.01
+    assert not verify_onnx(files["raw"], other, images).passed
+    assert verify_onnx(files["raw"], other, images, Tolerance(raw=1)).passed
+
+
+def test_a_network_that_gives_no_numbers_does_not_pass(files, detector, images):
+    broken = copy.deepcopy(detector)
+    with torch.no_grad():
+        broken.head.regression[0][-1].bias[0] = float("nan")
+    for head in HEADS:
+        assert not verify_onnx(files[head], broken, images).passed
+
+
+def test_nothing_found_passes_with_a_warning(files, detector, images, tmp_path, caplog):
+    model = onnx.load(files["nms"])
+    for tensor in model.graph.initializer:
+        if tensor.name == "score_threshold":
+            tensor.CopyFrom(numpy_helper.from_array(np.array([1], np.float32), tensor.name))
+    for entry in model.metadata_props:
+        entry.value = entry.value.replace('"score_threshold": 0.5', '"score_threshold": 1.0')
+    onnx.save(model, tmp_path / "none.onnx")
+    assert verify_onnx(tmp_path / "none.onnx", detector, images).passed
+    assert "no detections in 6 images" in caplog.text
+
+
+def test_real_images(files, detector):
+    if "SSDLITE_TEST_DATA" not in os.environ:
+        pytest.skip("SSDLITE_TEST_DATA names no folder with bccd/")
+    paths = sorted(Path(os.environ["SSDLITE_TEST_DATA"], "bccd", "JPEGImages").glob("*.jpg"))[:5]
+    images = np.stack([resize(read_image(path), SIZE).transpose(2, 0, 1) for path in paths])
+    for head in HEADS:
+        assert verify_onnx(files[head], detector, images).passed

@@ -1,0 +1,112 @@
+"""Options: what is read, what replaces what, and the sentence that each mistake gets."""
+
+from pathlib import Path
+
+import pytest
+
+from ssdlite.config import QUICKSTART_PATH, Config, config_from_dict, load_config
+from ssdlite.errors import ConfigError
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+
+
+def test_overrides_are_split_at_the_first_equals_and_read_as_yaml():
+    config = load_config(None, ["run.name=a=b", "optim.lr=5e-3", "model.input_size=[200, 300]", "data.workers=0"])
+    assert config.run.name == "a=b"
+    assert config.optim.lr == 0.005
+    assert config.model.input_size == (200, 300)
+    assert config.data.workers == 0
+
+
+def test_one_number_is_a_square():
+    assert load_config(None, ["model.input_size=300"]).model.input_size == (300, 300)
+
+
+def test_data_path_replaces_the_sources_and_keeps_the_rest(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("data: {path: x, draw: {train: 9}, augmentation: light, class_names: [a]}\n")
+    data = load_config(file, ["data=photos"]).data
+    assert (data.path, data.draw, data.class_names, data.augmentation) == (Path("photos"), None, None, "light")
+
+
+def test_a_choice_replaces_its_whole_node(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("loss: {kind: multibox, neg_pos_ratio: 7}\n")
+    assert load_config(file, ["loss=multibox"]).loss.neg_pos_ratio == 3
+    assert load_config(file, ["loss.min_negatives=5"]).loss.neg_pos_ratio == 7
+
+
+def test_a_single_source_is_a_list_of_one():
+    data = load_config(None, ["data.train={kind: voc, root: r, splits: [train, val]}"]).data
+    assert data.train is not None and data.train[0].splits == ["train", "val"]
+
+
+def test_plain_values_survive_a_round_trip():
+    config = load_config(QUICKSTART_PATH)
+    assert config_from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_config_is_valid(path):
+    assert isinstance(load_config(path), Config)
+
+
+def test_there_are_configs():
+    assert {"quickstart", "coco", "voc", "bccd", "helmet"} <= {path.stem for path in CONFIGS}
+
+
+def test_the_quick_start_inside_the_package_is_the_one_in_configs():
+    assert QUICKSTART_PATH.read_text() == next(path for path in CONFIGS if path.stem == "quickstart").read_text()
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("optim.lrr=1", "unknown option 'optim.lrr' in the command line; did you mean 'optim.lr'?"),
+        ("data.draw.sed=1", "did you mean 'data.draw.seed'?"),
+        ("lr=1", "unknown option 'lr'"),
+        ("optim.lr=-1", "'optim.lr' in the command line: input should be greater than 0 (got -1)."),
+        ("optim=3", "'optim' in the command line is a section"),
+        ("optim.lr", "'optim.lr' is not of the form KEY=VALUE"),
+        ("optim.lr.x=3", "'optim.lr'"),
+        ("model.input_size=10", "'model.input_size.0'"),
+        ("model.dialect=papr", "'paper' or 'pytorch-ssd' (got 'papr')"),
+        ("loss=focl", "'loss.kind'"),
+        ("data.train={kind: coc}", "needs a 'kind' that is coco or voc"),
+        ("data.train={kind: coco, images: a, anotations: b}", "'data.train.0.annotations'"),
+        ("run.name={a: b", "not valid YAML"),
+        ("train.epochs=1.5", "'train.epochs'"),
+        ("optim.lr=.nan", "'optim.lr'"),
+    ],
+)
+def test_mistakes_get_one_sentence_with_the_dotted_name(override, sentence):
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, [override])
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [", "3", "1: 2\n"])
+def test_a_malformed_file_is_named(tmp_path, text):
+    file = tmp_path / "broken.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"broken\.yaml"):
+        load_config(file)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"none\.yaml: No such file"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_yaml_tags_run_no_code(tmp_path):
+    file = tmp_path / "evil.yaml"
+    file.write_text("run: !!python/object/apply:os.system ['touch marker']\n")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_config(file)
+
+
+def test_an_empty_file_is_all_defaults(tmp_path):
+    file = tmp_path / "empty.yaml"
+    file.write_text("")
+    assert load_config(file) == Config()

@@ -1,0 +1,149 @@
+"""The loop on a network of one layer: what it saves, when it stops, how it resumes."""
+
+import os
+import signal
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from ssdlite.data.loader import SeededSampler
+from ssdlite.errors import UserError
+from ssdlite.structures import Batch, HeadOutput
+from ssdlite.training.checkpoint import load_checkpoint
+from ssdlite.training.ema import build_ema
+from ssdlite.training.logbook import Logbook
+from ssdlite.training.loop import Trainer
+from ssdlite.training.optim import build_schedule, build_sgd
+
+
+class Pixels:
+    """Ten one-colour images; item `index` with its seed, as the sampler asks."""
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[int, float]:
+        index, seed = key
+        return index, (seed % 97) / 97
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Conv2d(3, 2, 1)
+
+    def forward(self, images: torch.Tensor) -> HeadOutput:
+        logits = self.layer(images.float() / 255).flatten(2).transpose(1, 2)
+        return HeadOutput(logits, logits.new_zeros(len(images), 4, 4), torch.ones(4, 4))
+
+
+class Loss(nn.Module):
+    def __init__(self, poison_at: int = -1) -> None:
+        super().__init__()
+        self.calls, self.poison_at = 0, poison_at
+
+    def forward(self, output, boxes, labels, ignore):
+        self.calls += 1
+        loss = (output.logits - 1).square().mean()
+        return {"only": loss * float("nan") if self.calls == self.poison_at else loss}
+
+
+def collate(items) -> Batch:
+    images = torch.stack([torch.full((3, 2, 2), value * 255).to(torch.uint8) for _, value in items])
+    empty = torch.zeros(len(items), 1)
+    return Batch(
+        images,
+        empty[..., None].expand(-1, -1, 4),
+        empty.long(),
+        empty.bool(),
+        [f"image{i}" for i, _ in items],
+        [],
+        [],
+    )
+
+
+def make_trainer(run_dir, epochs=3, criterion=None, validate=None, logbook=None) -> Trainer:
+    net = Net()
+    loader = DataLoader(
+        Pixels(), batch_size=2, sampler=SeededSampler(10, seed=3), collate_fn=collate, drop_last=True
+    )
+    optimizer = build_sgd(net, lr=0.1, momentum=0.9, weight_decay=1e-4)
+    return Trainer(
+        model=net,
+        criterion=criterion or Loss(),
+        optimizer=optimizer,
+        schedule=build_schedule(optimizer, total_steps=15, warmup_steps=3),
+        ema=build_ema(net, 0.9),
+        loader=loader,
+        validate=validate or (lambda model, step: {"AP": step / 100}),
+        run_dir=run_dir,
+        header={"config": {}, "classes": ["thing"]},
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        epochs=epochs,
+        clip_norm=10.0,
+        log_interval=2,
+        val_interval=2,
+        logbook=logbook,
+    )
+
+
+def test_it_learns_logs_and_saves(tmp_path):
+    with Logbook(tmp_path) as logbook:
+        trainer = make_trainer(tmp_path, logbook=logbook)
+        before = trainer.criterion(trainer.model(torch.full((1, 3, 2, 2), 128)), None, None, None)["only"].item()
+        assert trainer.run() is True
+    after = trainer.criterion(trainer.model(torch.full((1, 3, 2, 2), 128)), None, None, None)["only"].item()
+    assert after < before / 5
+    assert (trainer.progress.epoch, trainer.progress.step) == (3, 15)
+    best, last = load_checkpoint(tmp_path / "best.pt"), load_checkpoint(tmp_path / "last.pt")
+    assert best["metrics"] == {"AP": 0.15} and "training" not in best
+    assert last["training"]["progress"] == {"epoch": 3, "batch": 0, "step": 15, "best_ap": 0.15}
+    for key, value in trainer.ema.module.state_dict().items():
+        assert best["weights"][key].equal(value)
+
+
+def test_the_best_validation_is_kept(tmp_path):
+    figures = {10: {"AP": 0.5}, 15: {"AP": 0.4}}
+    with Logbook(tmp_path) as logbook:
+        make_trainer(tmp_path, validate=lambda model, step: figures[step], logbook=logbook).run()
+    assert load_checkpoint(tmp_path / "best.pt")["metrics"] == {"AP": 0.5}
+
+
+def test_an_undefined_ap_is_saved_once_and_never_counts_as_better(tmp_path):
+    figures = {10: {"AP": float("nan"), "n": 1}, 15: {"AP": float("nan"), "n": 2}}
+    with Logbook(tmp_path) as logbook:
+        trainer = make_trainer(tmp_path, validate=lambda model, step: figures[step], logbook=logbook)
+        trainer.run()
+    assert load_checkpoint(tmp_path / "best.pt")["metrics"]["n"] == 1
+    assert trainer.progress.best_ap == -1
+
+
+@pytest.mark.parametrize("stop_at", [1, 5, 7, 14, 15])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_a_resumed_run_ends_with_the_same_weights(tmp_path, stop_at, number):
+    whole = make_trainer(tmp_path / "whole")
+    whole.run()
+    first = make_trainer(tmp_path / "parts")
+    first.on_step = lambda progress, loss: os.kill(os.getpid(), number) if progress.step + 1 == stop_at else None
+    assert first.run() is False
+    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)  # ours is gone
+    second = make_trainer(tmp_path / "parts")
+    second.restore(load_checkpoint(tmp_path / "parts" / "last.pt"))
+    assert second.progress.step == stop_at
+    assert second.run() is True
+    for key, value in whole.model.state_dict().items():
+        assert second.model.state_dict()[key].equal(value), key
+    for key, value in whole.ema.state_dict().items():
+        assert second.ema.state_dict()[key].equal(value), key
+
+
+def test_a_loss_that_is_no_number_names_its_images_and_spoils_nothing(tmp_path):
+    trainer = make_trainer(tmp_path, criterion=Loss(poison_at=7))
+    with pytest.raises(UserError, match=r"the loss became nan near step 7, on images image\d, image\d;"):
+        trainer.run()
+    assert all(value.isfinite().all() for value in trainer.model.state_dict().values())
+    assert load_checkpoint(tmp_path / "last.pt")["training"]["progress"]["step"] == 5  # the last whole epoch

@@ -1,0 +1,74 @@
+"""Schedule, parameter groups, averages: against numbers worked out by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from ssdlite.training.ema import build_ema
+from ssdlite.training.optim import build_schedule, build_sgd, choose_precision
+
+
+def small() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+
+
+def rates(total: int, warmup: int) -> list[float]:
+    optimizer = build_sgd(small(), lr=1.0, momentum=0.9, weight_decay=0)
+    schedule = build_schedule(optimizer, total_steps=total, warmup_steps=warmup)
+    values = []
+    for _ in range(total):
+        values.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return values
+
+
+def test_linear_warmup_then_cosine_to_zero():
+    values = rates(100, 10)
+    assert values[0] == pytest.approx(1e-3)
+    assert values[5] == pytest.approx(1e-3 + 0.5 * (1 - 1e-3))
+    assert values[10] == pytest.approx(1.0)
+    assert values[55] == pytest.approx(0.5 * (1 + math.cos(math.pi / 2)))
+    assert values[99] == pytest.approx(0.5 * (1 + math.cos(math.pi * 89 / 90)))
+
+
+def test_warmup_is_at_most_a_tenth_of_a_short_run():
+    assert rates(20, 200)[2] == pytest.approx(1.0)
+
+
+def test_a_run_of_one_step_has_its_rate():
+    assert rates(1, 200) == [1.0]
+
+
+def test_norms_and_biases_are_not_decayed():
+    model = small()
+    optimizer = build_sgd(model, lr=1.0, momentum=0.9, weight_decay=0.1)
+    decayed, plain = optimizer.param_groups
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
+    assert decayed["params"] == [model[0].weight]
+    assert len(plain["params"]) == 3
+
+
+def test_average_by_hand_with_warmup():
+    model = nn.Linear(1, 1, bias=False)
+    model.register_buffer("count", torch.tensor(0))
+    ema = build_ema(model, decay=0.5)
+    values, expected = [1.0, 2.0, 4.0], None
+    for update, value in enumerate(values):
+        with torch.no_grad():
+            model.weight.fill_(value)
+        model.count.fill_(update)
+        ema.update_parameters(model)
+        decay = min(0.5, (1 + update) / (10 + update))
+        expected = value if expected is None else decay * expected + (1 - decay) * value
+    assert ema.module.weight.item() == pytest.approx(expected)
+    assert ema.module.count.item() == 2
+
+
+def test_precision_of_this_machine_is_one_it_has():
+    precision = choose_precision(torch.device("cpu"))
+    assert precision == (
+        "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+    )
