@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 
 from ssdlite.config import Config, DataConfig, EvalConfig, ModelConfig, MultiboxConfig, config_from_dict
-from ssdlite.data.layout import CocoSource, Layout, Source, VocSource, find_layout, read_split
+from ssdlite.data.layout import CocoSource, Source, VocSource, find_layout, read_split
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.losses.criterion import Criterion
 from ssdlite.losses.multibox import MultiboxLoss
@@ -27,24 +26,35 @@ from ssdlite.training.optim import AUTOCAST_DTYPE, choose_precision
 logger = logging.getLogger(__name__)
 
 
-def build_split(config: DataConfig, split: str, class_names: Sequence[str] | None = None) -> DataSplit:
-    """Read the annotations of 'train' or 'val'. No image is opened but for sizes that annotations lack."""
-    explicit = config.train if split == "train" else config.val
-    if explicit is not None:
-        sources = [_source(node) for node in explicit]
-    elif config.path is not None:
-        layout = _announced_layout(config.path)
-        sources = layout.train if split == "train" else layout.val
-    else:
-        raise ConfigError(f"there is no data to {split}: give data=PATH, or data.{split} with a source.")
-    return read_split(sources, class_names or config.class_names)
+def read_data(
+    config: DataConfig, splits: Sequence[str] = ("train", "val"), class_names: Sequence[str] | None = None
+) -> list[DataSplit]:
+    """Read the annotations of `splits`, each 'train' or 'val'; the first one's classes hold for all.
+
+    Says what was found at `config.path`. No image is opened but for sizes that annotations lack.
+    """
+    found = _find_sources(config)
+    data: list[DataSplit] = []
+    for split in splits:
+        sources = found[split]
+        if sources is None:
+            raise ConfigError(f"there is no data to {split}: give data=PATH, or data.{split} with a source.")
+        names = class_names or (data[0].class_names if data else config.class_names)
+        data.append(read_split(sources, names))
+    return data
 
 
-@functools.cache
-def _announced_layout(path: Path) -> Layout:
-    layout = find_layout(path)
-    logger.info("%s", layout.description)
-    return layout
+def _find_sources(config: DataConfig) -> dict[str, Sequence[Source] | None]:
+    """What the config names, and for splits that it does not name what lies at its path."""
+    found: dict[str, Sequence[Source] | None] = {"train": None, "val": None}
+    if config.path is not None and None in (config.train, config.val):
+        layout = find_layout(config.path)
+        logger.info("%s", layout.description)
+        found = {"train": layout.train, "val": layout.val}
+    for split, nodes in (("train", config.train), ("val", config.val)):
+        if nodes is not None:
+            found[split] = [_source(node) for node in nodes]
+    return found
 
 
 def build_detector(config: ModelConfig, num_classes: int) -> Detector:

@@ -38,19 +38,24 @@ def main() -> NoReturn:
     code = 0
     try:
         app(arguments, standalone_mode=True)
+    except BrokenPipeError:  # `ssdlite show-config | head`
+        sys.stderr.close()
+        code = 141
     except UserError as error:
         if debug:
             raise
         print(f"error: {_sentence(error)}", file=sys.stderr)
         code = error.exit_code
+    except OSError as error:  # a full disk, a folder that may not be written
+        if debug or error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}.", file=sys.stderr)
+        code = 1
     except KeyboardInterrupt:
         if debug:
             raise
         print("\ninterrupted", file=sys.stderr)
         code = 130
-    except BrokenPipeError:  # `ssdlite show-config | head`
-        sys.stderr.close()
-        code = 141
     # Outside the handlers: leaving from within them would keep the error's frames, and their processes, alive.
     sys.exit(code)
 

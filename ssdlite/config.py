@@ -139,8 +139,8 @@ class TrainConfig(Section):
     """Autocast type. auto: bf16 where the processor has it, fp16 with a loss scaler on older GPUs, else fp32."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9998
     """Average of the weights that is validated and shipped, with a warm-up; 0 switches it off."""
-    clip_norm: Annotated[float, Field(ge=0)] = 10.0
-    """Bound on the gradient's norm; 0 switches it off."""
+    clip_norm: Annotated[float, Field(ge=0)] = 100.0
+    """Bound on the gradient's norm, which starts near 50 and settles near 5; 0 switches it off."""
     log_interval: Positive = 20
     """Steps between lines of the log."""
     val_interval: Positive = 5

@@ -14,7 +14,7 @@ from ssdlite.data.dataset import DetectionDataset
 from ssdlite.data.loader import build_val_loader, default_workers
 from ssdlite.errors import ConfigError
 from ssdlite.evaluation.coco import read_coco_results, to_coco_results
-from ssdlite.evaluation.evaluate import Evaluation, score_detections
+from ssdlite.evaluation.evaluate import Evaluation, score_detections, warn_of_absent_classes
 from ssdlite.evaluation.evaluate import evaluate as evaluate_model
 from ssdlite.files import write_text
 from ssdlite.structures import DataSplit
@@ -33,12 +33,13 @@ def evaluate(
     if split not in ("train", "val"):
         raise ConfigError(f"--split is train or val, not '{split}'.")
     if model_path.suffix == ".json":
-        data = build.build_split(load_config(None, overrides).data, split)
+        (data,) = build.read_data(load_config(None, overrides).data, [split])
         evaluation = score_detections(data, read_coco_results(model_path, data))
     else:
         model = load_model(model_path, overrides, device)
-        data = build.build_split(model.config.data, split, model.class_names)
+        (data,) = build.read_data(model.config.data, [split], model.class_names)
         evaluation = _run(model, data)
+    warn_of_absent_classes(data)
     print_evaluation(evaluation, f"{model_path} on {len(data)} images ({split})")
     if json_path:
         figures = {"model": str(model_path), "split": split, **evaluation.to_dict()}

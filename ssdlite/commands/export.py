@@ -62,7 +62,7 @@ def export_onnx(
 
 def _validation_images(loaded: build.LoadedDetector) -> np.ndarray:
     """Some validation images, spread over the split, as the network sees them: (N, 3, H, W) uint8."""
-    split = build.build_split(loaded.config.data, "val", loaded.class_names)
+    (split,) = build.read_data(loaded.config.data, ["val"], loaded.class_names)
     dataset = DetectionDataset(split, loaded.detector.input_size)
     count = min(VERIFIED_IMAGES, len(dataset))
     chosen = np.linspace(0, len(dataset) - 1, count).round().astype(int)

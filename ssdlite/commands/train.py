@@ -19,7 +19,7 @@ from ssdlite.data.images import read_image
 from ssdlite.data.loader import build_train_loader, build_val_loader, default_workers
 from ssdlite.drawing import draw_comparison, make_grid, write_image
 from ssdlite.errors import CheckpointError, ConfigError
-from ssdlite.evaluation.evaluate import Evaluation, evaluate
+from ssdlite.evaluation.evaluate import Evaluation, evaluate, warn_of_absent_classes
 from ssdlite.model.predictor import TorchPredictor
 from ssdlite.structures import DataSplit
 from ssdlite.training.checkpoint import load_checkpoint
@@ -61,8 +61,7 @@ def _read_data(config: Config) -> tuple[DataSplit, DataSplit]:
         if is_main():
             draw_data(config.data.path, num_train=draw.train, num_val=draw.val, size=draw.size, seed=draw.seed)
         broadcast(None)  # the other processes wait for the pictures
-    train_split = build.build_split(config.data, "train")
-    val_split = build.build_split(config.data, "val", train_split.class_names)
+    train_split, val_split = build.read_data(config.data)
     logger.info(
         "%d images to train on, %d to validate on, %d classes: %s",
         len(train_split),
@@ -70,6 +69,8 @@ def _read_data(config: Config) -> tuple[DataSplit, DataSplit]:
         len(train_split.class_names),
         _shortened(train_split.class_names),
     )
+    if is_main():
+        warn_of_absent_classes(val_split)
     return train_split, val_split
 
 
@@ -131,6 +132,7 @@ class _Session:
         self.decoder = build.build_decoder(config.eval, size)
         self.header = {"config": config.to_dict(), "classes": list(train_split.class_names)}
         self.evaluation: Evaluation | None = None
+        self.logbook: Logbook | None = None
 
     def run(self, checkpoint: Mapping[str, Any] | None) -> None:
         """Train from the start or from `checkpoint`, and say what came of it."""
@@ -153,9 +155,9 @@ class _Session:
 
             trainer.on_step = advance
             if is_main():
-                trainer.logbook = Logbook(
-                    self.run_dir, purge_step=trainer.progress.step + 1 if checkpoint else None
-                )
+                # TensorBoard's points beyond the step that is resumed are taken back.
+                purge_step = trainer.progress.step + 1 if checkpoint else None
+                self.logbook = trainer.logbook = Logbook(self.run_dir, purge_step)
             try:
                 finished = trainer.run()
             finally:
@@ -202,21 +204,24 @@ class _Session:
         if evaluation is None:
             return {}
         self.evaluation = evaluation
-        self._draw_samples(evaluation)
+        self._draw_samples(evaluation, step)
         figures = evaluation.to_dict()
         flat = {name: value for name, value in {**figures["coco"], **figures["voc"]}.items() if value is not None}
         logger.info("step %d: AP %.3f, AP50 %.3f", step, flat.get("AP", 0.0), flat.get("AP50", 0.0))
         per_class = {name: row["AP"] for name, row in figures["per_class"].items() if row["AP"] is not None}
         return {**flat, "per_class_AP": per_class}
 
-    def _draw_samples(self, evaluation: Evaluation) -> None:
+    def _draw_samples(self, evaluation: Evaluation, step: int) -> None:
         chosen = list(zip(self.val_split.records, evaluation.detections, strict=True))[:NUM_SAMPLES]
         pictures = []
         for record, detections in chosen:
             confident = type(detections)(*(field[detections.scores >= SAMPLE_THRESHOLD] for field in detections))
             image = read_image(record.image_path, record.size)
             pictures.append(draw_comparison(image, record, confident, self.val_split.class_names))
-        write_image(self.run_dir / "samples.jpg", make_grid(pictures, columns=4, cell_size=SAMPLE_CELL))
+        grid = make_grid(pictures, columns=4, cell_size=SAMPLE_CELL)
+        write_image(self.run_dir / "samples.jpg", grid)
+        if self.logbook:
+            self.logbook.picture("samples", step, grid)
 
     def _report(self, finished: bool, progress: Progress) -> None:
         if not finished:

@@ -1,6 +1,7 @@
-"""Six shapes that differ in outline alone, and how one is painted.
+"""Six shapes, and how one is painted.
 
-Colours, textures and borders are random for every class, so what a detector can learn from them is shape.
+Outline makes the class. Colour hints at it, as yellow hints at a helmet: most objects of a class are of one family
+of hues, some are of any colour, and textures and borders are random for all.
 Points are (x, y) float; a second contour is a hole. All randomness comes from the generator handed in.
 """
 
@@ -14,6 +15,8 @@ import numpy as np
 from numpy.random import Generator
 
 SUBPIXEL_BITS = 4  # OpenCV draws polygons at 1/16 pixel
+HINT_FRACTION = 0.9  # of objects that wear their class's hue
+HUE_SPREAD = 12.0  # degrees, standard deviation within a class
 MIN_COLOR_DISTANCE = 100.0  # Euclidean, 0..255 a channel, between an object and the mean of what it covers
 
 Contours = list[np.ndarray]
@@ -116,10 +119,10 @@ def place(class_name: str, outline: Contours, center: np.ndarray, size: tuple[in
 
 
 def paint(rng: Generator, canvas: np.ndarray, shape: Shape) -> None:
-    """Fills `shape` on `canvas` (H, W, 3) uint8 with a random gradient, texture and border."""
+    """Fills `shape` on `canvas` (H, W, 3) uint8 BGR with a random gradient, texture and border."""
     patch = canvas[shape.window]
     behind = patch.mean(axis=(0, 1))
-    first, second = _contrasting_colors(rng, behind)
+    first, second = _contrasting_colors(rng, behind, shape.class_name)
     weight = _texture(rng, patch.shape[:2])[..., None]
     fill = first + (second - first) * weight
     if rng.random() < 0.5:
@@ -128,14 +131,23 @@ def paint(rng: Generator, canvas: np.ndarray, shape: Shape) -> None:
     patch[:] = patch + (fill - patch) * alpha + 0.5
 
 
-def _contrasting_colors(rng: Generator, behind: np.ndarray) -> np.ndarray:
+def _contrasting_colors(rng: Generator, behind: np.ndarray, class_name: str) -> np.ndarray:
     """(2, 3) float32; neither they nor any mixture of them comes near the mean colour behind."""
     mixture = np.linspace(0, 1, 5)[:, None]
+    hinted = rng.random() < HINT_FRACTION
     while True:
-        first, second = rng.uniform(0, 255, (2, 3))
+        first, second = _class_colors(rng, class_name) if hinted else rng.uniform(0, 255, (2, 3))
         mixed = first + (second - first) * mixture
         if np.linalg.norm(mixed - behind, axis=1).min() >= MIN_COLOR_DISTANCE:
             return np.stack([first, second]).astype(np.float32)
+
+
+def _class_colors(rng: Generator, class_name: str) -> np.ndarray:
+    """(2, 3) BGR 0..255: two shades of one hue; the classes' hues are spread evenly over the circle."""
+    center = 360 / len(SHAPES) * list(SHAPES).index(class_name)
+    hues = np.full(2, rng.normal(center, HUE_SPREAD) % 360)
+    shades = np.stack([hues, rng.uniform(0.6, 1, 2), rng.uniform(0.6, 1, 2)], axis=1)
+    return cv2.cvtColor(shades[None].astype(np.float32), cv2.COLOR_HSV2BGR)[0] * 255
 
 
 def _texture(rng: Generator, size: tuple[int, int]) -> np.ndarray:

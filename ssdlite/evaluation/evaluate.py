@@ -89,6 +89,17 @@ def predict_split(
 
 def score_detections(split: DataSplit, detections: Sequence[Detections]) -> Evaluation:
     """COCO and VOC figures for `detections[i]` found in the image of `split.records[i]`."""
+    return Evaluation(
+        coco=coco_metrics(split, detections),
+        voc=voc_metrics(split, detections),
+        detections=list(detections),
+        num_images=len(split),
+        num_objects=count_objects(split),
+    )
+
+
+def warn_of_absent_classes(split: DataSplit) -> None:
+    """Say once, before judging, which classes the figures will not speak of."""
     num_objects = count_objects(split)
     if absent := [name for name, count in num_objects.items() if count == 0]:
         logger.warning(
@@ -97,13 +108,6 @@ def score_detections(split: DataSplit, detections: Sequence[Detections]) -> Eval
             len(num_objects),
             ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else ""),
         )
-    return Evaluation(
-        coco=coco_metrics(split, detections),
-        voc=voc_metrics(split, detections),
-        detections=list(detections),
-        num_images=len(split),
-        num_objects=num_objects,
-    )
 
 
 def _or_none(value: float) -> float | None:

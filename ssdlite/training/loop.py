@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from ssdlite.errors import UserError
+from ssdlite.errors import CheckpointError, UserError
 from ssdlite.structures import Batch
 from ssdlite.training.checkpoint import save_checkpoint
 from ssdlite.training.distributed import any_process, broadcast, is_main, world_size
@@ -183,10 +183,19 @@ class Trainer:
         save_checkpoint(self.run_dir / "last.pt", {**self._shipped({}), "training": training})
 
     def restore(self, checkpoint: Mapping[str, Any]) -> None:
-        """Continue where the `last.pt` that `checkpoint` holds was written."""
+        """Continue where the `last.pt` that `checkpoint` holds was written.
+
+        Raises CheckpointError when it was written under other options.
+        """
         training = checkpoint["training"]
-        self.model.load_state_dict(training["model"])
-        self.optimizer.load_state_dict(training["optimizer"])
+        try:
+            self.model.load_state_dict(training["model"])
+            self.optimizer.load_state_dict(training["optimizer"])
+        except (RuntimeError, ValueError):
+            raise CheckpointError(
+                f"{self.run_dir / 'last.pt'} was trained with other classes or model options; resume with its own "
+                f"{self.run_dir / 'config.yaml'}."
+            ) from None
         self.schedule.load_state_dict(training["schedule"])
         self.scaler.load_state_dict(training["scaler"])
         self.progress = Progress(**training["progress"])
@@ -220,6 +229,12 @@ class _Meter:
                 batch = next(batches)
             except StopIteration:
                 return
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise UserError(
+                    f"a loader process died ({error}); if memory ran out, lower data.workers or train.batch_size."
+                ) from None
             self._waited += time.perf_counter() - asked
             yield batch
 

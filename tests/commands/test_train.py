@@ -29,7 +29,9 @@ def test_a_run_leaves_what_it_promises(trained):
     assert config["model"]["width"] == 0.25
     assert cv2.imread(str(trained / "samples.jpg")).shape[1] > 500
     tags = EventAccumulator(str(trained)).Reload().Tags()
-    assert {"train/box", "train/lr", "train/images_per_second", "train/waiting_for_data", "val/AP"} <= set(tags["scalars"])
+    assert {"train/box", "train/lr", "train/images_per_second", "train/waiting_for_data", "val/AP"} <= set(
+        tags["scalars"]
+    )
     assert tags["images"]
 
 
@@ -79,7 +81,11 @@ def test_overfitting_eight_real_images(cli, real_data, tmp_path):
     source = json.loads((real_data / "coco128" / "annotations" / "instances_train2017.json").read_text())
     chosen = source["images"][:8]
     kept = {image["id"] for image in chosen}
-    subset = {**source, "images": chosen, "annotations": [a for a in source["annotations"] if a["image_id"] in kept]}
+    subset = {
+        **source,
+        "images": chosen,
+        "annotations": [a for a in source["annotations"] if a["image_id"] in kept],
+    }
     annotations = tmp_path / "eight.json"
     annotations.write_text(json.dumps(subset))
     node = f"{{kind: coco, images: {real_data / 'coco128' / 'train2017'}, annotations: {annotations}}}"
@@ -112,7 +118,7 @@ def test_overfitting_eight_real_images(cli, real_data, tmp_path):
         (["optim.lrr=1"], 2, "did you mean 'optim.lr'"),
         (["data=none"], 1, "none: there is no such folder"),
         (["data.workers=0", "stray"], 2, "'stray' is not of the form KEY=VALUE"),
-        (["data.train={kind: coco, images: a, annotations: b.json}"], 1, "b.json"),
+        (["data.train={kind: coco, images: a, annotations: b.json}"], 1, "a: there is no such folder of images"),
         (["--device", "cuda:99", "data=x"], 2, "device 'cuda:99' is not there"),
         (["--device", "gpu", "data=x"], 2, "unknown device 'gpu'"),
         (["--resume", "data=x", "run.name=never"], 1, "nothing to resume"),

@@ -28,7 +28,9 @@ def figures_of(path):
 
 def test_eval_writes_figures_and_results_that_score_the_same(cli, trained, drawn, tmp_path):
     figures, results = tmp_path / "figures.json", tmp_path / "results.json"
-    first = cli("eval", trained / "best.pt", "eval.score_threshold=0.001", "--json", figures, "--detections", results)
+    first = cli(
+        "eval", trained / "best.pt", "eval.score_threshold=0.001", "--json", figures, "--detections", results
+    )
     assert first.code == 0, first.err
     assert "AP_small" in first.out and "VOC07_AP50" in first.out
     found = figures_of(figures)
