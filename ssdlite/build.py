@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 
 from ssdlite.config import Config, DataConfig, EvalConfig, ModelConfig, MultiboxConfig, config_from_dict
 from ssdlite.data.layout import CocoSource, Source, VocSource, find_layout, read_split
-from ssdlite.errors import CheckpointError, ConfigError
+from ssdlite.errors import CheckpointError, ConfigError, DataError
 from ssdlite.losses.criterion import Criterion
 from ssdlite.losses.multibox import MultiboxLoss
 from ssdlite.model.architecture import DIALECTS
@@ -34,6 +35,8 @@ def read_data(
     Says what was found at `config.path`. No image is opened but for sizes that annotations lack.
     """
     found = _find_sources(config)
+    if config.path is not None:
+        logger.info("%s", find_layout(config.path).description)
     data: list[DataSplit] = []
     for split in splits:
         sources = found[split]
@@ -41,7 +44,16 @@ def read_data(
             raise ConfigError(f"there is no data to {split}: give data=PATH, or data.{split} with a source.")
         names = class_names or (data[0].class_names if data else config.class_names)
         data.append(read_split(sources, names))
+        if not data[0].class_names:
+            raise DataError(
+                f"the annotations to {split} name no class; label some objects, or set data.class_names."
+            )
     return data
+
+
+def has_split(config: DataConfig, split: str) -> bool:
+    """Whether there are sources for 'train' or 'val'."""
+    return bool(_find_sources(config)[split])
 
 
 def _find_sources(config: DataConfig) -> dict[str, Sequence[Source] | None]:
@@ -49,7 +61,6 @@ def _find_sources(config: DataConfig) -> dict[str, Sequence[Source] | None]:
     found: dict[str, Sequence[Source] | None] = {"train": None, "val": None}
     if config.path is not None and None in (config.train, config.val):
         layout = find_layout(config.path)
-        logger.info("%s", layout.description)
         found = {"train": layout.train, "val": layout.val}
     for split, nodes in (("train", config.train), ("val", config.val)):
         if nodes is not None:
@@ -65,10 +76,11 @@ def build_detector(config: ModelConfig, num_classes: int) -> Detector:
     if config.width != 1.0:
         if config.weights == "imagenet":
             raise ConfigError("there are ImageNet weights for model.width=1.0 only; set model.weights=none.")
+        logger.warning("there are ImageNet weights for model.width=1.0 only: training from scratch.")
         return detector
     try:
         state = download_imagenet_state()
-    except OSError as error:
+    except (OSError, RuntimeError, HTTPException) as error:  # no network; a damaged file; a broken transfer
         if config.weights == "imagenet":
             raise ConfigError(
                 f"the ImageNet weights cannot be downloaded ({error}); put torchvision's file into its cache, or "

@@ -47,9 +47,11 @@ def main() -> NoReturn:
         print(f"error: {_sentence(error)}", file=sys.stderr)
         code = error.exit_code
     except OSError as error:  # a full disk, a folder that may not be written
-        if debug or error.filename is None:
+        if debug:
             raise
-        print(f"error: {error.filename}: {error.strerror}.", file=sys.stderr)
+        print(
+            f"error: {error.filename or 'a file could not be written'}: {error.strerror or error}.", file=sys.stderr
+        )
         code = 1
     except KeyboardInterrupt:
         if debug:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ssdlite.errors import ConfigError
 
@@ -57,6 +57,13 @@ def _listed(value: Any) -> Any:
 Sources = Annotated[list[SourceConfig], Field(min_length=1), BeforeValidator(_listed)]
 """One source or a list of them."""
 
+
+def _distinct(names: list[str]) -> list[str]:
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"'{repeated[0]}' is named twice")
+    return names
+
+
 Side = Annotated[int, Field(ge=64, le=4096)]
 
 
@@ -85,7 +92,7 @@ class DataConfig(Section):
     """Training sources, concatenated; in place of `path`."""
     val: Sources | None = None
     """Validation sources; in place of `path`."""
-    class_names: Annotated[list[str], Field(min_length=1)] | None = None
+    class_names: Annotated[list[str], Field(min_length=1), AfterValidator(_distinct)] | None = None
     """The classes in the order of their labels. Default: what the training annotations name."""
     augmentation: Literal["ssd", "light", "none"] = "ssd"
     """ssd: colour, zoom-out, IoU crop, flip. light: IoU crop and flip. none: resize only."""
@@ -162,7 +169,7 @@ class EvalConfig(Section):
 class RunConfig(Section):
     dir: Path = Path("runs")
     """Folder of all runs."""
-    name: str | None = None
+    name: Annotated[str, Field(pattern=r"^[^/\\\\]+$")] | None = None
     """Folder of this run. Default: the name of the config file or data set, numbered if taken."""
     seed: int = 0
     """Of weights, order and augmentation."""

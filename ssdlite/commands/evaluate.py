@@ -9,7 +9,7 @@ from pathlib import Path
 from ssdlite import build
 from ssdlite.commands.models import LoadedModel, load_model
 from ssdlite.commands.screen import console, print_evaluation, tracker
-from ssdlite.config import load_config
+from ssdlite.config import DataConfig, load_config
 from ssdlite.data.dataset import DetectionDataset
 from ssdlite.data.loader import build_val_loader, default_workers
 from ssdlite.errors import ConfigError
@@ -33,7 +33,7 @@ def evaluate(
     if split not in ("train", "val"):
         raise ConfigError(f"--split is train or val, not '{split}'.")
     if model_path.suffix == ".json":
-        (data,) = build.read_data(load_config(None, overrides).data, [split])
+        data = _read_with_training_classes(load_config(None, overrides).data, split)
         evaluation = score_detections(data, read_coco_results(model_path, data))
     else:
         model = load_model(model_path, overrides, device)
@@ -48,6 +48,12 @@ def evaluate(
         write_text(detections_path, json.dumps(to_coco_results(data, evaluation.detections)))
     for written in filter(None, (json_path, detections_path)):
         console.print(f"Wrote {written}")
+
+
+def _read_with_training_classes(config: DataConfig, split: str) -> DataSplit:
+    """A split numbered as the training set numbers its classes, where there is one: VOC's ids depend on it."""
+    splits = ["train", "val"] if build.has_split(config, "train") else ["val"]
+    return dict(zip(splits, build.read_data(config, splits), strict=True))[split]
 
 
 def _run(model: LoadedModel, data: DataSplit) -> Evaluation:

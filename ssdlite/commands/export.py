@@ -16,7 +16,7 @@ from ssdlite.data.dataset import DetectionDataset
 from ssdlite.deploy.metadata import ExportMetadata, HeadKind
 from ssdlite.deploy.onnx import export_onnx as write_onnx
 from ssdlite.deploy.verify import Verification
-from ssdlite.errors import ConfigError
+from ssdlite.errors import ConfigError, DataError
 
 VERIFIED_IMAGES = 16
 
@@ -37,23 +37,24 @@ def export_onnx(
     loaded = build.load_detector(checkpoint, overrides)
     output = output or checkpoint.with_suffix(".onnx")
     started = time.perf_counter()
-    verification = write_onnx(
-        loaded.detector,
-        output,
-        decoder=build.build_decoder(loaded.config.eval, loaded.detector.input_size),
-        metadata=ExportMetadata(
-            class_names=loaded.class_names,
-            config=loaded.config.to_dict(),
-            dialect=loaded.config.model.dialect,
-            width=loaded.config.model.width,
-            metrics=loaded.metrics,
-            version=ssdlite.__version__,
-        ),
-        images=_validation_images(loaded) if verify else None,
-        head=cast(HeadKind, head),
-        batch=_batch_size(batch),
-        opset=opset,
-    )
+    with console.status("Exporting and comparing, some ten seconds"):
+        verification = write_onnx(
+            loaded.detector,
+            output,
+            decoder=build.build_decoder(loaded.config.eval, loaded.detector.input_size),
+            metadata=ExportMetadata(
+                class_names=loaded.class_names,
+                config=loaded.config.to_dict(),
+                dialect=loaded.config.model.dialect,
+                width=loaded.config.model.width,
+                metrics=loaded.metrics,
+                version=ssdlite.__version__,
+            ),
+            images=_validation_images(loaded) if verify else None,
+            head=cast(HeadKind, head),
+            batch=_batch_size(batch),
+            opset=opset,
+        )
     seconds = time.perf_counter() - started
     size = output.stat().st_size / 1e6
     console.print(f"Wrote {output} ({size:.1f} MB, head {head}, opset {opset}, batch {batch}) in {seconds:.0f} s")
@@ -64,6 +65,8 @@ def _validation_images(loaded: build.LoadedDetector) -> np.ndarray:
     """Some validation images, spread over the split, as the network sees them: (N, 3, H, W) uint8."""
     (split,) = build.read_data(loaded.config.data, ["val"], loaded.class_names)
     dataset = DetectionDataset(split, loaded.detector.input_size)
+    if not len(dataset):
+        raise DataError("there are no validation images to compare on; use --no-verify, or data=PATH.")
     count = min(VERIFIED_IMAGES, len(dataset))
     chosen = np.linspace(0, len(dataset) - 1, count).round().astype(int)
     return np.stack([dataset[int(index)].image.numpy() for index in chosen])

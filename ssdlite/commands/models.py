@@ -37,8 +37,11 @@ def load_model(path: Path, overrides: Sequence[str] = (), device: str = "auto") 
     Raises CheckpointError when it cannot be read, ConfigError for overrides that do not exist.
     """
     if is_exported(path):
-        if unused := [text for text in overrides if text.startswith("eval.") and "batch_size" not in text]:
-            logger.warning("%s has no effect: thresholds are part of the exported file.", ", ".join(unused))
+        inside = [text for text in overrides if not text.startswith(("data", "eval.batch_size"))]
+        if inside:
+            logger.warning("%s has no effect: it is part of the exported file.", ", ".join(inside))
+        if device != "auto":
+            logger.warning("--device %s has no effect: exported files run on the CPU.", device)
         predictor = OnnxPredictor(path)
         config = config_from_dict(predictor.config, overrides, origin=str(path))
         return LoadedModel(predictor, tuple(predictor.class_names), predictor.input_size, config)

@@ -10,6 +10,7 @@ from ssdlite.commands.models import is_exported, load_model
 from ssdlite.commands.screen import console, tracker
 from ssdlite.deploy.predict import Prediction, find_images, predict_images, prediction_to_json
 from ssdlite.drawing import draw_detections, write_image
+from ssdlite.errors import ConfigError, DataError
 from ssdlite.files import write_text
 from ssdlite.structures import Detections
 
@@ -29,6 +30,9 @@ def predict(
     overrides = [] if is_exported(model_path) else [f"eval.score_threshold={score_threshold}"]
     model = load_model(model_path, overrides, device)
     names = _picture_names(paths)
+    targets = {(output_dir / name).resolve() for name in names.values()}
+    if clashing := [path for path in paths if path.resolve() in targets]:
+        raise ConfigError(f"{clashing[0]} would be overwritten by its own picture; choose another --output.")
     rows = []
     predictions = predict_images(model.predictor, tracker("Predicting")(paths), input_size=model.input_size)
     for prediction in predictions:
@@ -42,6 +46,8 @@ def predict(
         )
         write_image(output_dir / names[prediction.path], picture)
         rows.append(prediction_to_json(prediction, model.class_names))
+    if not rows:
+        raise DataError(f"none of the {len(paths)} images could be read.")
     json_path = json_path or output_dir / "predictions.json"
     write_text(json_path, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
     found = sum(len(row["detections"]) for row in rows)

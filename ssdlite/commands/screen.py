@@ -23,7 +23,7 @@ from ssdlite.evaluation.evaluate import Evaluation
 
 Item = TypeVar("Item")
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, markup=False)
 MAX_CLASS_ROWS = 100
 
 

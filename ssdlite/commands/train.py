@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,10 +22,11 @@ from ssdlite.data.loader import build_train_loader, build_val_loader, default_wo
 from ssdlite.drawing import draw_comparison, make_grid, write_image
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.evaluation.evaluate import Evaluation, evaluate, warn_of_absent_classes
+from ssdlite.files import write_text
 from ssdlite.model.predictor import TorchPredictor
 from ssdlite.structures import DataSplit
 from ssdlite.training.checkpoint import load_checkpoint
-from ssdlite.training.distributed import broadcast, is_main, merge_dicts, process_group, rank, world_size
+from ssdlite.training.distributed import in_main_process, is_main, merge_dicts, process_group, rank, world_size
 from ssdlite.training.ema import build_ema
 from ssdlite.training.logbook import Logbook
 from ssdlite.training.loop import Progress, Trainer
@@ -45,12 +48,10 @@ def train(config: Config, *, default_name: str, resume: bool, device: str) -> No
         if chosen.type == "cuda":
             torch.backends.cudnn.benchmark = True
             torch.set_float32_matmul_precision("high")
-        run_dir = broadcast(_choose_run_dir(config, default_name, resume) if is_main() else None)
-        assert run_dir is not None
-        checkpoint = load_checkpoint(run_dir / "last.pt") if resume else None
         train_split, val_split = _read_data(config)
-        session = _Session(config, run_dir, train_split, val_split, chosen)
-        session.run(checkpoint)
+        session = _Session(config, train_split, val_split, chosen)
+        run_dir = in_main_process(lambda: _choose_run_dir(config, default_name, resume))
+        session.run(run_dir, load_checkpoint(run_dir / "last.pt") if resume else None)
 
 
 def _read_data(config: Config) -> tuple[DataSplit, DataSplit]:
@@ -58,9 +59,10 @@ def _read_data(config: Config) -> tuple[DataSplit, DataSplit]:
     if draw is not None:
         if config.data.path is None:
             raise ConfigError("data.draw needs data.path, the folder to draw into.")
-        if is_main():
-            draw_data(config.data.path, num_train=draw.train, num_val=draw.val, size=draw.size, seed=draw.seed)
-        broadcast(None)  # the other processes wait for the pictures
+        path = config.data.path
+        in_main_process(
+            lambda: draw_data(path, num_train=draw.train, num_val=draw.val, size=draw.size, seed=draw.seed)
+        )
     train_split, val_split = build.read_data(config.data)
     logger.info(
         "%d images to train on, %d to validate on, %d classes: %s",
@@ -80,29 +82,28 @@ def _shortened(names: tuple[str, ...], most: int = 10) -> str:
 
 
 def _choose_run_dir(config: Config, default_name: str, resume: bool) -> Path:
-    """A folder that is not taken yet; with `resume` the latest one of that name."""
+    """A new folder that is not taken yet, made at once; with `resume` the latest one of that name."""
     name = config.run.name or default_name
-    first = config.run.dir / name
-    taken = [first] if first.exists() else []
-    number = 2
-    while (numbered := first.with_name(f"{name}-{number}")).exists():
-        taken.append(numbered)
-        number += 1
-    if resume:
-        resumable = [path for path in taken if (path / "last.pt").exists()]
-        if not resumable:
-            raise CheckpointError(f"there is nothing to resume: {first / 'last.pt'} does not exist.")
-        return resumable[-1]
-    return numbered if taken else first
+    for number in itertools.count(1):
+        run_dir = config.run.dir / (name if number == 1 else f"{name}-{number}")
+        following = config.run.dir / f"{name}-{number + 1}"
+        if resume:
+            if following.exists():
+                continue
+            if not (run_dir / "last.pt").exists():
+                raise CheckpointError(f"there is nothing to resume: {run_dir / 'last.pt'} does not exist.")
+            return run_dir
+        with contextlib.suppress(FileExistsError):
+            run_dir.mkdir(parents=True)
+            return run_dir
+    raise AssertionError("unreachable")
 
 
 class _Session:
     """The objects of one run and what happens at its validations."""
 
-    def __init__(
-        self, config: Config, run_dir: Path, train_split: DataSplit, val_split: DataSplit, device: torch.device
-    ) -> None:
-        self.config, self.run_dir, self.device = config, run_dir, device
+    def __init__(self, config: Config, train_split: DataSplit, val_split: DataSplit, device: torch.device) -> None:
+        self.config, self.device = config, device
         self.val_split = val_split
         self.dtype = build.build_dtype(config.train.precision, device)
         size = config.model.input_size
@@ -127,6 +128,11 @@ class _Session:
             rank=rank(),
             world_size=world_size(),
         )
+        if (self.train_loader.batch_size or 0) < 2:
+            raise ConfigError(
+                "each process needs at least 2 images a step, because BatchNorm sees a 1x1 map; raise "
+                "train.batch_size, or add images."
+            )
         detector = build.build_detector(config.model, len(train_split.class_names))
         self.detector = detector.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.decoder = build.build_decoder(config.eval, size)
@@ -134,15 +140,15 @@ class _Session:
         self.evaluation: Evaluation | None = None
         self.logbook: Logbook | None = None
 
-    def run(self, checkpoint: Mapping[str, Any] | None) -> None:
-        """Train from the start or from `checkpoint`, and say what came of it."""
-        if is_main():
-            self.run_dir.mkdir(parents=True, exist_ok=True)
-            (self.run_dir / "config.yaml").write_text(self.config.to_yaml(), encoding="utf-8")
+    def run(self, run_dir: Path, checkpoint: Mapping[str, Any] | None) -> None:
+        """Train in `run_dir`, from the start or from `checkpoint`, and say what came of it."""
+        self.run_dir = run_dir
         trainer = self._build_trainer()
         if checkpoint:
             trainer.restore(checkpoint)
-            logger.info("Resuming %s at step %d.", self.run_dir, trainer.progress.step)
+            logger.info("Resuming %s at step %d.", run_dir, trainer.progress.step)
+        if is_main():
+            write_text(run_dir / "config.yaml", self.config.to_yaml())
         with bars() as self.bars:
             epochs = trainer.epochs
             total = epochs * len(self.train_loader)
@@ -207,7 +213,8 @@ class _Session:
         self._draw_samples(evaluation, step)
         figures = evaluation.to_dict()
         flat = {name: value for name, value in {**figures["coco"], **figures["voc"]}.items() if value is not None}
-        logger.info("step %d: AP %.3f, AP50 %.3f", step, flat.get("AP", 0.0), flat.get("AP50", 0.0))
+        shown = ", ".join(f"{name} {flat[name]:.3f}" for name in ("AP", "AP50") if name in flat)
+        logger.info("step %d: %s", step, shown or "no objects to find, so no AP")
         per_class = {name: row["AP"] for name, row in figures["per_class"].items() if row["AP"] is not None}
         return {**flat, "per_class_AP": per_class}
 
@@ -232,5 +239,6 @@ class _Session:
             return
         if self.evaluation:
             print_evaluation(self.evaluation, "Validation after the last epoch")
-        console.print(f"Best AP {progress.best_ap:.3f}: {self.run_dir / 'best.pt'}")
+        best = f"Best AP {progress.best_ap:.3f}" if progress.best_ap >= 0 else "No AP, last weights"
+        console.print(f"{best}: {self.run_dir / 'best.pt'}", markup=False)
         console.print(f"Look at {self.run_dir / 'samples.jpg'}, or run: tensorboard --logdir {self.run_dir}")

@@ -69,7 +69,7 @@ def _read_categories(content: dict[str, Any], path: Path) -> dict[int, str]:
     for category in content["categories"]:
         category_id, name = (
             _get(category, "id", "a category", path),
-            _get(category, "name", "a category", path),
+            str(_get(category, "name", "a category", path)),
         )
         if category_id in names or name in names.values():
             raise DataError(f"{path}: category {category_id} '{name}' repeats an id or a name; make both unique")
@@ -117,7 +117,7 @@ def _read_object(
     try:
         x, y, width, height = map(float, item.get("bbox") or _box_of_mask(item, size))
         area = None if item.get("area") is None else float(item["area"])
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except Exception as error:  # pycocotools raises bare ones
         raise DataError(
             f"{path}: {_name(item)} has neither a bbox [x, y, width, height] nor a segmentation that can be read; "
             "correct or remove it"

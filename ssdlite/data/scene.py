@@ -16,10 +16,10 @@ from numpy.random import Generator
 from ssdlite.data.shapes import SHAPES, Shape, paint, place, turned_outline
 
 EMPTY_FRACTION = 0.08
-OBJECT_COUNT_WEIGHTS = (0.18, 0.2, 0.2, 0.16, 0.12, 0.08, 0.06)  # of 1..7 objects
-MIN_EXTENT, MAX_EXTENT = 0.18, 0.6  # √(box area) / √(image area), drawn log-uniform
+OBJECT_COUNT_WEIGHTS = (0.24, 0.24, 0.2, 0.14, 0.09, 0.06, 0.03)  # of 1..7 objects
+MIN_EXTENT, MAX_EXTENT = 0.2, 0.6  # √(box area) / √(image area), drawn log-uniform
 MIN_EXTENT_PIXELS = 16.0  # below this a star and a cross look the same
-MIN_VISIBLE = 0.75  # an object that would show less of itself, or leave another less, is put elsewhere
+MIN_VISIBLE = 0.85  # an object that would show less of itself, or leave another less, is put elsewhere
 PLACE_TRIES = 12
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.random import Generator
 
 SUBPIXEL_BITS = 4  # OpenCV draws polygons at 1/16 pixel
-HINT_FRACTION = 0.9  # of objects that wear their class's hue
+HINT_FRACTION = 0.93  # of objects that wear their class's hue
 HUE_SPREAD = 12.0  # degrees, standard deviation within a class
 MIN_COLOR_DISTANCE = 100.0  # Euclidean, 0..255 a channel, between an object and the mean of what it covers
 

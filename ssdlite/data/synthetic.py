@@ -59,7 +59,7 @@ def make_synthetic(
 
     A finished set of the same arguments is left alone; one of the same seed and size may grow; an unfinished
     one is drawn anew. `workers` processes draw (default: one a core). Boxes are modal as COCO's, tight around
-    the pixels that can be seen, and `area` counts those; no object is hidden or cut by more than 45 %.
+    the pixels that can be seen, and `area` counts those; no object is hidden or cut by more than 15 %.
 
     Raises ConfigError for impossible numbers, DataError if `output_dir` holds anything else.
     """

@@ -35,7 +35,7 @@ class MultiboxLoss(nn.Module):
         labels = assignment.labels
         positive = labels > 0
         num_positives = positive.sum(dim=1)
-        total = mean_over_processes(num_positives.sum()).clamp(min=1)
+        total = mean_over_processes(num_positives.sum(), at_least=1)
 
         log_probabilities = output.logits.float().log_softmax(dim=-1)
         losses = -log_probabilities.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, distributed
 
 
-def mean_over_processes(count: Tensor) -> Tensor:
-    """Mean of a scalar over all processes, float32; the scalar itself when there is one process."""
+def mean_over_processes(count: Tensor, at_least: float) -> Tensor:
+    """Mean of a scalar over all processes, float32, of a sum of `at_least`; in one process the scalar itself."""
     count = count.detach().to(torch.float32)
     if distributed.is_available() and distributed.is_initialized():
         distributed.all_reduce(count)
-        count = count / distributed.get_world_size()
-    return count
+        return count.clamp(min=at_least) / distributed.get_world_size()
+    return count.clamp(min=at_least)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +62,30 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise CheckpointError(f"{path} is not a checkpoint of ssdlite (schema {SCHEMA}).")
     return content
+
+
+MAY_CHANGE = ("data.workers", "data.path", "data.draw", "eval.", "run.", "train.log_interval", "train.val_interval")
+"""Options that a resumed run may change without becoming another run."""
+
+
+def require_same_run(checkpoint: Mapping[str, Any], header: Mapping[str, Any]) -> None:
+    """Raises CheckpointError if `header` (config, classes) asks for another training than `checkpoint` is of."""
+    if list(checkpoint["classes"]) != list(header["classes"]):
+        raise CheckpointError(
+            f"the run to resume has the classes {', '.join(checkpoint['classes'])}, but the data has "
+            f"{', '.join(header['classes'])}; resume with the data it was trained on."
+        )
+    old, new = _by_dotted_name(checkpoint["config"]), _by_dotted_name(header["config"])
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name) and not name.startswith(MAY_CHANGE):
+            raise CheckpointError(
+                f"{name} is {new.get(name)!r}, but {old.get(name)!r} in the run to resume; --resume continues the "
+                "same run, so leave it as it was, or start a new run."
+            )
+
+
+def _by_dotted_name(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in node.items():
+        flat |= _by_dotted_name(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
-from torch import distributed
+from torch import distributed, nn
 
-from ssdlite.errors import ConfigError
+from ssdlite.errors import ConfigError, UserError
 
 Merged = TypeVar("Merged")
 
@@ -36,7 +36,7 @@ def process_group(device: str) -> Iterator[torch.device]:
         device: auto (a GPU if there is one), cpu, cuda, cuda:N or mps.
     """
     chosen = choose_device(device)
-    if "WORLD_SIZE" not in os.environ:
+    if "LOCAL_RANK" not in os.environ:  # set by torchrun, unlike WORLD_SIZE, which clusters set as well
         yield chosen
         return
     if chosen.type == "cuda":
@@ -67,6 +67,27 @@ def merge_dicts(part: dict[Any, Any]) -> dict[Any, Any] | None:
     if parts is None:
         return None
     return {key: value for each in parts for key, value in each.items()}
+
+
+def in_main_process(work: Callable[[], Merged]) -> Merged:
+    """Do `work` in the main process and have its result, or its UserError, in every process."""
+    outcome: Merged | UserError | None = None
+    if is_main():
+        try:
+            outcome = work()
+        except UserError as error:
+            outcome = error
+    outcome = broadcast(outcome)
+    if isinstance(outcome, UserError):
+        raise outcome
+    return cast(Merged, outcome)
+
+
+def synchronize_buffers(model: nn.Module) -> None:
+    """Give every process the main one's buffers (BatchNorm's statistics follow each process's own images)."""
+    if world_size() > 1:
+        for buffer in model.buffers():
+            distributed.broadcast(buffer, 0)
 
 
 def broadcast(value: Merged) -> Merged:

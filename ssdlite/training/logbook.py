@@ -11,13 +11,21 @@ from typing import Any
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
+from ssdlite.files import write_text
+
 
 class Logbook:
-    """One JSON line and one TensorBoard point for each thing logged. Close it, or use it as a context."""
+    """One JSON line and one TensorBoard point for each thing logged. Close it, or use it as a context.
+
+    With `purge_step` a log that is there already is continued from that step; what it has from there on goes.
+    """
 
     def __init__(self, run_dir: Path, purge_step: int | None = None) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
-        self._file = (run_dir / "metrics.jsonl").open("a", encoding="utf-8")
+        path = run_dir / "metrics.jsonl"
+        if purge_step is not None and path.exists():
+            _drop_from(path, purge_step)
+        self._file = path.open("a", encoding="utf-8")
         self._writer = SummaryWriter(str(run_dir), purge_step=purge_step)
 
     def __enter__(self) -> Logbook:
@@ -44,6 +52,18 @@ class Logbook:
     def close(self) -> None:
         self._file.close()
         self._writer.close()
+
+
+def _drop_from(path: Path, step: int) -> None:
+    """Take back the lines of `step` and later, and one that a kill cut short."""
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] < step:
+                kept.append(line + "\n")
+        except (json.JSONDecodeError, KeyError, TypeError):
+            continue
+    write_text(path, "".join(kept))
 
 
 def _without_nan(value: Any) -> Any:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,17 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from ssdlite.errors import CheckpointError, UserError
-from ssdlite.structures import Batch
-from ssdlite.training.checkpoint import save_checkpoint
-from ssdlite.training.distributed import any_process, broadcast, is_main, world_size
+from ssdlite.structures import Batch, ImageId
+from ssdlite.training.checkpoint import require_same_run, save_checkpoint
+from ssdlite.training.distributed import any_process, broadcast, is_main, synchronize_buffers, world_size
 from ssdlite.training.interrupt import Interrupt
 from ssdlite.training.logbook import Logbook
+from ssdlite.training.meter import Meter
 
 logger = logging.getLogger(__name__)
+
+UNDEFINED_AP = -1.0  # nothing to find; the latest such weights are kept until there is a real figure
+GPU_VOTE_INTERVAL = 10  # steps; torchrun kills what has not left 30 s after a signal
 
 
 @dataclass
@@ -35,15 +38,15 @@ class Progress:
     epoch: int = 0
     batch: int = 0
     step: int = 0
-    best_ap: float = -1.0
+    best_ap: float = UNDEFINED_AP
 
 
 @dataclass
 class Trainer:
     """Everything that one run needs, ready made; `run` is the loop.
 
-    `validate` takes the model to judge and gives its figures with "AP" among them ({} in all processes but the
-    main one). `header` is what every checkpoint says of itself: config and classes.
+    `validate` takes the model to judge and gives its figures, with "AP" among them where it is defined ({} in all
+    processes but the main one). `header` is what every checkpoint says of itself: config and classes.
     """
 
     model: nn.Module
@@ -68,8 +71,8 @@ class Trainer:
         self.progress = Progress()
         self.scaler = GradScaler(self.device.type, enabled=self.dtype is torch.float16)
         self.wrapped = self._wrap()
-        self.meter = _Meter()
-        self.unchecked: list[tuple[Tensor, Batch]] = []
+        self.meter = Meter()
+        self.unchecked: list[tuple[Tensor, list[ImageId]]] = []  # losses not looked at yet
 
     def run(self) -> bool:
         """Train to the last epoch; False when a signal ended it early, with everything saved."""
@@ -93,13 +96,15 @@ class Trainer:
             terms = self._step(batch)
             self.progress.batch += 1
             self.progress.step += 1
-            at_interval = self.progress.step % self.log_interval == 0
-            if at_interval:
-                self._log(terms)
-            # Processes must agree on leaving; asking at every step would stall a GPU.
-            if (at_interval or world_size() == 1) and any_process(interrupt.requested, self.device):
+            self.meter.count(terms, len(batch.images) * world_size())
+            if self.progress.step % self.log_interval == 0:
+                self._log()
+            # Processes must agree on leaving. Asking stalls a GPU, so there it is done now and then.
+            asked = self.device.type == "cpu" or world_size() == 1 or self.progress.step % GPU_VOTE_INTERVAL == 0
+            if asked and any_process(interrupt.requested, self.device):
+                self._check_finite()
                 return False
-        self._check_finite()
+        self._log()  # the rest of the epoch, so that a short one is seen too
         return not any_process(interrupt.requested, self.device)
 
     def _step(self, batch: Batch) -> dict[str, Tensor]:
@@ -109,7 +114,7 @@ class Trainer:
             output = self.wrapped(images)
         terms: dict[str, Tensor] = self.criterion(output, batch.boxes, batch.labels, batch.ignore)
         loss = torch.stack(list(terms.values())).sum()
-        self.unchecked.append((loss.detach(), batch))
+        self.unchecked.append((loss.detach(), batch.image_ids))
         if self.device.type == "cpu":  # elsewhere looking at the value would wait for the device
             self._check_finite()
 
@@ -123,7 +128,6 @@ class Trainer:
         self.schedule.step()
         if self.ema:
             self.ema.update_parameters(self.model)
-        self.meter.count(len(batch.images) * world_size())
         if self.on_step:
             self.on_step(self.progress, loss.item() if self.device.type == "cpu" else float("nan"))
         return {name: term.detach() for name, term in terms.items()}
@@ -134,33 +138,31 @@ class Trainer:
         checked, self.unchecked = self.unchecked, []
         if bool(losses.isfinite().all()):
             return
-        value, batch = next((loss, batch) for loss, batch in checked if not loss.isfinite())
+        value, image_ids = next((loss, ids) for loss, ids in checked if not loss.isfinite())
         raise UserError(
             f"the loss became {value.item()} near step {self.progress.step + 1}, on images "
-            f"{', '.join(map(str, batch.image_ids))}; look at these images or lower optim.lr. "
+            f"{', '.join(map(str, image_ids))}; look at these images or lower optim.lr. "
             f"What was saved before is whole."
         )
 
-    def _log(self, terms: Mapping[str, Tensor]) -> None:
+    def _log(self) -> None:
         self._check_finite()
-        rates = self.meter.take()
-        if self.logbook:
-            values = {name: term.item() for name, term in terms.items()}
-            lr = self.optimizer.param_groups[0]["lr"]
-            line = {"epoch": self.progress.epoch, "loss": sum(values.values()), **values, "lr": lr, **rates}
-            self.logbook.log("train", self.progress.step, line)
+        means = self.meter.take()
+        if self.logbook and means:
+            state = {"epoch": self.progress.epoch, "lr": self.optimizer.param_groups[0]["lr"]}
+            self.logbook.log("train", self.progress.step, {**state, **means})
 
     def _validate(self) -> None:
         judged = self._judged()
+        synchronize_buffers(judged)
         figures = self.validate(judged, self.progress.step)
-        ap = float(figures.get("AP", -1.0))
+        ap = float(figures.get("AP", UNDEFINED_AP))
         if is_main() and self.logbook:
             self.logbook.log("val", self.progress.step, {"epoch": self.progress.epoch, **figures})
-            if ap > self.progress.best_ap or not (self.run_dir / "best.pt").exists():
+            if ap >= self.progress.best_ap:
                 save_checkpoint(self.run_dir / "best.pt", self._shipped(figures))
-        # NaN (no objects to find) never counts as better.
-        self.progress.best_ap = broadcast(max(self.progress.best_ap, ap) if ap == ap else self.progress.best_ap)
-        self.meter = _Meter()
+        self.progress.best_ap = broadcast(max(self.progress.best_ap, ap))
+        self.meter = Meter()
 
     def _judged(self) -> nn.Module:
         """The model that is validated and shipped: the average of the weights, where there is one."""
@@ -188,16 +190,17 @@ class Trainer:
         Raises CheckpointError when it was written under other options.
         """
         training = checkpoint["training"]
+        require_same_run(checkpoint, self.header)
         try:
             self.model.load_state_dict(training["model"])
             self.optimizer.load_state_dict(training["optimizer"])
-        except (RuntimeError, ValueError):
+            self.schedule.load_state_dict(training["schedule"])
+            self.scaler.load_state_dict(training["scaler"])
+        except (RuntimeError, ValueError, KeyError):
             raise CheckpointError(
                 f"{self.run_dir / 'last.pt'} was trained with other classes or model options; resume with its own "
                 f"{self.run_dir / 'config.yaml'}."
             ) from None
-        self.schedule.load_state_dict(training["schedule"])
-        self.scaler.load_state_dict(training["scaler"])
         self.progress = Progress(**training["progress"])
         if self.ema:
             self.ema.module.load_state_dict(checkpoint["weights"])
@@ -211,39 +214,3 @@ class Trainer:
         if world_size() == 1:
             return self.model
         return DistributedDataParallel(self.model, device_ids=[self.device] if self.device.type == "cuda" else None)
-
-
-class _Meter:
-    """Images a second, and the share of time spent waiting for data."""
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
-        self._waited = 0.0
-        self._images = 0
-
-    def timed(self, loader: DataLoader[Any]) -> Iterator[Batch]:
-        batches = iter(loader)
-        while True:
-            asked = time.perf_counter()
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
-                    raise
-                raise UserError(
-                    f"a loader process died ({error}); if memory ran out, lower data.workers or train.batch_size."
-                ) from None
-            self._waited += time.perf_counter() - asked
-            yield batch
-
-    def count(self, images: int) -> None:
-        self._images += images
-
-    def take(self) -> dict[str, float]:
-        """The rates since the last call."""
-        seconds = time.perf_counter() - self._start
-        rates = {"images_per_second": self._images / seconds, "waiting_for_data": self._waited / seconds}
-        self._start, self._waited, self._images = time.perf_counter(), 0.0, 0
-        return rates

@@ -90,23 +90,24 @@ def test_the_box_is_tight_around_a_shape(class_name: str) -> None:
 
 def test_a_shape_on_the_border_is_cut_and_half_of_it_is_too_little() -> None:
     owner = np.zeros((100, 100), np.uint8)
-    inside = place("rectangle", SQUARE, np.array([10.0, 50.0]), (100, 100))  # 30 of 40 columns visible
-    assert scene._measure(inside, inside.alpha > 127).box == (0, 30, 30, 70)
+    inside = place("rectangle", SQUARE, np.array([16.0, 50.0]), (100, 100))  # 36 of 40 columns visible
+    assert scene._measure(inside, inside.alpha > 127).box == (0, 30, 36, 70)
     assert scene._stays_visible(inside, owner, [])
-    half = place("rectangle", SQUARE, np.array([0.0, 50.0]), (100, 100))  # 50 % < 55 %
+    half = place("rectangle", SQUARE, np.array([0.0, 50.0]), (100, 100))  # 50 % < 85 %
     assert not scene._stays_visible(half, owner, [])
     outside = place("rectangle", SQUARE, np.array([-90.0, 50.0]), (100, 100))
     assert not scene._stays_visible(outside, owner, [])
 
 
 def test_nothing_is_hidden_beyond_recognition() -> None:
-    below = place("rectangle", SQUARE, np.array([50.0, 50.0]), (100, 100))
-    owner = np.zeros((100, 100), np.uint8)
+    size = (100, 140)
+    below = place("rectangle", SQUARE, np.array([50.0, 50.0]), size)
+    owner = np.zeros(size, np.uint8)
     owner[below.window][below.alpha > 127] = 1
-    # Shifted by 23 px of 40, the upper square leaves 57 % of the lower one in view; by 18 px 45 %.
-    upper = place("rectangle", SQUARE, np.array([73.0, 50.0]), (100, 100))
+    # Shifted by 36 px of 40, the upper square leaves 90 % of the lower one in view; by 30 px 75 %.
+    upper = place("rectangle", SQUARE, np.array([86.0, 50.0]), size)
     assert scene._stays_visible(upper, owner, [below])
-    closer = place("rectangle", SQUARE, np.array([68.0, 50.0]), (100, 100))
+    closer = place("rectangle", SQUARE, np.array([80.0, 50.0]), size)
     assert not scene._stays_visible(closer, owner, [below])
 
 

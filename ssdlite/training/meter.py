@@ -1,0 +1,61 @@
+"""Means over the steps between two lines of the log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ssdlite.errors import UserError
+from ssdlite.structures import Batch
+
+
+class Meter:
+    """Loss terms, images a second, and the share of time spent waiting for data."""
+
+    def __init__(self) -> None:
+        self._restart()
+
+    def timed(self, loader: DataLoader[Any]) -> Iterator[Batch]:
+        """The batches of `loader`; waiting for them is timed. A dead loader process becomes a UserError."""
+        batches = iter(loader)
+        while True:
+            asked = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise UserError(
+                    f"a loader process died ({error}); if memory ran out, lower data.workers or train.batch_size."
+                ) from None
+            self._waited += time.perf_counter() - asked
+            yield batch
+
+    def count(self, terms: Mapping[str, Tensor], images: int) -> None:
+        """Add a step; its loss terms are not looked at before `take`, so that a GPU need not be waited for."""
+        self._terms.append(terms)
+        self._images += images
+
+    def take(self) -> dict[str, float]:
+        """The means since the last call; {} if there was no step."""
+        if not self._terms:
+            return {}
+        seconds = time.perf_counter() - self._start
+        names = list(self._terms[0])
+        sums = torch.stack([torch.stack([terms[name] for name in names]) for terms in self._terms])
+        means = dict(zip(names, sums.mean(dim=0).tolist(), strict=True))
+        rates = {"images_per_second": self._images / seconds, "waiting_for_data": self._waited / seconds}
+        self._restart()
+        return {"loss": sum(means.values()), **means, **rates}
+
+    def _restart(self) -> None:
+        self._start = time.perf_counter()
+        self._waited, self._images = 0.0, 0
+        self._terms: list[Mapping[str, Tensor]] = []
