@@ -114,6 +114,14 @@ def build_decoder(config: EvalConfig, input_size: tuple[int, int]) -> Decoder:
     )
 
 
+def require_changeable(overrides: Sequence[str]) -> None:
+    """Raises ConfigError for an override that has no meaning once a network is trained."""
+    for override in overrides:
+        name = override.partition("=")[0]
+        if name.split(".")[0] not in ("data", "eval") or name == "data.class_names":
+            raise ConfigError(f"{name} cannot be changed for a trained model; only data and eval options can.")
+
+
 @dataclass(frozen=True, eq=False)
 class LoadedDetector:
     """A checkpoint as objects."""
@@ -127,8 +135,10 @@ class LoadedDetector:
 def load_detector(path: Path, overrides: Sequence[str] = ()) -> LoadedDetector:
     """The network that a checkpoint ships, with its own classes and options.
 
-    Raises CheckpointError when the file cannot be read or its weights do not fit its options.
+    Raises CheckpointError when the file cannot be read or its weights do not fit its options, ConfigError for
+    overrides that a trained network cannot follow.
     """
+    require_changeable(overrides)
     content = load_checkpoint(path)
     try:
         config = config_from_dict(content["config"], overrides, origin=str(path))

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from ssdlite.errors import ConfigError
 
@@ -197,8 +198,7 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
 
     Raises ConfigError for a missing or malformed file, an unknown name, or a value out of range.
     """
-    nodes = _read_yaml(path) if path else {}
-    return config_from_dict(nodes, overrides, origin=str(path) if path else "the command line")
+    return config_from_dict(_read_yaml(path) if path else {}, overrides, origin=str(path))
 
 
 def config_from_dict(
@@ -207,10 +207,17 @@ def config_from_dict(
     """As `load_config`, from a dict such as a checkpoint holds."""
     merged = {name: dict(node) if isinstance(node, Mapping) else node for name, node in nodes.items()}
     merged = {name: _expand(name, node, {}) for name, node in merged.items()}
+    config = _validate(merged, origin)
+    if not overrides:
+        return config
     for override in overrides:
         _apply(merged, override)
+    return _validate(merged, "the command line")
+
+
+def _validate(nodes: Mapping[str, Any], origin: str) -> Config:
     try:
-        return Config.model_validate(merged)
+        return Config.model_validate(nodes)
     except ValidationError as error:
         raise ConfigError(_sentence(error, origin)) from None
 
@@ -279,11 +286,7 @@ def _sentence(error: ValidationError, origin: str) -> str:
     location, known = _walk(problem["loc"], keep_last=unknown)
     dotted = ".".join(location)
     if unknown:
-        near = difflib.get_close_matches(location[-1], known, n=1)
-        hint = (
-            f"did you mean '{'.'.join([*location[:-1], near[0]])}'?" if near else f"known are {', '.join(known)}."
-        )
-        return f"unknown option '{dotted}' in {origin}; {hint}"
+        return f"unknown option '{dotted}' in {origin}; {_hint(location, known)}"
     if problem["type"] in ("union_tag_not_found", "union_tag_invalid"):
         example = "{kind: coco, images: DIR, annotations: FILE}"
         return f"'{dotted}' in {origin} needs a 'kind' that is coco or voc, as in {example}."
@@ -292,6 +295,20 @@ def _sentence(error: ValidationError, origin: str) -> str:
     given = problem.get("input")
     shown = f" (got {given!r})" if isinstance(given, str | int | float | None) else ""
     return f"'{dotted}' in {origin}: {problem['msg'][0].lower()}{problem['msg'][1:]}{shown}."
+
+
+def _hint(location: Sequence[str], known: Sequence[str]) -> str:
+    """The nearest real name: the same word in another section, or a like one in this section."""
+    *parents, word = location
+    elsewhere = [f"{name}.{word}" for name, field in Config.model_fields.items() if _has_option(field, word)]
+    alike = [".".join([*parents, name]) for name in difflib.get_close_matches(word, known, n=1, cutoff=0.5)]
+    if near := elsewhere + alike:
+        return f"did you mean '{near[0]}'?"
+    return f"known are {', '.join(known)}."
+
+
+def _has_option(field: FieldInfo, word: str) -> bool:
+    return any(word in section.model_fields for section in _sections_in(field.annotation))
 
 
 def _walk(location: Sequence[int | str], keep_last: bool) -> tuple[list[str], list[str]]:

@@ -9,6 +9,19 @@ from pathlib import Path
 from ssdlite.errors import UserError
 
 
+def require_writable(path: Path) -> None:
+    """Raises UserError if a file cannot be written at `path`; makes its folder. Asked before long work."""
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder; name a file.")
+    probe = path.with_name(f".{path.name}.{os.getpid()}.probe")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}.") from None
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text to a temporary file beside `path` and rename it; makes the folders.
 

@@ -64,7 +64,9 @@ def test_the_quick_start_inside_the_package_is_the_one_in_configs():
     [
         ("optim.lrr=1", "unknown option 'optim.lrr' in the command line; did you mean 'optim.lr'?"),
         ("data.draw.sed=1", "did you mean 'data.draw.seed'?"),
-        ("lr=1", "unknown option 'lr'"),
+        ("lr=1", "did you mean 'optim.lr'?"),
+        ("optim.rl=1", "did you mean 'optim.lr'?"),
+        ("frobnicate=1", "known are data, model, loss, optim, train, eval, run."),
         ("optim.lr=-1", "'optim.lr' in the command line: input should be greater than 0 (got -1)."),
         ("optim=3", "'optim' in the command line is a section"),
         ("optim.lr", "'optim.lr' is not of the form KEY=VALUE"),

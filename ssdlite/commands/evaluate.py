@@ -16,7 +16,7 @@ from ssdlite.errors import ConfigError
 from ssdlite.evaluation.coco import read_coco_results, to_coco_results
 from ssdlite.evaluation.evaluate import Evaluation, score_detections, warn_of_absent_classes
 from ssdlite.evaluation.evaluate import evaluate as evaluate_model
-from ssdlite.files import write_text
+from ssdlite.files import require_writable, write_text
 from ssdlite.structures import DataSplit
 
 
@@ -32,6 +32,8 @@ def evaluate(
     """Score `model_path` on a split of its data set; see `ssdlite eval --help`."""
     if split not in ("train", "val"):
         raise ConfigError(f"--split is train or val, not '{split}'.")
+    for path in filter(None, (json_path, detections_path)):
+        require_writable(path)
     if model_path.suffix == ".json":
         data = _read_with_training_classes(load_config(None, overrides).data, split)
         evaluation = score_detections(data, read_coco_results(model_path, data))
@@ -52,6 +54,8 @@ def evaluate(
 
 def _read_with_training_classes(config: DataConfig, split: str) -> DataSplit:
     """A split numbered as the training set numbers its classes, where there is one: VOC's ids depend on it."""
+    if (config.path, config.train, config.val) == (None, None, None):
+        raise ConfigError("a result file does not know its data set: give data=PATH.")
     splits = ["train", "val"] if build.has_split(config, "train") else ["val"]
     return dict(zip(splits, build.read_data(config, splits), strict=True))[split]
 

@@ -17,6 +17,7 @@ from ssdlite.deploy.metadata import ExportMetadata, HeadKind
 from ssdlite.deploy.onnx import export_onnx as write_onnx
 from ssdlite.deploy.verify import Verification
 from ssdlite.errors import ConfigError, DataError
+from ssdlite.files import require_writable
 
 VERIFIED_IMAGES = 16
 
@@ -36,6 +37,7 @@ def export_onnx(
         raise ConfigError(f"--head is {', '.join(get_args(HeadKind))}, not '{head}'.")
     loaded = build.load_detector(checkpoint, overrides)
     output = output or checkpoint.with_suffix(".onnx")
+    require_writable(output)
     started = time.perf_counter()
     with console.status("Exporting and comparing, some ten seconds"):
         verification = write_onnx(

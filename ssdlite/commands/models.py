@@ -37,7 +37,8 @@ def load_model(path: Path, overrides: Sequence[str] = (), device: str = "auto") 
     Raises CheckpointError when it cannot be read, ConfigError for overrides that do not exist.
     """
     if is_exported(path):
-        inside = [text for text in overrides if not text.startswith(("data", "eval.batch_size"))]
+        build.require_changeable(overrides)
+        inside = [text for text in overrides if text.startswith("eval.") and "batch_size" not in text]
         if inside:
             logger.warning("%s has no effect: it is part of the exported file.", ", ".join(inside))
         if device != "auto":

@@ -11,7 +11,7 @@ from ssdlite.commands.screen import console, tracker
 from ssdlite.deploy.predict import Prediction, find_images, predict_images, prediction_to_json
 from ssdlite.drawing import draw_detections, write_image
 from ssdlite.errors import ConfigError, DataError
-from ssdlite.files import write_text
+from ssdlite.files import require_writable, write_text
 from ssdlite.structures import Detections
 
 
@@ -33,6 +33,7 @@ def predict(
     targets = {(output_dir / name).resolve() for name in names.values()}
     if clashing := [path for path in paths if path.resolve() in targets]:
         raise ConfigError(f"{clashing[0]} would be overwritten by its own picture; choose another --output.")
+    require_writable(output_dir / "predictions.json")
     rows = []
     predictions = predict_images(model.predictor, tracker("Predicting")(paths), input_size=model.input_size)
     for prediction in predictions:

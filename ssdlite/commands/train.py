@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ssdlite.data.dataset import DetectionDataset
 from ssdlite.data.images import read_image
 from ssdlite.data.loader import build_train_loader, build_val_loader, default_workers
 from ssdlite.drawing import draw_comparison, make_grid, write_image
-from ssdlite.errors import CheckpointError, ConfigError
+from ssdlite.errors import CheckpointError, ConfigError, UserError
 from ssdlite.evaluation.evaluate import Evaluation, evaluate, warn_of_absent_classes
 from ssdlite.files import write_text
 from ssdlite.model.predictor import TorchPredictor
@@ -48,10 +49,17 @@ def train(config: Config, *, default_name: str, resume: bool, device: str) -> No
         if chosen.type == "cuda":
             torch.backends.cudnn.benchmark = True
             torch.set_float32_matmul_precision("high")
+        resumed = in_main_process(lambda: _latest_run(config, default_name)) if resume else None
+        checkpoint = load_checkpoint(resumed / "last.pt") if resumed else None
         train_split, val_split = _read_data(config)
         session = _Session(config, train_split, val_split, chosen)
-        run_dir = in_main_process(lambda: _choose_run_dir(config, default_name, resume))
-        session.run(run_dir, load_checkpoint(run_dir / "last.pt") if resume else None)
+        run_dir = resumed or in_main_process(lambda: _new_run(config, default_name))
+        try:
+            session.run(run_dir, checkpoint)
+        except UserError:
+            if is_main() and not (run_dir / "last.pt").exists():
+                shutil.rmtree(run_dir)  # nothing was trained that one could come back to
+            raise
 
 
 def _read_data(config: Config) -> tuple[DataSplit, DataSplit]:
@@ -81,22 +89,30 @@ def _shortened(names: tuple[str, ...], most: int = 10) -> str:
     return ", ".join(names[:most]) + more
 
 
-def _choose_run_dir(config: Config, default_name: str, resume: bool) -> Path:
-    """A new folder that is not taken yet, made at once; with `resume` the latest one of that name."""
+def _run_dirs(config: Config, default_name: str) -> Iterator[Path]:
+    """NAME, NAME-2, NAME-3 and so on."""
     name = config.run.name or default_name
-    for number in itertools.count(1):
-        run_dir = config.run.dir / (name if number == 1 else f"{name}-{number}")
-        following = config.run.dir / f"{name}-{number + 1}"
-        if resume:
-            if following.exists():
-                continue
-            if not (run_dir / "last.pt").exists():
-                raise CheckpointError(f"there is nothing to resume: {run_dir / 'last.pt'} does not exist.")
-            return run_dir
+    yield config.run.dir / name
+    for number in itertools.count(2):
+        yield config.run.dir / f"{name}-{number}"
+
+
+def _new_run(config: Config, default_name: str) -> Path:
+    """The first folder that is not taken, made at once, so that two runs never share one."""
+    for run_dir in _run_dirs(config, default_name):
         with contextlib.suppress(FileExistsError):
             run_dir.mkdir(parents=True)
             return run_dir
-    raise AssertionError("unreachable")
+    raise AssertionError("there are always more numbers")
+
+
+def _latest_run(config: Config, default_name: str) -> Path:
+    """The last folder that is taken. Raises CheckpointError if there is nothing in it to resume."""
+    taken = list(itertools.takewhile(Path.exists, _run_dirs(config, default_name)))
+    if not taken or not (taken[-1] / "last.pt").exists():
+        missing = (taken[-1] if taken else next(_run_dirs(config, default_name))) / "last.pt"
+        raise CheckpointError(f"there is nothing to resume: {missing} does not exist.")
+    return taken[-1]
 
 
 class _Session:

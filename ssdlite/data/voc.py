@@ -71,6 +71,8 @@ def _read_list(root: Path, split: str) -> list[str]:
         # Names may hold spaces, so a second column is one only where no annotation has the whole name.
         is_name = (root / "Annotations" / f"{line}.xml").is_file()
         stems.append(line if is_name else re.sub(r"\s+(-1|0|1)$", "", line))
+    if not stems:
+        raise DataError(f"{path}: the list names no images; choose another split")
     return stems
 
 

@@ -72,6 +72,7 @@ class Trainer:
         self.scaler = GradScaler(self.device.type, enabled=self.dtype is torch.float16)
         self.wrapped = self._wrap()
         self.meter = Meter()
+        self.last_means: dict[str, float] = {}
         self.unchecked: list[tuple[Tensor, list[ImageId]]] = []  # losses not looked at yet
 
     def run(self) -> bool:
@@ -81,6 +82,7 @@ class Trainer:
                 if not self._train_epoch(interrupt):
                     self._save_last()
                     return False
+                self._announce()
                 self.progress.epoch += 1
                 self.progress.batch = 0
                 if self.progress.epoch % self.val_interval == 0 or self.progress.epoch == self.epochs:
@@ -148,9 +150,23 @@ class Trainer:
     def _log(self) -> None:
         self._check_finite()
         means = self.meter.take()
+        self.last_means = means or self.last_means
         if self.logbook and means:
             state = {"epoch": self.progress.epoch, "lr": self.optimizer.param_groups[0]["lr"]}
             self.logbook.log("train", self.progress.step, {**state, **means})
+
+    def _announce(self) -> None:
+        """One line an epoch, which also those see who watch a file."""
+        means = self.last_means
+        if means:
+            logger.info(
+                "epoch %d of %d: loss %.3f, %.0f images/s, %.0f %% of the time waiting for data",
+                self.progress.epoch + 1,
+                self.epochs,
+                means["loss"],
+                means["images_per_second"],
+                100 * means["waiting_for_data"],
+            )
 
     def _validate(self) -> None:
         judged = self._judged()

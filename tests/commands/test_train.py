@@ -14,6 +14,7 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from ssdlite.data.synthetic import make_synthetic
 from tests.conftest import TINY
 
 
@@ -64,8 +65,37 @@ def test_a_resumed_run_ends_as_one_that_was_never_stopped(cli, drawn, tmp_path):
     assert all(value.equal(parts["weights"][key]) for key, value in whole["weights"].items())
 
 
-def test_two_processes_train_and_evaluate_together(drawn, tmp_path):
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [("optim.lr=0.5", "optim.lr is 0.5"), ("train.epochs=9", "train.epochs"), ("model.width=0.5", "model.width")],
+)
+def test_a_resumed_run_cannot_become_another_one(cli, trained, drawn, option, sentence):
+    before = {path.name: path.read_bytes() for path in trained.iterdir()}
+    options = [f"data={drawn}", f"run.dir={trained.parent}", "run.name=tiny", "train.epochs=2", *TINY, option]
+    result = cli("train", *options, "--resume")
+    assert result.code == 1 and sentence in result.err and "the run to resume" in result.err
+    assert before == {path.name: path.read_bytes() for path in trained.iterdir()}
+
+
+@pytest.mark.parametrize(("images", "batch_size"), [(2, 1), (1, 8)])
+def test_batch_norm_needs_two_images(cli, tmp_path, images, batch_size):
+    make_synthetic(tmp_path / "set", num_train=images, num_val=1, size=(96, 96), seed=0)
+    options = [f"data={tmp_path / 'set'}", f"run.dir={tmp_path}", *TINY, f"train.batch_size={batch_size}"]
+    result = cli("train", *options)
+    assert result.code == 2 and "at least 2 images a step" in result.err
+
+
+def test_images_without_any_class_are_refused(cli, tmp_path):
+    make_synthetic(tmp_path / "set", num_train=4, num_val=1, size=(96, 96), seed=0)
+    for path in (tmp_path / "set" / "annotations").iterdir():
+        path.write_text(json.dumps({**json.loads(path.read_text()), "annotations": [], "categories": []}))
+    result = cli("train", f"data={tmp_path / 'set'}", *TINY)
+    assert result.code == 1 and "name no class" in result.err
+
+
+def test_two_processes_train_and_evaluate_together(cli, drawn, tmp_path):
     options = [f"data={drawn}", f"run.dir={tmp_path}", "run.name=two", "train.epochs=1", *TINY]
+    options += ["train.precision=fp32", "eval.score_threshold=0.001"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command = [*launcher, "-m", "ssdlite", "train", *options, "--device", "cpu"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -73,7 +103,14 @@ def test_two_processes_train_and_evaluate_together(drawn, tmp_path):
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count("24 images to train on") == 1  # one process talks
     assert torch.load(tmp_path / "two" / "last.pt")["training"]["progress"]["step"] == 3
-    assert (tmp_path / "two" / "best.pt").exists()
+    # What one process finds with the file that was saved is what the two found together.
+    logged = json.loads((tmp_path / "two" / "metrics.jsonl").read_text().splitlines()[-1])
+    judged = cli("eval", tmp_path / "two" / "best.pt", "--json", tmp_path / "judged.json")
+    assert judged.code == 0
+    figures = json.loads((tmp_path / "judged.json").read_text())["coco"]
+    assert logged["AR100"] > 0
+    for name in ("AP", "AR100", "AR_small"):
+        assert logged[name] == pytest.approx(figures[name], abs=1e-6)
 
 
 def test_overfitting_eight_real_images(cli, real_data, tmp_path):
@@ -122,6 +159,8 @@ def test_overfitting_eight_real_images(cli, real_data, tmp_path):
         (["--device", "cuda:99", "data=x"], 2, "device 'cuda:99' is not there"),
         (["--device", "gpu", "data=x"], 2, "unknown device 'gpu'"),
         (["--resume", "data=x", "run.name=never"], 1, "nothing to resume"),
+        (["data=x", "run.name=a/b"], 2, "'run.name'"),
+        (["data=x", "data.class_names=[a, a]"], 2, "'a' is named twice"),
     ],
 )
 def test_mistakes_get_one_sentence(cli, tmp_path, monkeypatch, arguments, code, sentence):
@@ -134,8 +173,6 @@ def test_mistakes_get_one_sentence(cli, tmp_path, monkeypatch, arguments, code, 
 
 
 def test_a_broken_image_in_a_loader_process_gets_one_sentence(cli, tmp_path):
-    from ssdlite.data.synthetic import make_synthetic
-
     make_synthetic(tmp_path / "set", num_train=8, num_val=2, size=(96, 96), seed=0)
     (tmp_path / "set" / "train" / "000003.jpg").write_bytes(b"no picture")
     options = [f"data={tmp_path / 'set'}", f"run.dir={tmp_path}", *TINY[:-1], "data.workers=1", "train.epochs=1"]

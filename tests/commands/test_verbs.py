@@ -1,7 +1,9 @@
 """`eval`, `predict`, `export-onnx`, `show-config`, `make-data` as a person types them."""
 
 import json
+import shutil
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -75,6 +77,40 @@ def test_predict_draws_and_writes(cli, trained, exported, drawn, tmp_path, model
             assert max(detection["box"]) <= 96
 
 
+def test_predict_never_overwrites_its_inputs(cli, trained, drawn, tmp_path):
+    image = shutil.copy(drawn / "val" / "000001.jpg", tmp_path / "a.jpg")
+    before = image.read_bytes()
+    result = cli("predict", trained / "best.pt", image, "--output", tmp_path)
+    assert result.code == 2 and "would be overwritten" in result.err
+    assert image.read_bytes() == before
+
+
+def test_predicting_nothing_readable_is_a_failure(cli, trained, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    result = cli("predict", trained / "best.pt", tmp_path / "a.jpg", "--output", tmp_path / "out")
+    assert result.code == 1 and "none of the 1 images" in result.err
+
+
+def test_c30_results_are_numbered_by_the_training_classes(cli, tmp_path):
+    """VOC has no ids of its own: they follow from the training set, also where the judged split lacks a class."""
+    root = tmp_path / "voc"
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    box = "<bndbox><xmin>11</xmin><ymin>11</ymin><xmax>50</xmax><ymax>50</ymax></bndbox>"
+    for stem, names in (("one", ["ant", "bee", "cat"]), ("two", ["bee"])):
+        objects = "".join(f"<object><name>{name}</name>{box}</object>" for name in names)
+        text = f"<annotation><size><width>96</width><height>96</height></size>{objects}</annotation>"
+        (root / "Annotations" / f"{stem}.xml").write_text(text)
+        cv2.imwrite(str(root / "JPEGImages" / f"{stem}.jpg"), np.zeros((96, 96, 3), np.uint8))
+    (root / "ImageSets/Main/train.txt").write_text("one\n")
+    (root / "ImageSets/Main/val.txt").write_text("two\n")
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps([{"image_id": "two", "category_id": 2, "bbox": [10, 10, 40, 40], "score": 0.9}]))
+    result = cli("eval", results, f"data={root}", "--json", tmp_path / "figures.json")
+    assert result.code == 0, result.err
+    assert figures_of(tmp_path / "figures.json")["per_class"]["bee"]["AP50"] == pytest.approx(1)
+
+
 def test_checkpoint_and_export_predict_the_same(cli, trained, exported, drawn, tmp_path):
     rows = []
     for name, model in (("torch", "best.pt"), ("onnx", "tiny.onnx")):
@@ -130,6 +166,9 @@ def test_make_data_draws_once(cli, tmp_path):
         (["eval", "none.pt"], 1, "there is no checkpoint none.pt"),
         (["eval", "none.onnx"], 1, "there is no model file none.onnx"),
         (["eval", "none.json", "data=none"], 1, "none: there is no such folder"),
+        (["eval", "none.json"], 2, "a result file does not know its data set"),
+        (["eval", "CHECKPOINT", "model.width=0.5"], 2, "model.width cannot be changed for a trained model"),
+        (["eval", "CHECKPOINT", "--json", "."], 1, "cannot write .: it is a folder"),
         (["eval", "CHECKPOINT", "--split", "test"], 2, "--split is train or val, not 'test'"),
         (["eval", "CHECKPOINT", "eval.iou=1"], 2, "unknown option 'eval.iou'"),
         (["eval", "CHECKPOINT", "data=none"], 1, "none: there is no such folder"),
