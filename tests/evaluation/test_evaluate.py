@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from ssdlite.evaluation.evaluate import evaluate, predict_split, score_detections
+from ssdlite.evaluation.evaluate import evaluate, predict_split, score_detections, warn_of_absent_classes
 from ssdlite.structures import Batch, Detections
 
 from .cases import bccd_split, make_record, make_split, random_case, truth_as_detections
@@ -71,7 +71,7 @@ def test_progress_wraps_the_loader():
     assert seen == [[0, 1], [2]]
 
 
-def test_to_dict_is_json_with_none_for_what_is_undefined(caplog):
+def test_c41_figures_name_their_metric_and_are_json(caplog):
     split = make_split(make_record("a", [(A, 1), (B, 1)], difficult=[1]))
     figures = score_detections(split, truth_as_detections(split)).to_dict()
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
@@ -84,6 +84,7 @@ def test_to_dict_is_json_with_none_for_what_is_undefined(caplog):
         "cat": {"objects": 1, **dict.fromkeys(names, ones)},
         "dog": {"objects": 0, **dict.fromkeys(names, nones)},
     }
+    warn_of_absent_classes(split)
     assert "1 of 2 classes have no object" in caplog.text and "dog" in caplog.text
 
 

@@ -29,14 +29,14 @@ def test_hand_worked_curve():
     assert metrics.map07 == metrics.ap07["cat"]
 
 
-def test_overlap_of_exactly_the_threshold_is_right():
+def test_c36_overlap_of_exactly_the_threshold_is_right():
     split = make_split(make_record(1, [(A, 1)]))
     half = make_detections(((0, 0, 10, 5), 0.9, 1))  # 50 / 100
     assert voc_metrics(split, [half]).ap12["cat"] == 1
     assert voc_metrics(split, [half], iou_threshold=0.51).ap12["cat"] == 0
 
 
-def test_ties_keep_the_order_of_the_images():
+def test_c36_ties_keep_the_order_of_the_images():
     # Equal scores: the first image's detection comes first, so precision at full recall is 1, not 1/2.
     right, wrong = make_detections((A, 0.5, 1)), make_detections((NOWHERE, 0.5, 1))
     split = make_split(make_record(1, [(A, 1)]), make_record(2, []))
@@ -59,7 +59,7 @@ def test_a_taken_object_is_not_exchanged_for_the_next_best():
     assert voc_metrics(split, [found]).ap12["cat"] == 0.5
 
 
-def test_difficult_objects_neither_count_nor_punish():
+def test_c37_difficult_objects_neither_count_nor_punish():
     split = make_split(make_record(1, [(A, 1), (B, 1)], difficult=[0]))
     with_hits = make_detections((A, 0.9, 1), (A, 0.8, 1), (B, 0.7, 1))
     metrics = voc_metrics(split, [with_hits])
@@ -83,7 +83,7 @@ def test_crowd_takes_what_lies_in_it():
 
 
 @pytest.mark.parametrize("found", range(1, 11))
-def test_eleven_points_reach_a_recall_of_exactly_tenths(found):
+def test_c38_eleven_points_reach_a_recall_of_exactly_tenths(found):
     # 10 objects, `found` of them, nothing wrong: the recalls 0 .. found/10 are reached.
     objects = [((20 * i, 0, 20 * i + 10, 10), 1) for i in range(10)]
     detections = make_detections(*((box, 0.9, 1) for box, _ in objects[:found]))
@@ -91,7 +91,7 @@ def test_eleven_points_reach_a_recall_of_exactly_tenths(found):
     assert metrics.ap07["cat"] == pytest.approx((found + 1) / 11)
 
 
-def test_classes_without_objects_are_nan_and_left_out():
+def test_c39_classes_without_objects_are_nan_and_left_out():
     split = make_split(
         make_record(1, [(A, 1), (B, 2)], difficult=[1]), class_names=("cat", "only difficult", "absent")
     )
@@ -100,7 +100,7 @@ def test_classes_without_objects_are_nan_and_left_out():
     assert metrics.map07 == metrics.map12 == 1
 
 
-def test_empty_images_and_empty_splits():
+def test_c40_empty_images_and_empty_splits():
     split = make_split(make_record(1, [(A, 1)]), make_record(2, []), make_record(3, [(A, 1)]))
     found = [make_detections((A, 0.9, 1)), Detections.empty(), Detections.empty()]
     assert voc_metrics(split, found).ap12["cat"] == 0.5

@@ -249,10 +249,11 @@ def test_voc_is_laid_out(server: Server, fetch: ModuleType, tmp_path: Path) -> N
 
 
 def test_voc_checksums_are_those_of_torchvision(fetch: ModuleType) -> None:
+    """By file name: torchvision has changed the host between its versions."""
     voc = importlib.import_module("torchvision.datasets.voc")
     ours = importlib.import_module("download_voc")
-    published = {(entry["url"], entry["md5"]) for entry in voc.DATASET_YEAR_DICT.values()}
-    assert {(f"{ours.BASE_URL}/{archive.url_path}", archive.md5) for archive in ours.ARCHIVES.values()} <= published
+    published = {(entry["url"].rsplit("/", 1)[1], entry["md5"]) for entry in voc.DATASET_YEAR_DICT.values()}
+    assert {(archive.url_path.rsplit("/", 1)[1], archive.md5) for archive in ours.ARCHIVES.values()} <= published
 
 
 def test_ctrl_c_keeps_the_part(
