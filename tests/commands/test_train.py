@@ -49,7 +49,11 @@ def test_a_resumed_run_ends_as_one_that_was_never_stopped(cli, drawn, tmp_path):
     assert cli("train", *options, f"run.dir={tmp_path / 'whole'}").code == 0
     command = [sys.executable, "-m", "ssdlite", "train", *options, f"run.dir={tmp_path / 'parts'}"]
     metrics = tmp_path / "parts" / "same" / "metrics.jsonl"
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    # As many threads as the tests use: another number sums in another order.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
     while process.poll() is None and not (metrics.exists() and '"step": 4' in metrics.read_text()):
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
