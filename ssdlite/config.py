@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from ssdlite.errors import ConfigError
@@ -99,6 +99,12 @@ class DataConfig(Section):
     """ssd: colour, zoom-out, IoU crop, flip. light: IoU crop and flip. none: resize only."""
     workers: NotNegative | Literal["auto"] = "auto"
     """Loader processes of each training process; auto leaves most of the processor to the network on a CPU."""
+
+    @model_validator(mode="after")
+    def _path_has_a_use(self) -> DataConfig:
+        if None not in (self.path, self.train, self.val):
+            raise ValueError("path has no effect beside both train and val; data=PATH replaces them")
+        return self
 
 
 class ModelConfig(Section):
@@ -292,9 +298,10 @@ def _sentence(error: ValidationError, origin: str) -> str:
         return f"'{dotted}' in {origin} needs a 'kind' that is coco or voc, as in {example}."
     if problem["type"] == "model_type":
         return f"'{dotted}' in {origin} is a section: give its options, as in {dotted}.NAME=VALUE."
+    message = problem["msg"].removeprefix("Value error, ")
     given = problem.get("input")
     shown = f" (got {given!r})" if isinstance(given, str | int | float | None) else ""
-    return f"'{dotted}' in {origin}: {problem['msg'][0].lower()}{problem['msg'][1:]}{shown}."
+    return f"'{dotted}' in {origin}: {message[0].lower()}{message[1:]}{shown}."
 
 
 def _hint(location: Sequence[str], known: Sequence[str]) -> str:

@@ -41,6 +41,13 @@ def test_a_single_source_is_a_list_of_one():
     assert data.train is not None and data.train[0].splits == ["train", "val"]
 
 
+def test_a_path_beside_both_sources_is_refused_and_data_replaces_them():
+    voc = next(path for path in CONFIGS if path.stem == "voc")
+    with pytest.raises(ConfigError, match=r"'data' in the command line: path .*data=PATH replaces them"):
+        load_config(voc, ["data.path=mine"])
+    assert load_config(voc, ["data=mine"]).data.train is None
+
+
 def test_plain_values_survive_a_round_trip():
     config = load_config(QUICKSTART_PATH)
     assert config_from_dict(config.to_dict()) == config
