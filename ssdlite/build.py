@@ -14,12 +14,14 @@ import torch
 from ssdlite.config import Config, DataConfig, EvalConfig, ModelConfig, MultiboxConfig, config_from_dict
 from ssdlite.data.layout import CocoSource, Source, VocSource, find_layout, read_split
 from ssdlite.errors import CheckpointError, ConfigError, DataError
+from ssdlite.importers.names import ForeignNetwork
 from ssdlite.losses.criterion import Criterion
 from ssdlite.losses.multibox import MultiboxLoss
 from ssdlite.model.architecture import DIALECTS
 from ssdlite.model.backbone import download_imagenet_state, load_imagenet
 from ssdlite.model.decode import Decoder
 from ssdlite.model.detector import Detector
+from ssdlite.model.transfer import transfer
 from ssdlite.structures import DataSplit
 from ssdlite.training.checkpoint import load_checkpoint
 from ssdlite.training.optim import AUTOCAST_DTYPE, choose_precision
@@ -43,7 +45,7 @@ def read_data(
         if sources is None:
             raise ConfigError(f"there is no data to {split}: give data=PATH, or data.{split} with a source.")
         names = class_names or (data[0].class_names if data else config.class_names)
-        data.append(read_split(sources, names))
+        data.append(read_split(sources, names, ignore_unknown=config.ignore_unknown))
         if not data[0].class_names:
             raise DataError(
                 f"the annotations to {split} name no class; label some objects, or set data.class_names."
@@ -68,16 +70,34 @@ def _find_sources(config: DataConfig) -> dict[str, Sequence[Source] | None]:
     return found
 
 
-def build_detector(config: ModelConfig, num_classes: int) -> Detector:
-    """A Detector with fresh heads, its backbone started as `config.weights` says."""
-    detector = _empty_detector(config, num_classes)
-    if config.weights == "none":
-        return detector
+def build_detector(config: ModelConfig, class_names: Sequence[str]) -> Detector:
+    """A Detector to train: started as `config.weights` says, and frozen as `config.freeze` says."""
+    detector = empty_detector(config, class_names)
+    match config.weights:
+        case "none":
+            pass
+        case "auto" | "imagenet":
+            _start_from_imagenet(detector, config)
+        case path:
+            _start_from_checkpoint(detector, class_names, path)
+    return detector
+
+
+def empty_detector(config: ModelConfig, class_names: Sequence[str]) -> Detector:
+    """A Detector with fresh weights, whatever `config.weights` says: for weights that come from elsewhere."""
+    detector = Detector(
+        DIALECTS[config.dialect], num_classes=len(class_names), input_size=config.input_size, width=config.width
+    )
+    detector.freeze(config.freeze)
+    return detector
+
+
+def _start_from_imagenet(detector: Detector, config: ModelConfig) -> None:
     if config.width != 1.0:
         if config.weights == "imagenet":
             raise ConfigError("there are ImageNet weights for model.width=1.0 only; set model.weights=none.")
         logger.warning("there are ImageNet weights for model.width=1.0 only: training from scratch.")
-        return detector
+        return
     try:
         state = download_imagenet_state()
     except (OSError, RuntimeError, HTTPException) as error:  # no network; a damaged file; a broken transfer
@@ -91,10 +111,22 @@ def build_detector(config: ModelConfig, num_classes: int) -> Detector:
             "epochs and ends lower. model.weights=none silences this.",
             error,
         )
-        return detector
+        return
     mean, std = detector.normalize.mean.flatten(), detector.normalize.std.flatten()
     load_imagenet(detector.backbone, state, mean, std)
-    return detector
+
+
+def _start_from_checkpoint(detector: Detector, class_names: Sequence[str], path: Path) -> None:
+    if not path.exists():
+        raise ConfigError(f"model.weights is auto, imagenet, none or a checkpoint, but there is no file {path}.")
+    source = load_detector(path)
+    report = transfer(source.detector, source.class_names, detector, class_names)
+    if report.parts["backbone"].new:
+        raise ConfigError(
+            f"the backbone in {path} does not fit: it is of width {source.config.model.width}, but model.width is "
+            f"{detector.width}."
+        )
+    logger.info("Started from %s (%s):\n%s", path, source.config.model.dialect, report)
 
 
 def build_criterion(config: MultiboxConfig) -> Criterion:
@@ -122,6 +154,20 @@ def require_changeable(overrides: Sequence[str]) -> None:
             raise ConfigError(f"{name} cannot be changed for a trained model; only data and eval options can.")
 
 
+def build_imported(network: ForeignNetwork, source: str) -> Detector:
+    """The Detector of a foreign checkpoint. Raises CheckpointError naming `source` where a shape is not ours."""
+    detector = Detector(network.dialect, num_classes=network.num_classes, input_size=network.input_size)
+    state = detector.state_dict()
+    for key, tensor in network.weights.items():
+        if tensor.shape != state[key].shape:
+            raise CheckpointError(
+                f"{source} is not of width 1, the only one that can be imported: {key} is "
+                f"{tuple(tensor.shape)}, not {tuple(state[key].shape)}."
+            )
+    detector.load_state_dict(state | network.weights)
+    return detector.eval()
+
+
 @dataclass(frozen=True, eq=False)
 class LoadedDetector:
     """A checkpoint as objects."""
@@ -143,18 +189,12 @@ def load_detector(path: Path, overrides: Sequence[str] = ()) -> LoadedDetector:
     try:
         config = config_from_dict(content["config"], overrides, origin=str(path))
         class_names = tuple(content["classes"])
-        detector = _empty_detector(config.model, len(class_names))
+        detector = empty_detector(config.model, class_names)
         detector.load_state_dict(content["weights"])
     except (KeyError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"the weights in {path} do not fit its options: {reason}.") from None
     return LoadedDetector(detector.eval(), class_names, config, content.get("metrics", {}))
-
-
-def _empty_detector(config: ModelConfig, num_classes: int) -> Detector:
-    return Detector(
-        DIALECTS[config.dialect], num_classes=num_classes, input_size=config.input_size, width=config.width
-    )
 
 
 def _source(node: Any) -> Source:

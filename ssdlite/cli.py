@@ -139,6 +139,39 @@ def export_onnx(
     run(checkpoint, overrides or [], output=output, head=head, batch=batch, opset=opset, verify=verify)
 
 
+@app.command("import-checkpoint")
+def import_checkpoint(
+    source: Annotated[Path, typer.Argument(help="A .pth file, or a frozen TensorFlow graph (.pb).")],
+    output: Annotated[Path, typer.Option(help="The checkpoint to write.")],
+    format: Annotated[str, typer.Option(help="auto, pytorch-ssd, tensorflow, mmdetection or lufficc.")] = "auto",
+    class_names: Annotated[
+        Path | None, typer.Option(help="A name a line, or a TensorFlow label map (.pbtxt).")
+    ] = None,
+) -> None:
+    """Turn another program's MobileNetV2-SSDLite into a checkpoint that gives the same answers.
+
+    It can be judged, exported, and be the start of a training: ssdlite train data=PATH model.weights=FILE.
+    """
+    _show_log()
+    from ssdlite.commands.checkpoints import import_checkpoint as run
+
+    run(source, output=output, file_format=format, class_names_path=class_names)
+
+
+@app.command("export-checkpoint")
+def export_checkpoint(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A checkpoint of the dialect pytorch-ssd, lufficc or mmdetection.")
+    ],
+    output: Annotated[Path, typer.Option(help="The .pth file to write.")],
+) -> None:
+    """Write a checkpoint for the program whose dialect it has: import-checkpoint the other way round."""
+    _show_log()
+    from ssdlite.commands.checkpoints import export_checkpoint as run
+
+    run(checkpoint, output=output)
+
+
 @app.command("show-config")
 def show_config(arguments: ConfigArguments = None) -> None:
     """Print the options that a training with the same arguments would use, as YAML."""

@@ -95,8 +95,13 @@ class DataConfig(Section):
     """Validation sources; in place of `path`."""
     class_names: Annotated[list[str], Field(min_length=1), AfterValidator(_distinct)] | None = None
     """The classes in the order of their labels. Default: what the training annotations name."""
+    ignore_unknown: bool = False
+    """Leave out objects of classes that are not among the known ones, in place of an error."""
     augmentation: Literal["ssd", "light", "none"] = "ssd"
     """ssd: colour, zoom-out, IoU crop, flip. light: IoU crop and flip. none: resize only."""
+    vertical_flip: bool = False
+    """Mirror top to bottom as well, for images without an up such as those of microscopes and from the air. The
+    recipe none takes no part in it."""
     workers: NotNegative | Literal["auto"] = "auto"
     """Loader processes of each training process; auto leaves most of the processor to the network on a CPU."""
 
@@ -108,15 +113,18 @@ class DataConfig(Section):
 
 
 class ModelConfig(Section):
-    dialect: Literal["paper", "pytorch-ssd"] = "paper"
-    """Whose constants: paper (TensorFlow's SSDLite with symmetric padding) or pytorch-ssd (qfgaohao, Jetson)."""
+    dialect: Literal["paper", "tensorflow", "pytorch-ssd", "lufficc", "mmdetection"] = "paper"
+    """Whose constants: paper (TensorFlow's SSDLite with symmetric padding and softmax), tensorflow (the Object
+    Detection API), pytorch-ssd (qfgaohao, Jetson), lufficc (SSD) or mmdetection."""
     width: Annotated[float, Field(gt=0, le=4)] = 1.0
     """Width multiplier of the backbone and of the extra layers."""
     input_size: Annotated[tuple[Side, Side], BeforeValidator(_square)] = (320, 320)
     """Network input, pixels: [height, width], or one number for a square."""
-    weights: Literal["auto", "imagenet", "none"] = "auto"
-    """Start of the backbone. auto: ImageNet at width 1 where it can be had, else scratch with a warning;
-    imagenet: or fail; none: scratch."""
+    weights: Literal["auto", "imagenet", "none"] | Path = "auto"
+    """Start. auto: ImageNet backbone at width 1 where it can be had, else scratch with a warning; imagenet: or
+    fail; none: scratch; FILE: a checkpoint of ours or an imported one, of any dialect and with any classes."""
+    freeze: list[Literal["backbone", "norms"]] = []
+    """Parts that do not learn. backbone: the MobileNetV2; norms: every BatchNorm, statistics included."""
 
 
 class MultiboxConfig(Section):
@@ -133,11 +141,21 @@ class MultiboxConfig(Section):
     """Weight of the box term beside the classification term."""
 
 
+class LrFactorsConfig(Section):
+    """Of the learning rate, part by part."""
+
+    backbone: Annotated[float, Field(ge=0)] = 1.0
+    extras: Annotated[float, Field(ge=0)] = 1.0
+    head: Annotated[float, Field(ge=0)] = 1.0
+
+
 class OptimConfig(Section):
     """SGD with Nesterov momentum, linear warm-up, cosine to zero."""
 
     lr: Annotated[float, Field(gt=0)] = 0.02
     """Peak learning rate, for the whole batch as given by train.batch_size."""
+    lr_factors: LrFactorsConfig = LrFactorsConfig()
+    """Multiples of lr for backbone, extras and head: a backbone that knows something may go slower."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 4e-5
     """L2 on weights; never on norms and biases."""

@@ -14,13 +14,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 ImageId: TypeAlias = int | str
+
+ScoreActivation: TypeAlias = Literal["softmax", "sigmoid"]
+"""From logits to scores: over all columns of a prior, or each column by itself. The column for background is
+there in both and gives no detection."""
+
+ResizeAlignment: TypeAlias = Literal["centers", "corners"]
+"""What stays in place when an image is resized: the centre of the image, as everywhere today, or the centre of its
+first pixel, as in TensorFlow 1, which shifts the picture by up to half a pixel."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,11 +94,12 @@ class Batch(NamedTuple):
 
 
 class HeadOutput(NamedTuple):
-    """What the Detector gives, together with the priors that it belongs to."""
+    """What the Detector gives, together with the priors that it belongs to and the meaning of its logits."""
 
-    logits: Tensor  # (B, P, C): a column for background, then one a class (softmax recipes)
+    logits: Tensor  # (B, P, C): a column for background, then one a class
     deltas: Tensor  # (B, P, 4): encoded boxes, see `boxes.encode`
     priors: Tensor  # (P, 4) cxcywh, input pixels
+    score_activation: ScoreActivation = "softmax"
 
 
 class Assignment(NamedTuple):

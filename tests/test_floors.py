@@ -9,7 +9,7 @@ FLOORS = [
     {"errors"},
     {"structures", "boxes", "files"},
     {"config", "drawing", "data", "model", "losses"},
-    {"training", "evaluation", "deploy"},
+    {"training", "evaluation", "deploy", "importers"},
     {"build"},
     {"commands"},
     {"cli", "__main__", "__init__"},

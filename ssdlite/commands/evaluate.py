@@ -63,7 +63,7 @@ def _read_with_training_classes(config: DataConfig, split: str) -> DataSplit:
 def _run(model: LoadedModel, data: DataSplit) -> Evaluation:
     workers = model.config.data.workers
     loader = build_val_loader(
-        DetectionDataset(data, model.input_size),
+        DetectionDataset(data, model.input_size, alignment=model.alignment),
         batch_size=model.config.eval.batch_size,
         workers=default_workers() if workers == "auto" else workers,
     )

@@ -66,7 +66,8 @@ def export_onnx(
 def _validation_images(loaded: build.LoadedDetector) -> np.ndarray:
     """Some validation images, spread over the split, as the network sees them: (N, 3, H, W) uint8."""
     (split,) = build.read_data(loaded.config.data, ["val"], loaded.class_names)
-    dataset = DetectionDataset(split, loaded.detector.input_size)
+    detector = loaded.detector
+    dataset = DetectionDataset(split, detector.input_size, alignment=detector.dialect.resize_alignment)
     if not len(dataset):
         raise DataError("there are no validation images to compare on; use --no-verify, or data=PATH.")
     count = min(VERIFIED_IMAGES, len(dataset))

@@ -12,6 +12,7 @@ from ssdlite.config import Config, config_from_dict
 from ssdlite.deploy.runtime import OnnxPredictor
 from ssdlite.evaluation.evaluate import Predictor
 from ssdlite.model.predictor import TorchPredictor
+from ssdlite.structures import ResizeAlignment
 from ssdlite.training.distributed import choose_device
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ class LoadedModel:
     predictor: Predictor
     class_names: tuple[str, ...]
     input_size: tuple[int, int]  # (height, width), pixels
+    alignment: ResizeAlignment  # of images that are brought to that size
     config: Config  # what it was trained with, and the overrides
 
 
@@ -45,9 +47,11 @@ def load_model(path: Path, overrides: Sequence[str] = (), device: str = "auto") 
             logger.warning("--device %s has no effect: exported files run on the CPU.", device)
         predictor = OnnxPredictor(path)
         config = config_from_dict(predictor.config, overrides, origin=str(path))
-        return LoadedModel(predictor, tuple(predictor.class_names), predictor.input_size, config)
+        card = predictor.card
+        return LoadedModel(predictor, card.class_names, card.input_size, card.resize_alignment, config)
     loaded = build.load_detector(path, overrides)
     chosen = choose_device(device)
     decoder = build.build_decoder(loaded.config.eval, loaded.detector.input_size)
     torch_predictor = TorchPredictor(loaded.detector.to(chosen), decoder, chosen)
-    return LoadedModel(torch_predictor, loaded.class_names, loaded.detector.input_size, loaded.config)
+    alignment = loaded.detector.dialect.resize_alignment
+    return LoadedModel(torch_predictor, loaded.class_names, loaded.detector.input_size, alignment, loaded.config)

@@ -35,7 +35,9 @@ def predict(
         raise ConfigError(f"{clashing[0]} would be overwritten by its own picture; choose another --output.")
     require_writable(output_dir / "predictions.json")
     rows = []
-    predictions = predict_images(model.predictor, tracker("Predicting")(paths), input_size=model.input_size)
+    predictions = predict_images(
+        model.predictor, tracker("Predicting")(paths), input_size=model.input_size, alignment=model.alignment
+    )
     for prediction in predictions:
         prediction = _above(prediction, score_threshold)
         picture = draw_detections(

@@ -52,7 +52,7 @@ def train(config: Config, *, default_name: str, resume: bool, device: str) -> No
         resumed = in_main_process(lambda: _latest_run(config, default_name)) if resume else None
         checkpoint = load_checkpoint(resumed / "last.pt") if resumed else None
         train_split, val_split = _read_data(config)
-        session = _Session(config, train_split, val_split, chosen)
+        session = _Session(config, train_split, val_split, chosen, fresh=checkpoint is None)
         run_dir = resumed or in_main_process(lambda: _new_run(config, default_name))
         try:
             session.run(run_dir, checkpoint)
@@ -118,18 +118,30 @@ def _latest_run(config: Config, default_name: str) -> Path:
 class _Session:
     """The objects of one run and what happens at its validations."""
 
-    def __init__(self, config: Config, train_split: DataSplit, val_split: DataSplit, device: torch.device) -> None:
+    def __init__(
+        self, config: Config, train_split: DataSplit, val_split: DataSplit, device: torch.device, *, fresh: bool
+    ) -> None:
         self.config, self.device = config, device
         self.val_split = val_split
         self.dtype = build.build_dtype(config.train.precision, device)
         size = config.model.input_size
+        # A run that is resumed has its own weights; those that it started from need not be there any more.
+        make = build.build_detector if fresh else build.empty_detector
+        detector = make(config.model, train_split.class_names)
+        alignment = detector.dialect.resize_alignment
         workers = default_workers() if config.data.workers == "auto" else config.data.workers
         if config.train.batch_size % world_size():
             raise ConfigError(
                 f"train.batch_size={config.train.batch_size} cannot be shared by {world_size()} processes evenly."
             )
         self.train_loader = build_train_loader(
-            DetectionDataset(train_split, size, config.data.augmentation),
+            DetectionDataset(
+                train_split,
+                size,
+                config.data.augmentation,
+                alignment=alignment,
+                vertical_flip=config.data.vertical_flip,
+            ),
             batch_size=config.train.batch_size // world_size(),
             workers=workers,
             seed=config.run.seed,
@@ -138,7 +150,7 @@ class _Session:
             world_size=world_size(),
         )
         self.val_loader = build_val_loader(
-            DetectionDataset(val_split, size),
+            DetectionDataset(val_split, size, alignment=alignment),
             batch_size=config.eval.batch_size,
             workers=workers,
             rank=rank(),
@@ -149,7 +161,6 @@ class _Session:
                 "each process needs at least 2 images a step, because BatchNorm sees a 1x1 map; raise "
                 "train.batch_size, or add images."
             )
-        detector = build.build_detector(config.model, len(train_split.class_names))
         self.detector = detector.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.decoder = build.build_decoder(config.eval, size)
         self.header = {"config": config.to_dict(), "classes": list(train_split.class_names)}
@@ -195,6 +206,7 @@ class _Session:
             lr=self.config.optim.lr,
             momentum=self.config.optim.momentum,
             weight_decay=self.config.optim.weight_decay,
+            lr_factors=self.config.optim.lr_factors.model_dump(),
         )
         return Trainer(
             model=self.detector,

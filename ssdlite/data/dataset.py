@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from ssdlite.data.images import read_image
 from ssdlite.data.transforms import MEAN_COLOR, AugmentationName, augment, build_augmentation
 from ssdlite.errors import DataError
-from ssdlite.structures import DataSplit, ImageId, Targets
+from ssdlite.structures import DataSplit, ImageId, ResizeAlignment, Targets
 
 
 class Sample(NamedTuple):
@@ -38,9 +38,11 @@ class DetectionDataset(Dataset[Sample]):
         size: tuple[int, int],
         augmentation: AugmentationName = "none",
         mean_color: tuple[int, int, int] = MEAN_COLOR,
+        alignment: ResizeAlignment = "centers",
+        vertical_flip: bool = False,
     ) -> None:
         self.split = split
-        self.pipeline = build_augmentation(augmentation, size, mean_color)
+        self.pipeline = build_augmentation(augmentation, size, mean_color, alignment, vertical_flip)
 
     def __len__(self) -> int:
         return len(self.split)

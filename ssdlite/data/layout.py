@@ -70,13 +70,16 @@ def find_layout(path: str | Path) -> Layout:
     )
 
 
-def read_split(sources: Sequence[Source], class_names: Sequence[str] | None = None) -> DataSplit:
+def read_split(
+    sources: Sequence[Source], class_names: Sequence[str] | None = None, *, ignore_unknown: bool = False
+) -> DataSplit:
     """Read `sources` and join them into one split.
 
     Without `class_names` the classes are the union of all names: COCO's in the order of their ids, then
     those that only VOC has, sorted. The validation set must be read with the names of the training set, so
-    that a class which it lacks shifts no label. A class keeps the category id of the first COCO source that
-    has it. Image ids that clash become "<position of the source>/<id>".
+    that a class which it lacks shifts no label. Objects of other names are an error, or left out with
+    `ignore_unknown`. A class keeps the category id of the first COCO source that has it. Image ids that
+    clash become "<position of the source>/<id>".
 
     Raises `DataError` as the readers do, and where there are no sources.
     """
@@ -97,7 +100,8 @@ def read_split(sources: Sequence[Source], class_names: Sequence[str] | None = No
     taken: set[ImageId] = set()
     for position, (source, part) in enumerate(zip(sources, parts, strict=True), 1):
         origin = source.annotations if isinstance(source, CocoSource) else source.root
-        fresh = _rename_clashes(relabel(part, class_names, origin).records, taken, position, origin)
+        known_part = relabel(part, class_names, origin, ignore_unknown=ignore_unknown)
+        fresh = _rename_clashes(known_part.records, taken, position, origin)
         taken.update(record.image_id for record in fresh)
         records += fresh
     return DataSplit(records, tuple(class_names), number_classes(class_names, known))

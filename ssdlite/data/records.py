@@ -88,24 +88,45 @@ def number_classes(class_names: Sequence[str], known: Mapping[str, int]) -> tupl
     return tuple(numbers)
 
 
-def relabel(split: DataSplit, class_names: Sequence[str], source: Path) -> DataSplit:
+def relabel(
+    split: DataSplit, class_names: Sequence[str], source: Path, *, ignore_unknown: bool = False
+) -> DataSplit:
     """The same images with labels 1..K in the order of `class_names`, matched exactly.
 
-    Raises `DataError` for a name that has objects in `split` and is not in `class_names`. A class that only
-    `class_names` has gets a number that `split` does not use.
+    A name that has objects in `split` and is not in `class_names` raises `DataError`; with `ignore_unknown` its
+    objects are left out. A class that only `class_names` has gets a number that `split` does not use.
     """
     names = tuple(class_names)
     assert len(set(names)) == len(names), f"class names repeat: {names}"
     used = {int(label) for record in split.records for label in np.unique(record.labels)}
     unknown = [name for label, name in enumerate(split.class_names, 1) if label in used and name not in names]
-    if unknown:
+    if unknown and not ignore_unknown:
         raise DataError(
             f"{source}: unknown class names {', '.join(map(repr, unknown))}; the known ones are "
-            f"{', '.join(map(repr, names))}; correct the spelling (capitals and spaces count) or add them to "
-            "the classes of the training set"
+            f"{', '.join(map(repr, names))}; correct the spelling (capitals and spaces count), or leave their "
+            "objects out with data.ignore_unknown=true"
         )
     position = {name: label for label, name in enumerate(names, 1)}
     new_labels = np.array([0, *(position.get(name, 0) for name in split.class_names)], np.int64)
-    records = [replace(record, labels=new_labels[record.labels]) for record in split.records]
+    records = [_relabel(record, new_labels[record.labels]) for record in split.records]
+    if unknown:
+        num_left_out = sum(len(old.boxes) - len(new.boxes) for old, new in zip(split.records, records, strict=True))
+        listed = ", ".join(unknown[:NUM_NAMED]) + (", ..." if len(unknown) > NUM_NAMED else "")
+        logger.warning(
+            "%s: left out %d objects of %d other classes: %s", source, num_left_out, len(unknown), listed
+        )
     known = dict(zip(split.class_names, split.category_ids, strict=True))
     return DataSplit(records, names, number_classes(names, known))
+
+
+def _relabel(record: Record, labels: np.ndarray) -> Record:
+    """With new `labels` (N,); objects of label 0 go."""
+    kept = labels > 0
+    return replace(
+        record,
+        boxes=record.boxes[kept],
+        labels=labels[kept],
+        ignore=record.ignore[kept],
+        crowd=record.crowd[kept],
+        areas=record.areas[kept],
+    )

@@ -11,7 +11,7 @@ import torch
 
 from ssdlite.data.window import WindowResize
 from ssdlite.data.window import resize as resize
-from ssdlite.structures import Targets
+from ssdlite.structures import ResizeAlignment, Targets
 
 AugmentationName: TypeAlias = Literal["ssd", "light", "none"]
 
@@ -19,25 +19,31 @@ MEAN_COLOR = (124, 116, 104)  # RGB, ImageNet's mean: what zooming out leaves is
 
 
 def build_augmentation(
-    name: AugmentationName, size: tuple[int, int], mean_color: tuple[int, int, int] = MEAN_COLOR
+    name: AugmentationName,
+    size: tuple[int, int],
+    mean_color: tuple[int, int, int] = MEAN_COLOR,
+    alignment: ResizeAlignment = "centers",
+    vertical_flip: bool = False,
 ) -> A.Compose:
     """The pipeline of a recipe: uint8 RGB of any size -> `size` (height, width).
 
     `ssd`: zoom out, random crop, mirror and colour (Liu et al. 2016, sec. 2.2 and 3.6); `light`: random crop and
-    mirror; `none`: resize. Boxes that come out with a side below one pixel are dropped.
-    Run it with `augment`.
+    mirror, both also upside down with `vertical_flip`; `none`: resize. Boxes that come out with a side below one
+    pixel are dropped. Run it with `augment`.
     """
     match name:
         case "ssd":
-            window = WindowResize(size, mean_color, zoom_out_probability=0.5, with_crop=True)
+            window = WindowResize(size, mean_color, zoom_out_probability=0.5, with_crop=True, alignment=alignment)
             steps = [window, A.HorizontalFlip(p=0.5), *_photometric()]
         case "light":
-            window = WindowResize(size, mean_color, zoom_out_probability=0.0, with_crop=True)
+            window = WindowResize(size, mean_color, zoom_out_probability=0.0, with_crop=True, alignment=alignment)
             steps = [window, A.HorizontalFlip(p=0.5)]
         case "none":
-            steps = [WindowResize(size, mean_color, zoom_out_probability=0.0, with_crop=False)]
+            steps = [WindowResize(size, mean_color, zoom_out_probability=0.0, with_crop=False, alignment=alignment)]
         case _:
             raise AssertionError(f"no augmentation is called {name!r}")
+    if vertical_flip and name != "none":
+        steps.append(A.VerticalFlip(p=0.5))
     boxes = A.BboxParams(
         "pascal_voc",
         clip=True,

@@ -12,6 +12,8 @@ import albumentations as A
 import cv2
 import numpy as np
 
+from ssdlite.structures import ResizeAlignment
+
 MAX_ZOOM_OUT = 4.0  # side of the canvas over that of the image
 MIN_IOUS: tuple[float | None, ...] = (None, 0.1, 0.3, 0.5, 0.7, 0.9, 0.0)  # None: keep all; 0: any window
 NUM_TRIES = 50
@@ -21,13 +23,18 @@ ASPECT_RATIOS = (0.5, 2.0)
 Window = np.ndarray  # (4,) xyxy in pixels of the image, may reach beyond it
 
 
-def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize(image: np.ndarray, size: tuple[int, int], alignment: ResizeAlignment = "centers") -> np.ndarray:
     """(H, W, 3) -> (*size, 3) with size (height, width); training, validation and prediction share it.
 
     Bilinear, as in the published models; pixels are averaged where both sides shrink to less than half, since
-    bilinear interpolation would skip some of them.
+    bilinear interpolation would skip some of them. Aligned by corners nothing is averaged: that gives the pixels of
+    TensorFlow 1's resize_bilinear.
     """
     height, width = image.shape[:2]
+    if alignment == "corners":
+        scale = np.array([[width / size[1], 0, 0], [0, height / size[0], 0]])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return cv2.warpAffine(image, scale, size[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
     shrinks = height > 2 * size[0] and width > 2 * size[1]
     return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
@@ -92,13 +99,19 @@ class WindowResize(A.DualTransform):
     """
 
     def __init__(
-        self, size: tuple[int, int], fill: tuple[int, int, int], zoom_out_probability: float, with_crop: bool
+        self,
+        size: tuple[int, int],
+        fill: tuple[int, int, int],
+        zoom_out_probability: float,
+        with_crop: bool,
+        alignment: ResizeAlignment = "centers",
     ) -> None:
         super().__init__(p=1.0)
         self.size = size
         self.fill_color = fill
         self.zoom_out_probability = zoom_out_probability
         self.with_crop = with_crop
+        self.alignment: ResizeAlignment = alignment
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         height, width = image_size = params["shape"][:2]
@@ -118,7 +131,7 @@ class WindowResize(A.DualTransform):
     def apply(self, img: np.ndarray, *args: Any, **params: Any) -> np.ndarray:
         x1, y1, x2, y2 = params["source"]
         left, top, right, bottom = params["target"]
-        part = resize(img[y1:y2, x1:x2], (bottom - top, right - left))
+        part = resize(img[y1:y2, x1:x2], (bottom - top, right - left), self.alignment)
         if part.shape[:2] == self.size:
             return part
         margins = (top, self.size[0] - bottom, left, self.size[1] - right)

@@ -16,6 +16,7 @@ import numpy as np
 
 from ssdlite.boxes import CENTER_VARIANCE, SIZE_VARIANCE
 from ssdlite.errors import CheckpointError
+from ssdlite.structures import ResizeAlignment, ScoreActivation
 
 SCHEMA = 1
 
@@ -58,6 +59,8 @@ class ModelCard:
     document: dict[str, Any]  # the object under 'ssdlite'
     head: HeadKind
     input_size: tuple[int, int]  # (height, width), pixels
+    resize_alignment: ResizeAlignment  # of images that are brought to that size
+    score_activation: ScoreActivation | None  # of the logits; None unless `head` is raw
     selection: Selection
     variances: tuple[float, float]  # of centre and size
     priors: np.ndarray | None  # (P, 4) float32 cxcywh, input pixels; None unless `head` is raw
@@ -69,6 +72,9 @@ def to_properties(
     input_size: tuple[int, int],
     selection: Selection,
     priors: np.ndarray,
+    *,
+    resize_alignment: ResizeAlignment,
+    score_activation: ScoreActivation,
 ) -> dict[str, str]:
     """The strings to put into a file of `head` whose network has `priors` (P, 4) cxcywh, input pixels."""
     document = {
@@ -76,6 +82,7 @@ def to_properties(
         "head": head,
         "input": {
             "size": list(input_size),  # height, width
+            "resize_alignment": resize_alignment,  # of the bilinear resize to that size
             "layout": "NCHW",
             "dtype": "float32",
             "color": "RGB",
@@ -84,7 +91,7 @@ def to_properties(
         "output": {
             "box_format": "deltas" if head == "raw" else "xyxy input pixels",
             # Raw logits have a column for background in front; everything else counts classes from 0.
-            "score_activation": "softmax" if head == "raw" else "none",
+            "score_activation": score_activation if head == "raw" else "none",
             "score_threshold": selection.score_threshold,
             "iou_threshold": selection.iou_threshold,
             "candidates_per_class": selection.candidates_per_class,
@@ -131,6 +138,8 @@ def from_properties(properties: Mapping[str, str], source: str) -> ModelCard:
             document=document,
             head=document["head"],
             input_size=(height, width),
+            resize_alignment=document["input"]["resize_alignment"],
+            score_activation=output["score_activation"] if document["head"] == "raw" else None,
             selection=Selection(
                 output["score_threshold"],
                 output["iou_threshold"],

@@ -130,7 +130,16 @@ def build_model(
     model.producer_name = "ssdlite"
     model.producer_version = metadata.version
     priors = detector.priors.cpu().numpy()
-    helper.set_model_props(model, to_properties(metadata, head, detector.input_size, selection, priors))
+    properties = to_properties(
+        metadata,
+        head,
+        detector.input_size,
+        selection,
+        priors,
+        resize_alignment=detector.dialect.resize_alignment,
+        score_activation=detector.dialect.score_activation,
+    )
+    helper.set_model_props(model, properties)
     onnx.checker.check_model(model, full_check=True)
     return model
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ssdlite.deploy.metadata import Selection
-from ssdlite.structures import Detections
+from ssdlite.structures import Detections, ScoreActivation
 
 
 def decode_boxes(
@@ -21,8 +21,11 @@ def decode_boxes(
     return boxes.clip(0, np.array([width, height, width, height], boxes.dtype))
 
 
-def class_scores(logits: np.ndarray) -> np.ndarray:
-    """(..., C) logits, background first -> (..., K) softmax scores of the classes."""
+def class_scores(logits: np.ndarray, activation: ScoreActivation) -> np.ndarray:
+    """(..., C) logits, background first -> (..., K) scores of the classes."""
+    if activation == "sigmoid":
+        with np.errstate(over="ignore"):  # a score of 0
+            return (1 / (1 + np.exp(-logits)))[..., 1:]
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return (exponentials / exponentials.sum(axis=-1, keepdims=True))[..., 1:]
 

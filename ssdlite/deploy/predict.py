@@ -15,7 +15,7 @@ from ssdlite.data.images import read_image
 from ssdlite.data.voc import IMAGE_SUFFIXES
 from ssdlite.data.window import resize
 from ssdlite.errors import DataError
-from ssdlite.structures import Batch, Detections
+from ssdlite.structures import Batch, Detections, ResizeAlignment
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,12 @@ def find_images(inputs: Sequence[Path]) -> list[Path]:
 
 
 def predict_images(
-    predictor: Predictor, paths: Iterable[Path], *, input_size: tuple[int, int], batch_size: int = 8
+    predictor: Predictor,
+    paths: Iterable[Path],
+    *,
+    input_size: tuple[int, int],
+    alignment: ResizeAlignment = "centers",
+    batch_size: int = 8,
 ) -> Iterator[Prediction]:
     """Read, resize as validation does to `input_size` (height, width), and predict, in the order of `paths`.
 
@@ -63,7 +68,7 @@ def predict_images(
     readable = _read(paths)
     while chunk := list(islice(readable, batch_size)):
         images = [image for _, image in chunk]
-        detections = predictor(_to_batch(images, input_size))
+        detections = predictor(_to_batch(images, input_size, alignment))
         for (path, image), found in zip(chunk, detections, strict=True):
             yield Prediction(path, image, found)
 
@@ -100,9 +105,9 @@ def _read(paths: Iterable[Path]) -> Iterator[tuple[Path, np.ndarray]]:
             logger.warning("left out: %s", error)
 
 
-def _to_batch(images: Sequence[np.ndarray], size: tuple[int, int]) -> Batch:
+def _to_batch(images: Sequence[np.ndarray], size: tuple[int, int], alignment: ResizeAlignment) -> Batch:
     """A batch without targets."""
-    inputs = np.stack([resize(image, size) for image in images])
+    inputs = np.stack([resize(image, size, alignment) for image in images])
     count = len(images)
     return Batch(
         images=torch.from_numpy(inputs).permute(0, 3, 1, 2),

@@ -88,11 +88,11 @@ class OnnxPredictor:
                 for boxes, scores in zip(outputs["boxes"], outputs["scores"], strict=True):
                     yield select_detections(boxes, scores, self.card.selection)
             case "raw":
-                priors, variances = self.card.priors, self.card.variances
-                assert priors is not None
+                priors, variances, activation = self.card.priors, self.card.variances, self.card.score_activation
+                assert priors is not None and activation is not None
                 for logits, deltas in zip(outputs["logits"], outputs["deltas"], strict=True):
                     boxes = decode_boxes(deltas, priors, variances, self.input_size)
-                    yield select_detections(boxes, class_scores(logits), self.card.selection)
+                    yield select_detections(boxes, class_scores(logits, activation), self.card.selection)
 
 
 def _open(path: Path, threads: int | None) -> onnxruntime.InferenceSession:

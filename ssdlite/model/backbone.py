@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 import torch
 from torch import Tensor, nn
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
@@ -12,17 +14,21 @@ IMAGENET_NORM_EPS = 1e-5
 
 TAP_BLOCK = 14  # the first block of stride 32; its expansion still runs at stride 16
 
+Tap: TypeAlias = Literal["expansion", "output"]
+
 
 class Backbone(nn.Module):
     """torchvision's MobileNetV2 without its classifier (Sandler et al. 2018, table 2).
 
-    Gives the expansion of the block that goes to stride 32 (576 channels at width 1, stride 16) and the last
-    convolution (1280 channels, stride 32), both after ReLU6. Residual blocks start as the identity: the gain of
-    their last norm is zero (Goyal et al. 2017, sec. 5.1), which speeds up training from scratch.
+    Gives two maps. At stride 16, by `tap`: the expansion of the block that goes to stride 32 (576 channels at
+    width 1, after ReLU6), or the output of the block before it (96 channels, linear). At stride 32 the last
+    convolution (1280 channels, after ReLU6). Residual blocks start as the identity: the gain of their last norm
+    is zero (Goyal et al. 2017, sec. 5.1), which speeds up training from scratch.
     """
 
-    def __init__(self, width: float) -> None:
+    def __init__(self, width: float, tap: Tap = "expansion") -> None:
         super().__init__()
+        self.tap = tap
         self.features = mobilenet_v2(width_mult=width).features
         for block in self.features[1:-1]:
             if block.use_res_connect:
@@ -30,7 +36,9 @@ class Backbone(nn.Module):
 
     @property
     def out_channels(self) -> tuple[int, int]:
-        return self.features[TAP_BLOCK].conv[0].out_channels, self.features[-1].out_channels
+        block = self.features[TAP_BLOCK]
+        stride16 = block.conv[0].out_channels if self.tap == "expansion" else block.conv[0][0].in_channels
+        return stride16, self.features[-1].out_channels
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) normalised -> maps at stride 16 and 32."""
@@ -38,8 +46,9 @@ class Backbone(nn.Module):
         for block in self.features[:TAP_BLOCK]:
             features = block(features)
         tap_block = self.features[TAP_BLOCK]
-        stride16 = tap_block.conv[0](features)
-        features = tap_block.conv[1:](stride16)
+        expansion = tap_block.conv[0](features)
+        stride16 = expansion if self.tap == "expansion" else features
+        features = tap_block.conv[1:](expansion)
         for block in self.features[TAP_BLOCK + 1 :]:
             features = block(features)
         return stride16, features
@@ -55,22 +64,36 @@ def download_imagenet_state() -> dict[str, Tensor]:
     return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
 
 
-@torch.no_grad()
 def load_imagenet(backbone: Backbone, state: dict[str, Tensor], mean: Tensor, std: Tensor) -> None:
     """Load ImageNet weights into a backbone that sees pixels normalised by `mean` and `std` (3,).
 
-    The weights were trained with another mean, std and BatchNorm eps. Both differences are folded in: the stem's
-    kernel is rescaled and its running mean shifted, and each norm's gain makes up for its eps, so that the
-    network computes what it computed on ImageNet (but for the stem's zero border).
+    The weights were trained with another mean, std and BatchNorm eps. Both differences are folded in, so that the
+    network computes what it computed on ImageNet (but for the stem's zero border, and SAME padding).
     """
     backbone.features.load_state_dict(state)
     stem, norm = backbone.features[0][0], backbone.features[0][1]
-    old_mean, old_std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+    fold_input(stem, norm, torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD), mean, std)
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            fold_eps(module, IMAGENET_NORM_EPS)
+
+
+@torch.no_grad()
+def fold_input(
+    stem: nn.Conv2d, norm: nn.BatchNorm2d, old_mean: Tensor, old_std: Tensor, mean: Tensor, std: Tensor
+) -> None:
+    """Make a stem trained on (x − old_mean) / old_std give the same on (x − mean) / std, all (3,), but for borders.
+
+    The kernel is rescaled, and the norm's running mean shifted by what the two means make a constant.
+    """
+    assert norm.running_mean is not None
     shift = ((mean - old_mean) / old_std)[None, :, None, None]
     norm.running_mean -= (stem.weight * shift).sum(dim=(1, 2, 3))
     stem.weight *= (std / old_std)[None, :, None, None]
-    for module in backbone.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            assert module.running_var is not None
-            variance = module.running_var
-            module.weight.mul_(((variance + module.eps) / (variance + IMAGENET_NORM_EPS)).sqrt())
+
+
+@torch.no_grad()
+def fold_eps(norm: nn.BatchNorm2d, old_eps: float) -> None:
+    """Make a norm trained with `old_eps` give the same with its own, by its gain."""
+    assert norm.running_var is not None
+    norm.weight.mul_(((norm.running_var + norm.eps) / (norm.running_var + old_eps)).sqrt())

@@ -19,8 +19,9 @@ def decode_output(output: HeadOutput, input_size: tuple[int, int]) -> tuple[Tens
     In float32 whatever the network ran in. This much goes into every exported file.
     """
     boxes = box_ops.decode(output.deltas.float(), output.priors)
-    scores = output.logits.float().softmax(dim=-1)[..., 1:]
-    return box_ops.clip(boxes, input_size), scores
+    logits = output.logits.float()
+    scores = logits.softmax(dim=-1) if output.score_activation == "softmax" else logits.sigmoid()
+    return box_ops.clip(boxes, input_size), scores[..., 1:]
 
 
 @dataclass(frozen=True)

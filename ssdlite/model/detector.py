@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Literal, TypeAlias, TypeGuard
+
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +12,7 @@ from ssdlite.model.architecture import Dialect
 from ssdlite.model.backbone import Backbone
 from ssdlite.model.head import SSDLiteHead, extra_level
 from ssdlite.model.priors import generate_priors
-from ssdlite.model.strided import guard_strided
+from ssdlite.model.strided import replace_strided
 from ssdlite.structures import HeadOutput
 
 INIT_STD = 0.03  # of all convolutions outside the backbone, as TensorFlow's and torchvision's SSDLite
@@ -30,6 +33,10 @@ class Normalize(nn.Module):
         return (images.to(self.mean.dtype) - self.mean) / self.std
 
 
+Part: TypeAlias = Literal["backbone", "norms"]
+"""What can be frozen: the MobileNetV2 with its norms, or the norms of the whole network."""
+
+
 class Detector(nn.Module):
     """MobileNetV2-SSDLite for one input size. Does the same in training and in evaluation.
 
@@ -46,10 +53,13 @@ class Detector(nn.Module):
         self, dialect: Dialect, *, num_classes: int, input_size: tuple[int, int], width: float = 1.0
     ) -> None:
         super().__init__()
+        self.dialect = dialect
         self.num_classes = num_classes
         self.input_size = input_size
+        self.width = width
+        self.frozen: list[nn.Module] = []
         self.normalize = Normalize(dialect.mean, dialect.std)
-        self.backbone = Backbone(width)
+        self.backbone = Backbone(width, dialect.tap)
         channels = list(self.backbone.out_channels)
         self.extras = nn.ModuleList()
         for mid, out in zip(dialect.extra_mid_channels, dialect.extra_channels, strict=True):
@@ -58,7 +68,7 @@ class Detector(nn.Module):
             channels.append(out)
         priors_per_cell = [len(level.shapes) for level in dialect.prior_levels]
         self.head = SSDLiteHead(channels, priors_per_cell, num_classes + 1, dialect)
-        guard_strided(self)
+        replace_strided(self, dialect.padding)
         self._initialize(dialect)
         # Derived from the dialect and the size, so it is no part of the state; a buffer, so it moves along.
         priors = generate_priors(dialect.prior_levels, self.map_sizes, input_size, dialect.clamp_priors)
@@ -66,7 +76,7 @@ class Detector(nn.Module):
 
     @property
     def map_sizes(self) -> list[tuple[int, int]]:
-        """(height, width) of each level. Every stride is a 3×3 convolution padded by 1: n -> ⌈n/2⌉."""
+        """(height, width) of each level. Every stride is a 3×3 convolution, n -> ⌈n/2⌉ with either padding."""
         sizes = []
         height, width = self.input_size
         for halvings in range(1, 6 + len(self.extras)):
@@ -82,11 +92,27 @@ class Detector(nn.Module):
         for extra in self.extras:
             features.append(extra(features[-1]))
         logits, deltas = self.head(features)
-        return HeadOutput(logits, deltas, self.priors)
+        return HeadOutput(logits, deltas, self.priors, self.dialect.score_activation)
+
+    def freeze(self, parts: Iterable[Part]) -> None:
+        """Keep `parts` as they are: no gradients, and norms that neither learn nor gather statistics."""
+        for part in parts:
+            frozen = [self.backbone] if part == "backbone" else [m for m in self.modules() if _is_norm(m)]
+            for module in frozen:
+                module.requires_grad_(False)
+            self.frozen += frozen
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Detector:
+        """As for any module, but what is frozen stays in evaluation mode."""
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
 
     def _initialize(self, dialect: Dialect) -> None:
         for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if _is_norm(module):
                 module.eps, module.momentum = dialect.norm_eps, dialect.norm_momentum
         for part in (self.extras, self.head):
             for module in part.modules():
@@ -94,7 +120,11 @@ class Detector(nn.Module):
                     nn.init.normal_(module.weight, std=INIT_STD)
                     if module.bias is not None:
                         nn.init.zeros_(module.bias)
-        self.head.reset_biases()
+        self.head.reset_biases(dialect.score_activation)
+
+
+def _is_norm(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
+    return isinstance(module, nn.BatchNorm2d)
 
 
 def _scaled(channels: int, width: float) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
 from ssdlite.model.architecture import Dialect
+from ssdlite.structures import ScoreActivation
 
 FOREGROUND_PRIOR = 0.1
 """Share of priors taken for objects before training (Lin et al. 2017, sec. 3.3). Theirs is .01, for a loss over all
@@ -65,16 +66,19 @@ class SSDLiteHead(nn.Module):
         return torch.cat(logits, dim=1), torch.cat(deltas, dim=1)
 
     @torch.no_grad()
-    def reset_biases(self) -> None:
+    def reset_biases(self, activation: ScoreActivation) -> None:
         """Boxes start at their priors; classes start at `FOREGROUND_PRIOR` spread over all of them."""
-        num_classes = self.num_logits - 1
-        background = math.log((1 - FOREGROUND_PRIOR) / FOREGROUND_PRIOR * num_classes)
         for predict in self.regression:
             predict[-1].bias.zero_()  # type: ignore[index]
+        num_classes = self.num_logits - 1
+        background = math.log((1 - FOREGROUND_PRIOR) / FOREGROUND_PRIOR)
+        foreground = math.log((num_classes - FOREGROUND_PRIOR) / FOREGROUND_PRIOR)
         for predict in self.classification:
             bias = predict[-1].bias.view(-1, self.num_logits)  # type: ignore[index]
-            bias.zero_()
-            bias[:, 0] = background
+            if activation == "softmax":
+                bias[:, 0], bias[:, 1:] = background + math.log(num_classes), 0
+            else:
+                bias[:, 0], bias[:, 1:] = background, -foreground
 
 
 def _flatten(prediction: Tensor, columns: int) -> Tensor:

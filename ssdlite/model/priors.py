@@ -35,7 +35,7 @@ def generate_priors(
 
 
 def _level(level: PriorLevel, map_size: tuple[int, int], input_size: tuple[int, int]) -> Tensor:
-    step_y, step_x = (level.stride or size / cells for size, cells in zip(input_size, map_size, strict=True))
+    step_y, step_x = (_step(level, *pair) for pair in zip(input_size, map_size, strict=True))
     rows, columns = (torch.arange(cells, dtype=torch.float64) + 0.5 for cells in map_size)
     shapes = torch.tensor(level.shapes, dtype=torch.float64)
     scales, aspect_roots = shapes[:, 0] * min(input_size), shapes[:, 1].sqrt()
@@ -49,3 +49,14 @@ def _level(level: PriorLevel, map_size: tuple[int, int], input_size: tuple[int, 
         ],
         dim=-1,
     ).reshape(-1, 4)
+
+
+def _step(level: PriorLevel, size: int, cells: int) -> float:
+    """Pixels between centres along a side of `size` pixels and `cells` cells."""
+    match level.stride:
+        case "even":
+            return size / cells
+        case "rounded":
+            return round(size / cells)
+        case stride:
+            return stride

@@ -25,7 +25,12 @@ SCHEMA = 1
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write to a temporary file, flush it to the disk, rename. A kill leaves the old file whole.
+    """Write a checkpoint of this schema. Raises as `write_whole`."""
+    write_whole(path, {"schema": SCHEMA, **content})
+
+
+def write_whole(path: Path, content: Any) -> None:
+    """`torch.save` to a temporary file, flush it to the disk, rename. A kill leaves the old file whole.
 
     Raises CheckpointError where that is not possible, such as on a full disk.
     """
@@ -33,7 +38,7 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            torch.save({"schema": SCHEMA, **content}, file)
+            torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -152,7 +152,7 @@ class Trainer:
         means = self.meter.take()
         self.last_means = means or self.last_means
         if self.logbook and means:
-            state = {"epoch": self.progress.epoch, "lr": self.optimizer.param_groups[0]["lr"]}
+            state = {"epoch": self.progress.epoch, "lr": max(group["lr"] for group in self.optimizer.param_groups)}
             self.logbook.log("train", self.progress.step, {**state, **means})
 
     def _announce(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -16,12 +17,29 @@ AUTOCAST_DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.f
 WARMUP_SHARE = 0.1  # of the run at most, so that a short run still reaches its learning rate
 
 
-def build_sgd(model: nn.Module, *, lr: float, momentum: float, weight_decay: float) -> SGD:
-    """SGD with Nesterov momentum; norms and biases are not decayed."""
-    decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    plain = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
+def build_sgd(
+    model: nn.Module,
+    *,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    lr_factors: Mapping[str, float] | None = None,
+) -> SGD:
+    """SGD with Nesterov momentum over what is not frozen; norms and biases are not decayed.
+
+    `lr_factors` are multiples of `lr` for the children of `model` that they name; the others have 1.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            factor = (lr_factors or {}).get(name.split(".")[0], 1.0)
+            decay = weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((factor, decay), []).append(parameter)
+    options = [
+        {"params": parameters, "lr": lr * factor, "weight_decay": decay}
+        for (factor, decay), parameters in groups.items()
+    ]
+    return SGD(options, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
 
 
 def build_schedule(optimizer: Optimizer, *, total_steps: int, warmup_steps: int) -> LRScheduler:

@@ -1,0 +1,71 @@
+"""`ssdlite import-checkpoint` and `export-checkpoint`: the networks of other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ssdlite import build
+from ssdlite.commands.screen import console
+from ssdlite.config import Config, config_from_dict
+from ssdlite.errors import CheckpointError, ConfigError
+from ssdlite.files import require_writable
+from ssdlite.importers.class_names import guess_class_names, read_class_names
+from ssdlite.importers.names import ForeignNetwork
+from ssdlite.importers.tensorflow import read_graph
+from ssdlite.importers.torch_files import FORMATS, read_torch_file, to_torch_file
+from ssdlite.training.checkpoint import save_checkpoint, write_whole
+
+FORMAT_NAMES = ("auto", *FORMATS, "tensorflow")
+
+
+def import_checkpoint(source: Path, *, output: Path, file_format: str, class_names_path: Path | None) -> None:
+    """Write `source` as a checkpoint of ours; see `ssdlite import-checkpoint --help`."""
+    if file_format not in FORMAT_NAMES:
+        raise ConfigError(f"--format is one of {', '.join(FORMAT_NAMES)}, not '{file_format}'.")
+    require_writable(output)
+    if not source.is_file():
+        raise CheckpointError(f"there is no file {source}.")
+    network = _read(source, file_format)
+    if class_names_path is not None:
+        class_names = read_class_names(class_names_path, network.num_classes)
+    else:
+        class_names = network.class_names or guess_class_names(network.num_classes)
+    config = _config(network)
+    detector = build.build_imported(network, str(source))
+    header = {"config": config.to_dict(), "classes": list(class_names), "metrics": {}}
+    save_checkpoint(output, {**header, "weights": detector.state_dict()})
+    height, width = network.input_size
+    console.print(
+        f"Wrote {output}: dialect {network.dialect.name}, {width}x{height} pixels, {len(detector.priors)} priors, "
+        f"{len(class_names)} classes ({_shortened(class_names)}).",
+        markup=False,
+    )
+
+
+def export_checkpoint(checkpoint: Path, *, output: Path) -> None:
+    """Write a checkpoint of ours as the program of its dialect does; see `ssdlite export-checkpoint --help`."""
+    require_writable(output)
+    loaded = build.load_detector(checkpoint)
+    dialect = loaded.config.model.dialect
+    if dialect not in FORMATS:
+        raise ConfigError(
+            f"{checkpoint} is of the dialect {dialect}, which no program reads as a .pth file; "
+            f"those of {', '.join(FORMATS)} can be written."
+        )
+    write_whole(output, to_torch_file(loaded.detector.state_dict(), dialect, loaded.class_names))
+    console.print(f"Wrote {output} for {dialect}.", markup=False)
+
+
+def _read(source: Path, file_format: str) -> ForeignNetwork:
+    if file_format == "tensorflow" or (file_format == "auto" and source.suffix == ".pb"):
+        return read_graph(source)
+    return read_torch_file(source, None if file_format == "auto" else file_format)
+
+
+def _config(network: ForeignNetwork) -> Config:
+    model = {"dialect": network.dialect.name, "input_size": list(network.input_size), "weights": "none"}
+    return config_from_dict({"model": model, "eval": network.decoding})
+
+
+def _shortened(names: tuple[str, ...], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

@@ -1,0 +1,1 @@
+"""Foreign checkpoints, one file a format, by tables that name every tensor."""

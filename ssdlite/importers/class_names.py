@@ -1,0 +1,70 @@
+"""What the classes of a foreign checkpoint are called, which most files do not say."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+from torchvision.models.detection import SSDLite320_MobileNet_V3_Large_Weights
+from torchvision.models.segmentation import LRASPP_MobileNet_V3_Large_Weights
+
+from ssdlite.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+BACKGROUND = ("background", "__background__")
+LABEL_MAP_ITEM = re.compile(r"item\s*\{(.*?)\}", re.DOTALL)
+
+
+def read_class_names(path: Path, num_classes: int) -> tuple[str, ...]:
+    """Names in the order of the labels: a line each, or TensorFlow's label map (.pbtxt).
+
+    A first line BACKGROUND, as pytorch-ssd writes it, is no class. Ids that a label map leaves out are called
+    'unused 12'. Raises ConfigError if there are not `num_classes` different names.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise ConfigError(f"cannot read the class names in {path}.") from None
+    names = _read_label_map(text, num_classes, path) if path.suffix == ".pbtxt" else _read_lines(text)
+    if len(names) != num_classes:
+        raise ConfigError(f"{path} names {len(names)} classes, but the network has {num_classes}.")
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"{path} names '{repeated[0]}' twice.")
+    return tuple(names)
+
+
+def guess_class_names(num_classes: int) -> tuple[str, ...]:
+    """The names of the data set that has as many classes, or numbers; either way the user is told."""
+    coco = SSDLite320_MobileNet_V3_Large_Weights.COCO_V1.meta["categories"][1:]
+    voc = LRASPP_MobileNet_V3_Large_Weights.COCO_WITH_VOC_LABELS_V1.meta["categories"][1:]
+    known = {
+        len(voc): ("VOC's", voc),
+        80: ("COCO's", [name for name in coco if name != "N/A"]),
+        len(coco): ("COCO's by id", [name if name != "N/A" else f"unused {i}" for i, name in enumerate(coco, 1)]),
+    }
+    if num_classes in known:
+        origin, names = known[num_classes]
+        logger.warning("the %d classes are taken for %s; --class-names FILE says otherwise.", num_classes, origin)
+        return tuple(names)
+    logger.warning("the classes have no names and are numbered; --class-names FILE gives them.")
+    return tuple(f"class {label}" for label in range(1, num_classes + 1))
+
+
+def _read_lines(text: str) -> list[str]:
+    names = [line.strip() for line in text.splitlines() if line.strip()]
+    return names[1:] if names and names[0].lower() in BACKGROUND else names
+
+
+def _read_label_map(text: str, num_classes: int, path: Path) -> list[str]:
+    names = {}
+    for item in LABEL_MAP_ITEM.findall(text):
+        number = re.search(r"\bid:\s*(\d+)", item)
+        name = re.search(r"""\bdisplay_name:\s*["'](.*?)["']""", item) or re.search(
+            r"""\bname:\s*["'](.*?)["']""", item
+        )
+        if not number or not name:
+            raise ConfigError(f"{path} has an item without an id or a name.")
+        names[int(number[1])] = name[1]
+    return [names.get(label, f"unused {label}") for label in range(1, max([num_classes, *names]) + 1)]

@@ -1,0 +1,66 @@
+"""mmdetection's ssdlite_mobilenetv2: a checkpoint whose `state_dict` is that of its SingleStageDetector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ssdlite.importers.names import Names
+from ssdlite.model.layers import Layer
+
+STAGES = (1, 2, 3, 4, 3, 3, 1)  # blocks of layer1 to layer7
+ROLES = {"expand": "expand_conv", "depthwise": "depthwise_conv", "project": "linear_conv"}
+EXTRA_ROLES = {"expand": "0", "depthwise": "1.depthwise_conv", "project": "1.pointwise_conv"}
+BRANCHES = {"classification": "cls_convs", "regression": "reg_convs"}
+
+
+def name(layer: Layer) -> Names:
+    match layer.part:
+        case "stem":
+            return _module("backbone.conv1")
+        case "block":
+            stage, position = _stage(layer.index)
+            return _module(f"backbone.layer{stage}.{position}.{ROLES[layer.role]}")
+        case "last":
+            return _module("backbone.conv2")
+        case "extra":
+            return _module(f"neck.extra_layers.{layer.index}.{EXTRA_ROLES[layer.role]}")
+        case "classification" | "regression":
+            branch = f"bbox_head.{BRANCHES[layer.part]}.{layer.index}"
+            return _module(f"{branch}.0") if layer.norm else Names(f"{branch}.1")
+
+
+def _module(prefix: str) -> Names:
+    return Names(f"{prefix}.conv", f"{prefix}.bn")
+
+
+def _stage(block: int) -> tuple[int, int]:
+    """Block 1..17 -> number of its layer and position there."""
+    position = block - 1
+    for stage, length in enumerate(STAGES, 1):
+        if position < length:
+            return stage, position
+        position -= length
+    raise AssertionError(f"MobileNetV2 has no block {block}")
+
+
+def move_background(weights: Mapping[str, Tensor], num_classes: int, shift: int) -> dict[str, Tensor]:
+    """The same weights with the columns of every prior's classes rolled by `shift`.
+
+    mmdetection has the background behind the classes, we have it in front: 1 brings theirs to ours, -1 ours to
+    theirs. The rows of the last convolutions are (priors of a cell)·(classes and background).
+    """
+    return {
+        key: _roll(tensor, num_classes + 1, shift) if _is_classifier(key) else tensor
+        for key, tensor in weights.items()
+    }
+
+
+def _is_classifier(key: str) -> bool:
+    return key.startswith("head.classification.") and key.endswith((".3.weight", ".3.bias"))
+
+
+def _roll(tensor: Tensor, columns: int, shift: int) -> Tensor:
+    return torch.roll(tensor.view(-1, columns, *tensor.shape[1:]), shift, dims=1).reshape(tensor.shape)

@@ -1,0 +1,92 @@
+"""How a name table is made and used.
+
+A format is a function from a `Layer` to the names of that layer's tensors there. Applied to all layers of a dialect
+it gives a table with a row for each tensor, which works in both directions and must use up every tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from torch import Tensor
+
+from ssdlite.errors import CheckpointError
+from ssdlite.model.architecture import Dialect
+from ssdlite.model.layers import Layer, layers
+
+NUM_LISTED = 8  # names in a message; the rest is counted
+
+CONV_TENSORS = ("weight", "bias")
+NORM_TENSORS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+
+@dataclass(frozen=True)
+class Names:
+    """The prefixes of a layer's convolution and norm in another format."""
+
+    conv: str
+    norm: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ForeignNetwork:
+    """A checkpoint of another program, in our terms."""
+
+    dialect: Dialect
+    weights: dict[str, Tensor]  # the state of our Detector, but for its normalisation
+    num_classes: int  # without background
+    input_size: tuple[int, int]  # (height, width), pixels
+    decoding: dict[str, float]  # eval options: how its own program chooses detections
+    class_names: tuple[str, ...] | None = None  # where the file holds them
+
+
+Naming: TypeAlias = Callable[[Layer], Names]
+
+
+def name_table(dialect: Dialect, naming: Naming) -> dict[str, str]:
+    """Our name -> theirs, of every tensor, for a format of PyTorch."""
+    table: dict[str, str] = {}
+    for layer in layers(dialect):
+        names = naming(layer)
+        for tensor in CONV_TENSORS[: 1 + layer.has_bias]:
+            table[f"{layer.conv}.{tensor}"] = f"{names.conv}.{tensor}"
+        if layer.norm is not None:
+            for tensor in NORM_TENSORS:
+                table[f"{layer.norm}.{tensor}"] = f"{names.norm}.{tensor}"
+    return table
+
+
+def take(
+    table: Mapping[str, str], theirs: Mapping[str, Tensor], source: str, file_format: str
+) -> dict[str, Tensor]:
+    """Their tensors under our names. Raises CheckpointError if any is missing or left over.
+
+    The one exception are BatchNorm's counters, which files older than PyTorch 0.4.1 lack and nothing reads.
+    """
+    optional = {name for name in table.values() if name.endswith("num_batches_tracked")}
+    missing = [name for name in table.values() if name not in theirs and name not in optional]
+    if missing:
+        raise CheckpointError(
+            f"{source} is not a whole {file_format} MobileNetV2-SSDLite: it lacks {_listed(missing)}; "
+            "choose another --format if it is of another program."
+        )
+    left_over = sorted(theirs.keys() - set(table.values()))
+    if left_over:
+        raise CheckpointError(
+            f"{source} holds more than a {file_format} MobileNetV2-SSDLite: nothing takes {_listed(left_over)}."
+        )
+    return {ours: theirs[name] for ours, name in table.items() if name in theirs}
+
+
+def count_classes(weights: Mapping[str, Tensor], dialect: Dialect) -> int:
+    """K, from the rows of the first classifier: (priors of a cell)·(K + 1)."""
+    rows = weights["head.classification.0.3.bias"].numel()
+    return rows // len(dialect.prior_levels[0].shapes) - 1
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - NUM_LISTED} more" if len(names) > NUM_LISTED else ""
+    return ", ".join(names[:NUM_LISTED]) + more

@@ -1,0 +1,182 @@
+"""Starting from another network: what fits is taken over, by layer, by prior and by class; the rest stays fresh."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ssdlite.model.architecture import PriorLevel
+from ssdlite.model.backbone import fold_eps, fold_input
+from ssdlite.model.detector import Detector
+from ssdlite.model.layers import Layer, layers
+
+PARTS = {
+    "stem": "backbone",
+    "block": "backbone",
+    "last": "backbone",
+    "extra": "extra levels",
+    "regression": "box head",
+    "classification": "class head",
+}
+
+
+@dataclass
+class PartCount:
+    """What became of the parameters of one part of the network."""
+
+    loaded: int = 0  # as they were
+    remapped: int = 0  # folded into other constants, or moved to another prior or class
+    new: int = 0
+
+
+@dataclass(frozen=True)
+class TransferReport:
+    """What `transfer` did."""
+
+    parts: dict[str, PartCount]
+    kept_classes: tuple[str, ...]
+    new_classes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        rows = [("parameters", "loaded", "remapped", "new")]
+        rows += [
+            (part, f"{count.loaded:,}", f"{count.remapped:,}", f"{count.new:,}")
+            for part, count in self.parts.items()
+        ]
+        lines = [f"  {part:<14}{loaded:>12}{remapped:>12}{new:>12}" for part, loaded, remapped, new in rows]
+        for label, names in (("classes kept", self.kept_classes), ("classes new", self.new_classes)):
+            lines.append(f"  {label}: {', '.join(names) or 'none'}")
+        return "\n".join(lines)
+
+
+@torch.no_grad()
+def transfer(
+    source: Detector, source_classes: Sequence[str], target: Detector, target_classes: Sequence[str]
+) -> TransferReport:
+    """Copy from `source` into `target` every layer that has the same shape in both; `source` is not changed.
+
+    They may differ in input size, classes, priors and dialect. Another mean, std or BatchNorm eps is folded in, so
+    that the layer computes what it did; another padding or tap is not made up for. Of the heads' last convolutions,
+    each prior takes the rows of the source's prior of the same level that is most like it, box rows whole and class
+    rows by class name; background is a class that both have. Class rows stay fresh where the two turn logits into
+    scores in different ways, since they would mean something else.
+    """
+    same_scores = source.dialect.score_activation == target.dialect.score_activation
+    known = {name: column for column, name in enumerate(source_classes, 1)} if same_scores else {}
+    columns = [0 if same_scores else None, *(known.get(name) for name in target_classes)]
+    counts = {part: PartCount() for part in PARTS.values()}
+    originals = {(layer.part, layer.index, layer.role): layer for layer in layers(source.dialect)}
+    for layer in layers(target.dialect):
+        original = originals.get((layer.part, layer.index, layer.role))
+        count = counts[PARTS[layer.part]]
+        if original is None or not _fits(source, original, target, layer):
+            count.new += _num_parameters(target, layer)
+        elif layer.norm is None:
+            wanted = columns if layer.part == "classification" else [*range(4)]
+            _copy_rows(source, original, target, layer, wanted, count)
+        else:
+            _copy_layer(source, original, target, layer, count)
+    kept = tuple(name for name in target_classes if name in known)
+    return TransferReport(counts, kept, tuple(name for name in target_classes if name not in known))
+
+
+def _conv(detector: Detector, layer: Layer) -> nn.Conv2d:
+    conv = detector.get_submodule(layer.conv)
+    assert isinstance(conv, nn.Conv2d)
+    return conv
+
+
+def _norm(detector: Detector, layer: Layer) -> nn.BatchNorm2d:
+    assert layer.norm is not None
+    norm = detector.get_submodule(layer.norm)
+    assert isinstance(norm, nn.BatchNorm2d)
+    return norm
+
+
+def _fits(source: Detector, original: Layer, target: Detector, layer: Layer) -> bool:
+    """Whether the kernels have one shape; where rows are chosen, but for the number of rows."""
+    first = 1 if layer.norm is None else 0
+    return _conv(source, original).weight.shape[first:] == _conv(target, layer).weight.shape[first:]
+
+
+def _num_parameters(detector: Detector, layer: Layer) -> int:
+    modules = [_conv(detector, layer), *([_norm(detector, layer)] if layer.norm else [])]
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())
+
+
+def _copy_layer(source: Detector, original: Layer, target: Detector, layer: Layer, count: PartCount) -> None:
+    """A convolution and its norm, made to compute in `target` what they did in `source`."""
+    conv, old_conv = _conv(target, layer), _conv(source, original)
+    norm, old_norm = _norm(target, layer), _norm(source, original)
+    conv.weight.copy_(old_conv.weight)
+    norm.load_state_dict(old_norm.state_dict())
+    if conv.bias is not None and old_conv.bias is not None:
+        conv.bias.copy_(old_conv.bias)
+    elif conv.bias is not None:
+        conv.bias.zero_()
+    elif old_conv.bias is not None:
+        _running(norm.running_mean).sub_(old_conv.bias)  # the norm takes it off again, as it took it with the mean
+    folded = original.has_bias != layer.has_bias
+    if old_norm.eps != norm.eps:
+        fold_eps(norm, old_norm.eps)
+        folded = True
+    if layer.part == "stem":
+        old, new = source.normalize, target.normalize
+        if not (torch.equal(old.mean, new.mean) and torch.equal(old.std, new.std)):
+            fold_input(conv, norm, old.mean.flatten(), old.std.flatten(), new.mean.flatten(), new.std.flatten())
+            folded = True
+    if folded:
+        count.remapped += _num_parameters(target, layer)
+    else:
+        count.loaded += _num_parameters(target, layer)
+
+
+def _copy_rows(
+    source: Detector,
+    original: Layer,
+    target: Detector,
+    layer: Layer,
+    columns: Sequence[int | None],
+    count: PartCount,
+) -> None:
+    """The rows of a last convolution, (priors of a cell · columns, in, 1, 1); columns of None stay fresh."""
+    old_level, level = (detector.dialect.prior_levels[layer.index] for detector in (source, target))
+    priors = match_shapes(old_level, level)
+    old_columns = 4 if layer.part == "regression" else source.num_classes + 1
+    kept = [column for column, old in enumerate(columns) if old is not None]
+    wanted = [old for old in columns if old is not None]
+    same = old_level == level and old_columns == len(columns) == len(kept) and wanted == kept
+    conv, old_conv = _conv(target, layer), _conv(source, original)
+    for new, old in zip(conv.parameters(), old_conv.parameters(), strict=True):
+        rows = old.view(len(old_level.shapes), old_columns, *old.shape[1:])[priors]
+        new.view(len(level.shapes), len(columns), *new.shape[1:])[:, kept] = rows[:, wanted]
+        taken = new.numel() // len(columns) * len(kept)
+        count.new += new.numel() - taken
+        if same:
+            count.loaded += taken
+        else:
+            count.remapped += taken
+
+
+def match_shapes(source: PriorLevel, target: PriorLevel) -> list[int]:
+    """For each prior shape of `target` the position of the one in `source` most like it in log width and height."""
+    sources = [_log_sides(*shape) for shape in source.shapes]
+    positions = []
+    for shape in target.shapes:
+        width, height = _log_sides(*shape)
+        distances = [abs(width - other[0]) + abs(height - other[1]) for other in sources]
+        positions.append(distances.index(min(distances)))
+    return positions
+
+
+def _log_sides(scale: float, aspect: float) -> tuple[float, float]:
+    return math.log(scale) + math.log(aspect) / 2, math.log(scale) - math.log(aspect) / 2
+
+
+def _running(statistic: Tensor | None) -> Tensor:
+    assert statistic is not None
+    return statistic
