@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
 
-.PHONY: help install train test lint types check format clean
+.PHONY: help install train test test-parity lint types check format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/'
@@ -28,6 +28,10 @@ train: install  ## draw a data set, train, evaluate and export: minutes on two C
 
 test: install  ## all tests
 	$(BIN)/pytest
+
+test-parity: install  ## fetch a real TensorFlow network (12 MB) and compare our answers with TensorFlow's
+	$(BIN)/python scripts/check_parity.py --cache data/parity
+	SSDLITE_PARITY_GRAPH=data/parity $(BIN)/pytest tests/importers/test_parity.py
 
 lint: install  ## format and lint, without changing anything
 	$(BIN)/ruff format --check .

@@ -50,6 +50,11 @@ def read_data(
             raise DataError(
                 f"the annotations to {split} name no class; label some objects, or set data.class_names."
             )
+        if config.ignore_unknown and not any(len(record.boxes) for record in data[-1].records):
+            raise DataError(
+                f"no object to {split} is of the classes {', '.join(data[-1].class_names)}; correct "
+                "data.class_names, since data.ignore_unknown leaves out all others."
+            )
     return data
 
 
@@ -75,11 +80,16 @@ def build_detector(config: ModelConfig, class_names: Sequence[str]) -> Detector:
     detector = empty_detector(config, class_names)
     match config.weights:
         case "none":
-            pass
+            trained = False
         case "auto" | "imagenet":
-            _start_from_imagenet(detector, config)
+            trained = _start_from_imagenet(detector, config)
         case path:
+            trained = True
             _start_from_checkpoint(detector, class_names, path)
+    if config.freeze and not trained:
+        raise ConfigError(
+            f"model.freeze={','.join(config.freeze)} would keep random weights; give model.weights=FILE."
+        )
     return detector
 
 
@@ -92,12 +102,13 @@ def empty_detector(config: ModelConfig, class_names: Sequence[str]) -> Detector:
     return detector
 
 
-def _start_from_imagenet(detector: Detector, config: ModelConfig) -> None:
+def _start_from_imagenet(detector: Detector, config: ModelConfig) -> bool:
+    """Whether there were weights to start from."""
     if config.width != 1.0:
         if config.weights == "imagenet":
             raise ConfigError("there are ImageNet weights for model.width=1.0 only; set model.weights=none.")
         logger.warning("there are ImageNet weights for model.width=1.0 only: training from scratch.")
-        return
+        return False
     try:
         state = download_imagenet_state()
     except (OSError, RuntimeError, HTTPException) as error:  # no network; a damaged file; a broken transfer
@@ -111,9 +122,10 @@ def _start_from_imagenet(detector: Detector, config: ModelConfig) -> None:
             "epochs and ends lower. model.weights=none silences this.",
             error,
         )
-        return
+        return False
     mean, std = detector.normalize.mean.flatten(), detector.normalize.std.flatten()
     load_imagenet(detector.backbone, state, mean, std)
+    return True
 
 
 def _start_from_checkpoint(detector: Detector, class_names: Sequence[str], path: Path) -> None:

@@ -72,6 +72,10 @@ def _square(value: Any) -> Any:
     return (value, value) if isinstance(value, int) else value
 
 
+def _words(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 class DrawConfig(Section):
     """A drawn data set, made at `data.path` when it is not there yet."""
 
@@ -123,8 +127,9 @@ class ModelConfig(Section):
     weights: Literal["auto", "imagenet", "none"] | Path = "auto"
     """Start. auto: ImageNet backbone at width 1 where it can be had, else scratch with a warning; imagenet: or
     fail; none: scratch; FILE: a checkpoint of ours or an imported one, of any dialect and with any classes."""
-    freeze: list[Literal["backbone", "norms"]] = []
-    """Parts that do not learn. backbone: the MobileNetV2; norms: every BatchNorm, statistics included."""
+    freeze: Annotated[list[Literal["early", "backbone", "norms"]], BeforeValidator(_words)] = []
+    """Parts that do not learn, their norms' statistics included. early: the backbone up to stride 8, which is most
+    of a step's work; backbone: all of it; norms: every BatchNorm."""
 
 
 class MultiboxConfig(Section):

@@ -48,9 +48,17 @@ def test_a_path_beside_both_sources_is_refused_and_data_replaces_them():
     assert load_config(voc, ["data=mine"]).data.train is None
 
 
-def test_plain_values_survive_a_round_trip():
-    config = load_config(QUICKSTART_PATH)
+@pytest.mark.parametrize(
+    "overrides", [[], ["model.weights=runs/a/best.pt", "model.freeze=[backbone, norms]", "optim.lr_factors.head=2"]]
+)
+def test_plain_values_survive_a_round_trip(overrides):
+    config = load_config(QUICKSTART_PATH, overrides)
     assert config_from_dict(config.to_dict()) == config
+
+
+def test_weights_are_a_word_or_a_file():
+    words = [load_config(None, [f"model.weights={text}"]).model.weights for text in ("auto", "none", "a/none")]
+    assert words == ["auto", "none", Path("a/none")]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -79,7 +87,15 @@ def test_the_quick_start_inside_the_package_is_the_one_in_configs():
         ("optim.lr", "'optim.lr' is not of the form KEY=VALUE"),
         ("optim.lr.x=3", "'optim.lr'"),
         ("model.input_size=10", "'model.input_size.0'"),
-        ("model.dialect=papr", "'paper' or 'pytorch-ssd' (got 'papr')"),
+        ("model.dialect=papr", "'paper', 'tensorflow', 'pytorch-ssd', 'lufficc' or 'mmdetection' (got 'papr')"),
+        ("model.freeze=backbone", "'model.freeze'"),
+        ("model.freeze=[bakcbone]", "'model.freeze.0'"),
+        ("model.weights=3", "'model.weights'"),
+        ("optim.lr_factors.heads=1", "did you mean 'optim.lr_factors.head'?"),
+        ("optim.lr_factors.head=-1", "'optim.lr_factors.head' in the command line: input should be greater"),
+        ("optim.lr_factors=0.1", "'optim.lr_factors' in the command line is a section"),
+        ("data.ignore_unkown=true", "did you mean 'data.ignore_unknown'?"),
+        ("data.vertical_flip=maybe", "'data.vertical_flip'"),
         ("loss=focl", "'loss.kind'"),
         ("data.train={kind: coc}", "needs a 'kind' that is coco or voc"),
         ("data.train={kind: coco, images: a, anotations: b}", "'data.train.0.annotations'"),

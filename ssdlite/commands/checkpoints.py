@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from ssdlite import build
@@ -13,7 +14,10 @@ from ssdlite.importers.class_names import guess_class_names, read_class_names
 from ssdlite.importers.names import ForeignNetwork
 from ssdlite.importers.tensorflow import read_graph
 from ssdlite.importers.torch_files import FORMATS, read_torch_file, to_torch_file
+from ssdlite.model.detector import Detector
 from ssdlite.training.checkpoint import save_checkpoint, write_whole
+
+logger = logging.getLogger(__name__)
 
 FORMAT_NAMES = ("auto", *FORMATS, "tensorflow")
 
@@ -24,7 +28,9 @@ def import_checkpoint(source: Path, *, output: Path, file_format: str, class_nam
         raise ConfigError(f"--format is one of {', '.join(FORMAT_NAMES)}, not '{file_format}'.")
     require_writable(output)
     if not source.is_file():
-        raise CheckpointError(f"there is no file {source}.")
+        raise CheckpointError(
+            f"{source} is a folder; name a file." if source.is_dir() else f"there is no file {source}."
+        )
     network = _read(source, file_format)
     if class_names_path is not None:
         class_names = read_class_names(class_names_path, network.num_classes)
@@ -52,6 +58,7 @@ def export_checkpoint(checkpoint: Path, *, output: Path) -> None:
             f"{checkpoint} is of the dialect {dialect}, which no program reads as a .pth file; "
             f"those of {', '.join(FORMATS)} can be written."
         )
+    _compare_with_original(loaded.detector, checkpoint)
     write_whole(output, to_torch_file(loaded.detector.state_dict(), dialect, loaded.class_names))
     console.print(f"Wrote {output} for {dialect}.", markup=False)
 
@@ -65,6 +72,18 @@ def _read(source: Path, file_format: str) -> ForeignNetwork:
 def _config(network: ForeignNetwork) -> Config:
     model = {"dialect": network.dialect.name, "input_size": list(network.input_size), "weights": "none"}
     return config_from_dict({"model": model, "eval": network.decoding})
+
+
+def _compare_with_original(detector: Detector, checkpoint: Path) -> None:
+    """Refuse what the other program could not read, and say what its file does not hold."""
+    dialect = detector.dialect.name
+    if detector.width != 1:
+        raise ConfigError(f"{checkpoint} is of width {detector.width}, but {dialect} reads width 1 only.")
+    sizes = [(width, height) for height, width in (detector.input_size, FORMATS[dialect].input_size)]
+    if sizes[0] != sizes[1]:
+        logger.warning(
+            "the file does not say that its input is %dx%d; %s takes it for %dx%d.", *sizes[0], dialect, *sizes[1]
+        )
 
 
 def _shortened(names: tuple[str, ...], most: int = 5) -> str:

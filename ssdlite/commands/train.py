@@ -16,7 +16,7 @@ from torch import nn
 from ssdlite import build
 from ssdlite.commands.data import draw_data
 from ssdlite.commands.screen import bars, console, print_evaluation, tracker
-from ssdlite.config import Config
+from ssdlite.config import Config, config_from_dict
 from ssdlite.data.dataset import DetectionDataset
 from ssdlite.data.images import read_image
 from ssdlite.data.loader import build_train_loader, build_val_loader, default_workers
@@ -50,7 +50,7 @@ def train(config: Config, *, default_name: str, resume: bool, device: str) -> No
             torch.backends.cudnn.benchmark = True
             torch.set_float32_matmul_precision("high")
         resumed = in_main_process(lambda: _latest_run(config, default_name)) if resume else None
-        checkpoint = load_checkpoint(resumed / "last.pt") if resumed else None
+        checkpoint = _load_run(resumed / "last.pt") if resumed else None
         train_split, val_split = _read_data(config)
         session = _Session(config, train_split, val_split, chosen, fresh=checkpoint is None)
         run_dir = resumed or in_main_process(lambda: _new_run(config, default_name))
@@ -60,6 +60,12 @@ def train(config: Config, *, default_name: str, resume: bool, device: str) -> No
             if is_main() and not (run_dir / "last.pt").exists():
                 shutil.rmtree(run_dir)  # nothing was trained that one could come back to
             raise
+
+
+def _load_run(path: Path) -> dict[str, Any]:
+    """A checkpoint to resume; options that are younger than it get their defaults."""
+    checkpoint = load_checkpoint(path)
+    return {**checkpoint, "config": config_from_dict(checkpoint["config"], origin=str(path)).to_dict()}
 
 
 def _read_data(config: Config) -> tuple[DataSplit, DataSplit]:

@@ -138,7 +138,7 @@ def from_properties(properties: Mapping[str, str], source: str) -> ModelCard:
             document=document,
             head=document["head"],
             input_size=(height, width),
-            resize_alignment=document["input"]["resize_alignment"],
+            resize_alignment=document["input"].get("resize_alignment", "centers"),  # older files do not say
             score_activation=output["score_activation"] if document["head"] == "raw" else None,
             selection=Selection(
                 output["score_threshold"],

@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 
 BACKGROUND = ("background", "__background__")
 LABEL_MAP_ITEM = re.compile(r"item\s*\{(.*?)\}", re.DOTALL)
+LABEL_MAP_ID = re.compile(r"\bid:\s*(\d+)")
+LABEL_MAP_NAMES = tuple(re.compile(rf"""\b{key}:\s*(["'])(.*?)\1""") for key in ("display_name", "name"))
 
 
 def read_class_names(path: Path, num_classes: int) -> tuple[str, ...]:
@@ -24,7 +26,7 @@ def read_class_names(path: Path, num_classes: int) -> tuple[str, ...]:
     'unused 12'. Raises ConfigError if there are not `num_classes` different names.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # an editor's mark would make BACKGROUND a class
     except (OSError, UnicodeDecodeError):
         raise ConfigError(f"cannot read the class names in {path}.") from None
     names = _read_label_map(text, num_classes, path) if path.suffix == ".pbtxt" else _read_lines(text)
@@ -58,13 +60,13 @@ def _read_lines(text: str) -> list[str]:
 
 
 def _read_label_map(text: str, num_classes: int, path: Path) -> list[str]:
-    names = {}
+    names: dict[int, str] = {}
     for item in LABEL_MAP_ITEM.findall(text):
-        number = re.search(r"\bid:\s*(\d+)", item)
-        name = re.search(r"""\bdisplay_name:\s*["'](.*?)["']""", item) or re.search(
-            r"""\bname:\s*["'](.*?)["']""", item
-        )
+        number = LABEL_MAP_ID.search(item)
+        name = next(filter(None, (pattern.search(item) for pattern in LABEL_MAP_NAMES)), None)
         if not number or not name:
             raise ConfigError(f"{path} has an item without an id or a name.")
-        names[int(number[1])] = name[1]
+        if (label := int(number[1])) in names:
+            raise ConfigError(f"{path} gives the id {label} to both '{names[label]}' and '{name[2]}'.")
+        names[label] = name[2]
     return [names.get(label, f"unused {label}") for label in range(1, max([num_classes, *names]) + 1)]

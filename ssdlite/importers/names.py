@@ -80,10 +80,23 @@ def take(
     return {ours: theirs[name] for ours, name in table.items() if name in theirs}
 
 
-def count_classes(weights: Mapping[str, Tensor], dialect: Dialect) -> int:
-    """K, from the rows of the first classifier: (priors of a cell)·(K + 1)."""
-    rows = weights["head.classification.0.3.bias"].numel()
-    return rows // len(dialect.prior_levels[0].shapes) - 1
+def count_classes(weights: Mapping[str, Tensor], dialect: Dialect, source: str) -> int:
+    """K, from the rows of the classifiers, (priors of a cell)·(K + 1), and from those of the boxes, that times 4.
+
+    Raises CheckpointError if they are not the rows of the dialect's priors on every level.
+    """
+    columns = {"regression": 4}
+    for layer in layers(dialect):
+        if layer.norm is None:
+            rows = weights[f"{layer.conv}.bias"].numel()
+            priors = len(dialect.prior_levels[layer.index].shapes)
+            expected = priors * columns.setdefault(layer.part, max(2, rows // priors))
+            if rows != expected:
+                raise CheckpointError(
+                    f"{source} has other priors than {dialect.name}: level {layer.index} of its {layer.part} heads "
+                    f"has {rows} rows, not {expected}."
+                )
+    return columns["classification"] - 1
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -52,7 +52,7 @@ def read_graph(path: Path) -> ForeignNetwork:
         if key.startswith(NETWORK_SCOPES) and tensor.dtype == DT_FLOAT
     }
     weights = take(name_table(), theirs, str(path), TENSORFLOW.name)
-    num_classes = count_classes(weights, TENSORFLOW)
+    num_classes = count_classes(weights, TENSORFLOW, str(path))
     size = [tensor_util.make_ndarray(tensor) for key, tensor in constants.items() if key.endswith(RESIZE)]
     if not size:
         raise CheckpointError(
@@ -70,7 +70,13 @@ def _read_constants(path: Path) -> dict[str, TensorProto]:
         graph.ParseFromString(path.read_bytes())
     except (OSError, DecodeError):
         raise CheckpointError(f"{path} cannot be read as a frozen TensorFlow graph.") from None
-    return {node.name: node.attr["value"].tensor for node in graph.node if node.op == "Const"}
+    constants = {node.name: node.attr["value"].tensor for node in graph.node if node.op == "Const"}
+    if not constants:
+        raise CheckpointError(
+            f"{path} is no frozen TensorFlow graph: it has no constants; beside a saved_model folder lies a "
+            "frozen_inference_graph.pb."
+        )
+    return constants
 
 
 def _decoding(constants: Mapping[str, TensorProto]) -> dict[str, float]:

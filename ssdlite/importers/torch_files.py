@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ class TorchFormat:
     name: Naming
     mark: str  # what only its keys begin with
     wrapper: str | None  # where in the file the state is; None: the file is the state
-    input_size: int  # pixels; the file does not say
+    input_size: tuple[int, int]  # (height, width), pixels; the file does not say
     decoding: dict[str, float] = field(default_factory=dict)
     move_background: Callable[[Mapping[str, Tensor], int, int], dict[str, Tensor]] | None = None
 
@@ -38,7 +38,7 @@ FORMATS = {
             pytorch_ssd.name,
             mark="base_net.",
             wrapper=None,
-            input_size=300,
+            input_size=(300, 300),
             decoding={"score_threshold": 0.01, "iou_threshold": 0.45, "candidates_per_class": 200},
         ),
         TorchFormat(
@@ -46,7 +46,7 @@ FORMATS = {
             lufficc.name,
             mark="box_head.predictor.",
             wrapper="model",
-            input_size=320,
+            input_size=(320, 320),
             decoding={"score_threshold": 0.01, "iou_threshold": 0.45, "max_detections": 100},
         ),
         TorchFormat(
@@ -54,7 +54,7 @@ FORMATS = {
             mmdetection.name,
             mark="bbox_head.",
             wrapper="state_dict",
-            input_size=320,
+            input_size=(320, 320),
             decoding={
                 "score_threshold": 0.02,
                 "iou_threshold": 0.45,
@@ -78,11 +78,11 @@ def read_torch_file(path: Path, file_format: str | None) -> ForeignNetwork:
     form = FORMATS[file_format] if file_format else _recognise(state, path)
     dialect = DIALECTS[form.dialect]
     weights = take(name_table(dialect, form.name), state, str(path), form.dialect)
-    num_classes = count_classes(weights, dialect)
+    num_classes = count_classes(weights, dialect, str(path))
     if form.move_background:
         weights = form.move_background(weights, num_classes, 1)
-    size = (form.input_size, form.input_size)
-    return ForeignNetwork(dialect, weights, num_classes, size, form.decoding, _class_names(content, num_classes))
+    class_names = _class_names(content, num_classes)
+    return ForeignNetwork(dialect, weights, num_classes, form.input_size, form.decoding, class_names)
 
 
 def to_torch_file(weights: Mapping[str, Tensor], dialect: str, class_names: tuple[str, ...]) -> dict[str, Any]:
@@ -100,26 +100,32 @@ def to_torch_file(weights: Mapping[str, Tensor], dialect: str, class_names: tupl
 def _load(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"there is no file {path}.") from None
-    except pickle.UnpicklingError:
+    except Exception as error:  # a damaged pickle can raise any
+        if found := re.search(r"GLOBAL (\S+)", str(error)):
+            raise CheckpointError(
+                f"{path} is not read, because it holds more than tensors ({found[1]}), which could run code; save "
+                "the network's state_dict alone in the program that it comes from."
+            ) from None
         raise CheckpointError(
-            f"{path} is not read, because its pickle holds objects that could run code; save the network's "
-            "state_dict alone in the program that it comes from."
+            f"{path} cannot be read: it is damaged, or was not written by torch.save; a frozen TensorFlow graph "
+            "needs the suffix .pb or --format tensorflow."
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError):
-        raise CheckpointError(f"{path} cannot be read: it is truncated, or no file of PyTorch.") from None
 
 
 def _state(content: Any, path: Path) -> dict[str, Tensor]:
     """The tensors of a file, out of their wrapper and without the prefix of DataParallel."""
+    if isinstance(content, Mapping) and {"schema", "classes", "weights"} <= content.keys():
+        raise CheckpointError(f"{path} is a checkpoint of ssdlite already; use it as it is.")
     for form in FORMATS.values():
         if isinstance(content, Mapping) and form.wrapper in content:
             content = content[form.wrapper]
     if not isinstance(content, Mapping) or not content:
         raise CheckpointError(f"{path} holds no state_dict.")
     if not all(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(f"{path} holds no plain state_dict: {_first_other(content)} is no tensor.")
+        raise CheckpointError(
+            f"{path} holds no plain state_dict: {_first_other(content)} is no tensor; "
+            "save the network's state_dict alone."
+        )
     return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
@@ -138,7 +144,7 @@ def _recognise(state: Mapping[str, Tensor], path: Path) -> TorchFormat:
 
 
 def _class_names(content: Any, num_classes: int) -> tuple[str, ...] | None:
-    """mmdetection notes the names in `meta`, under one of two keys."""
+    """mmdetection notes the names in `meta`, under one of two keys; so do we when we write for lufficc."""
     meta = content.get("meta") if isinstance(content, Mapping) else None
     if not isinstance(meta, Mapping):
         return None

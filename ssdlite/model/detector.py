@@ -33,8 +33,10 @@ class Normalize(nn.Module):
         return (images.to(self.mean.dtype) - self.mean) / self.std
 
 
-Part: TypeAlias = Literal["backbone", "norms"]
-"""What can be frozen: the MobileNetV2 with its norms, or the norms of the whole network."""
+FreezablePart: TypeAlias = Literal["early", "backbone", "norms"]
+"""The first stages of the MobileNetV2, all of it, or the norms of the whole network."""
+
+EARLY_STAGES = 7  # of the backbone's 19: all that runs at strides 2, 4 and 8
 
 
 class Detector(nn.Module):
@@ -94,10 +96,16 @@ class Detector(nn.Module):
         logits, deltas = self.head(features)
         return HeadOutput(logits, deltas, self.priors, self.dialect.score_activation)
 
-    def freeze(self, parts: Iterable[Part]) -> None:
+    def freeze(self, parts: Iterable[FreezablePart]) -> None:
         """Keep `parts` as they are: no gradients, and norms that neither learn nor gather statistics."""
         for part in parts:
-            frozen = [self.backbone] if part == "backbone" else [m for m in self.modules() if _is_norm(m)]
+            match part:
+                case "early":
+                    frozen = list(self.backbone.features[:EARLY_STAGES])
+                case "backbone":
+                    frozen = [self.backbone]
+                case "norms":
+                    frozen = [module for module in self.modules() if _is_norm(module)]
             for module in frozen:
                 module.requires_grad_(False)
             self.frozen += frozen

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ssdlite.model.architecture import PriorLevel
 from ssdlite.model.backbone import fold_eps, fold_input
@@ -60,10 +60,10 @@ def transfer(
     """Copy from `source` into `target` every layer that has the same shape in both; `source` is not changed.
 
     They may differ in input size, classes, priors and dialect. Another mean, std or BatchNorm eps is folded in, so
-    that the layer computes what it did; another padding or tap is not made up for. Of the heads' last convolutions,
-    each prior takes the rows of the source's prior of the same level that is most like it, box rows whole and class
-    rows by class name; background is a class that both have. Class rows stay fresh where the two turn logits into
-    scores in different ways, since they would mean something else.
+    that the layer computes what it did; another padding, tap, or activation after the extra levels is not made up
+    for. Of the heads' last convolutions, each prior takes the rows of the source's prior of the same level that is
+    most like it, box rows whole and class rows by class name; background is a class that both have. Class rows stay
+    fresh where the two turn logits into scores in different ways, since they would mean something else.
     """
     same_scores = source.dialect.score_activation == target.dialect.score_activation
     known = {name: column for column, name in enumerate(source_classes, 1)} if same_scores else {}
@@ -119,7 +119,8 @@ def _copy_layer(source: Detector, original: Layer, target: Detector, layer: Laye
     elif conv.bias is not None:
         conv.bias.zero_()
     elif old_conv.bias is not None:
-        _running(norm.running_mean).sub_(old_conv.bias)  # the norm takes it off again, as it took it with the mean
+        assert norm.running_mean is not None
+        norm.running_mean -= old_conv.bias
     folded = original.has_bias != layer.has_bias
     if old_norm.eps != norm.eps:
         fold_eps(norm, old_norm.eps)
@@ -167,16 +168,10 @@ def match_shapes(source: PriorLevel, target: PriorLevel) -> list[int]:
     sources = [_log_sides(*shape) for shape in source.shapes]
     positions = []
     for shape in target.shapes:
-        width, height = _log_sides(*shape)
-        distances = [abs(width - other[0]) + abs(height - other[1]) for other in sources]
+        distances = [math.dist(_log_sides(*shape), sides) for sides in sources]
         positions.append(distances.index(min(distances)))
     return positions
 
 
 def _log_sides(scale: float, aspect: float) -> tuple[float, float]:
     return math.log(scale) + math.log(aspect) / 2, math.log(scale) - math.log(aspect) / 2
-
-
-def _running(statistic: Tensor | None) -> Tensor:
-    assert statistic is not None
-    return statistic

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,12 +59,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"there is no checkpoint {path}.") from None
     except IsADirectoryError:
         raise CheckpointError(f"{path} is a folder; name the file in it, such as {path / 'best.pt'}.") from None
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError):
+    except Exception:  # a damaged pickle can raise any
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint: it is truncated, of another program, or holds code."
         ) from None
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise CheckpointError(f"{path} is not a checkpoint of ssdlite (schema {SCHEMA}).")
+        raise CheckpointError(
+            f"{path} is not a checkpoint of ssdlite (schema {SCHEMA}); make one of another program's with "
+            "'ssdlite import-checkpoint'."
+        )
     return content
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +15,13 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from ssdlite.data.dataset import DetectionDataset
 from ssdlite.data.synthetic import make_synthetic
+from ssdlite.training import loop
+from ssdlite.training.interrupt import Interrupt
 from tests.conftest import TINY
+
+NORM = re.compile(r"running_|num_batches")
 
 
 def test_a_run_leaves_what_it_promises(trained):
@@ -79,6 +85,142 @@ def test_a_resumed_run_cannot_become_another_one(cli, trained, drawn, option, se
     result = cli("train", *options, "--resume")
     assert result.code == 1 and sentence in result.err and "the run to resume" in result.err
     assert before == {path.name: path.read_bytes() for path in trained.iterdir()}
+
+
+@pytest.fixture
+def start(trained, tmp_path):
+    """A checkpoint to start from, which a test may remove."""
+    return shutil.copy(trained / "best.pt", tmp_path / "start.pt")
+
+
+def states_of(run) -> list[dict[str, torch.Tensor]]:
+    """Every network that a run keeps: as trained, and the averages in both files."""
+    last, best = torch.load(run / "last.pt"), torch.load(run / "best.pt")
+    return [last["training"]["model"], last["weights"], best["weights"]]
+
+
+def is_frozen(name: str, parts: list[str], norms: set[str]) -> bool:
+    return name.startswith("backbone.") if parts == ["backbone"] else name.rpartition(".")[0] in norms
+
+
+@pytest.mark.parametrize("parts", [["backbone"], ["norms"]])
+def test_c24_a_run_from_a_checkpoint_keeps_what_is_frozen(cli, start, drawn, tmp_path, parts):
+    options = [f"data={drawn}", f"run.dir={tmp_path}", "run.name=tuned", "train.epochs=2", *TINY]
+    options += [f"model.weights={start}", f"model.freeze={parts}"]
+    original = start.read_bytes()
+    result = cli("train", *options)
+    assert result.code == 0, result.err
+    assert start.read_bytes() == original
+    assert f"Started from {start} (paper):" in result.out.replace("\n", "")
+    assert re.search(r"backbone +[\d,]{7,} +0 +0\n", result.out)
+    assert re.search(r"classes kept: .*star.*\n.*classes new: none", result.out)
+    before = torch.load(start)["weights"]
+    norms = {name.rpartition(".")[0] for name in before if "running_mean" in name}
+    frozen = {name for name in before if is_frozen(name, parts, norms)}
+    assert len(frozen) > 100
+    for state in states_of(tmp_path / "tuned"):
+        moved = {name for name, value in state.items() if not value.equal(before[name])}
+        assert not moved & frozen
+        assert moved == before.keys() - frozen - {"normalize.mean", "normalize.std"}
+
+
+class StopsAtOnce(Interrupt):
+    """As if a signal came during the first step."""
+
+    def __enter__(self):
+        self.requested = True
+        return self
+
+
+def test_a_resumed_run_needs_no_start_and_keeps_what_is_frozen(cli, start, drawn, tmp_path, monkeypatch):
+    options = [f"data={drawn}", "run.name=same", "train.epochs=1", *TINY]
+    options += [f"model.weights={start}", "model.freeze=[backbone]", "optim.lr_factors.head=0.5"]
+    assert cli("train", *options, f"run.dir={tmp_path / 'whole'}").code == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "Interrupt", StopsAtOnce)
+        assert "Stopped at step 1" in cli("train", *options, f"run.dir={tmp_path / 'parts'}").out
+    before = torch.load(start)["weights"]
+    start.unlink()
+    resumed = cli("train", *options, f"run.dir={tmp_path / 'parts'}", "--resume")
+    assert resumed.code == 0 and "at step 1" in resumed.out, resumed.err
+    assert "Started from" not in resumed.out
+    for whole, parts in zip(*(states_of(tmp_path / kind / "same") for kind in ("whole", "parts")), strict=True):
+        assert all(value.equal(parts[name]) for name, value in whole.items())
+        assert all(value.equal(before[name]) for name, value in parts.items() if name.startswith("backbone."))
+    # What it gave can be judged without the start as well.
+    assert cli("eval", tmp_path / "parts" / "same" / "best.pt").code == 0
+
+
+def test_learning_rates_by_part(cli, start, drawn, tmp_path):
+    """A part with the factor 0 does not learn, though its statistics follow; logged is the largest rate."""
+    options = [f"data={drawn}", f"run.dir={tmp_path}", "run.name=factors", "train.epochs=1", *TINY]
+    options += [f"model.weights={start}", "train.log_interval=1", "optim.lr=0.04", "data.vertical_flip=true"]
+    result = cli("train", *options, "optim.lr_factors={backbone: 0, extras: 0.25, head: 0.5}")
+    assert result.code == 0, result.err
+    before, after = torch.load(start)["weights"], states_of(tmp_path / "factors")[0]
+    moved = {name for name, value in after.items() if not value.equal(before[name])}
+    assert all(NORM.search(name) for name in moved if name.startswith("backbone."))
+    assert {name for name in before if NORM.search(name)} <= moved
+    assert {name for name in before if name.startswith(("extras.", "head."))} <= moved
+    lines = [json.loads(line) for line in (tmp_path / "factors" / "metrics.jsonl").read_text().splitlines()]
+    rates = [line["lr"] for line in lines if line["kind"] == "train"]
+    assert rates == pytest.approx([0.5 * 0.04 * share for share in (0.75, 0.25, 0)])  # a cosine over three steps
+
+
+def test_the_start_may_be_of_another_dialect_size_and_classes(cli, start, drawn, tmp_path, monkeypatch):
+    """And its data: other classes are left out when asked; the pictures are aligned as the dialect says."""
+    built = []
+
+    class Spy(DetectionDataset):
+        def __init__(self, *args, **options) -> None:
+            built.append(options)
+            super().__init__(*args, **options)
+
+    monkeypatch.setattr("ssdlite.commands.train.DetectionDataset", Spy)
+    options = [f"data={drawn}", f"run.dir={tmp_path}", "run.name=other", "train.epochs=1", *TINY]
+    options += [f"model.weights={start}", "model.dialect=tensorflow", "model.input_size=128"]
+    options += ["data.class_names=[ring, comet, heart]", "data.vertical_flip=true"]
+    refused = cli("train", *options)
+    assert refused.code == 1 and "data.ignore_unknown=true" in refused.err
+    assert len(refused.err.strip().splitlines()) == 1 and not (tmp_path / "other").exists()
+    result = cli("train", *options, "data.ignore_unknown=true")
+    assert result.code == 0, result.err
+    assert [(spy["alignment"], spy.get("vertical_flip", False)) for spy in built] == [
+        ("corners", True),
+        ("corners", False),
+    ]
+    assert re.search(r"left out \d+ objects of 4 other classes", (result.out + result.err).replace("\n", " "))
+    assert "classes kept: none" in result.out  # scores of another kind
+    checkpoint = torch.load(tmp_path / "other" / "best.pt")
+    assert checkpoint["classes"] == ["ring", "comet", "heart"]
+    judged = cli("eval", tmp_path / "other" / "best.pt")
+    assert judged.code == 0, judged.err
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "sentence"),
+    [
+        (
+            ["model.weights=imagnet"],
+            2,
+            "model.weights is auto, imagenet, none or a checkpoint, but there is no file",
+        ),
+        (["model.weights=FOLDER"], 1, "is a folder; name the file in it"),
+        (["model.weights=FOREIGN"], 1, "is not a checkpoint of ssdlite"),
+        (["model.weights=START", "model.width=0.5"], 2, "it is of width 0.25, but model.width is 0.5"),
+        (["model.weights=imagenet"], 2, "there are ImageNet weights for model.width=1.0 only"),
+        (["data.class_names=[ring]"], 1, "data.ignore_unknown=true"),
+    ],
+)
+def test_a_start_that_cannot_be_used_gets_one_sentence(cli, start, drawn, tmp_path, options, code, sentence):
+    torch.save({"base_net.0.0.weight": torch.zeros(1)}, tmp_path / "foreign.pth")
+    files = {"START": start, "FOLDER": tmp_path, "FOREIGN": tmp_path / "foreign.pth"}
+    for name, path in files.items():
+        options = [option.replace(name, str(path)) for option in options]
+    result = cli("train", f"data={drawn}", f"run.dir={tmp_path / 'runs'}", *TINY, *options)
+    assert (result.code, sentence in result.err) == (code, True), result.err
+    assert len(result.err.strip().splitlines()) == 1
+    assert not list((tmp_path / "runs").glob("*"))
 
 
 @pytest.mark.parametrize(("images", "batch_size"), [(2, 1), (1, 8)])

@@ -10,7 +10,12 @@ import pytest
 import torch
 import yaml
 
+from ssdlite import build
+from ssdlite.commands.models import load_model
 from ssdlite.config import load_config
+from ssdlite.data.dataset import DetectionDataset
+from ssdlite.data.window import resize
+from ssdlite.training.checkpoint import save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +94,58 @@ def test_predicting_nothing_readable_is_a_failure(cli, trained, tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"no picture")
     result = cli("predict", trained / "best.pt", tmp_path / "a.jpg", "--output", tmp_path / "out")
     assert result.code == 1 and "none of the 1 images" in result.err
+
+
+@pytest.fixture(scope="module")
+def cornered(trained, exported, tmp_path_factory):
+    """A checkpoint of the dialect tensorflow, and the exported file made to ask for its alignment."""
+    folder = tmp_path_factory.mktemp("cornered")
+    torch.manual_seed(0)
+    config = load_config(None, ["model.dialect=tensorflow", "model.width=0.25", "model.input_size=96"])
+    detector = build.empty_detector(config.model, ("a", "b"))
+    header = {"config": config.to_dict(), "classes": ["a", "b"], "metrics": {}}
+    save_checkpoint(folder / "model.pt", {**header, "weights": detector.state_dict()})
+    model = onnx.load(exported)
+    for entry in model.metadata_props:
+        entry.value = entry.value.replace('"resize_alignment": "centers"', '"resize_alignment": "corners"')
+    onnx.save(model, folder / "model.onnx")
+    return folder
+
+
+@pytest.mark.parametrize("file", ["model.pt", "model.onnx"])
+def test_pictures_are_aligned_as_the_model_asks(cli, trained, cornered, drawn, tmp_path, monkeypatch, file):
+    path = cornered / file
+    assert load_model(path).alignment == "corners" and load_model(trained / "best.pt").alignment == "centers"
+    noise = np.random.default_rng(0).integers(0, 256, (150, 200, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "noise.png"), noise[..., ::-1])
+    seen = []
+    monkeypatch.setattr(
+        "ssdlite.deploy.predict.resize", lambda *arguments: seen.append(arguments[1:]) or resize(*arguments)
+    )
+    result = cli("predict", path, tmp_path / "noise.png", "--output", tmp_path / "out", "--score-threshold", 0)
+    assert result.code == 0, result.err
+    assert seen == [((96, 96), "corners")]
+
+    class Spy(DetectionDataset):
+        def __init__(self, *args, **options) -> None:
+            seen.append(options)
+            super().__init__(*args, **options)
+
+    monkeypatch.setattr("ssdlite.commands.evaluate.DetectionDataset", Spy)
+    known = [] if file == "model.onnx" else ["data.ignore_unknown=true"]
+    result = cli("eval", path, f"data={drawn}", *known)
+    assert result.code == 0, result.err
+    assert seen[1:] == [{"alignment": "corners"}]
+
+
+def test_classes_that_a_model_does_not_know_are_left_out_when_asked(cli, cornered, drawn, tmp_path):
+    refused = cli("eval", cornered / "model.pt", f"data={drawn}")
+    assert refused.code == 1 and "data.ignore_unknown=true" in refused.err
+    options = [f"data={drawn}", "data.ignore_unknown=true", "--json", tmp_path / "figures.json"]
+    result = cli("eval", cornered / "model.pt", *options)
+    assert result.code == 0, result.err
+    assert "other classes" in result.out + result.err
+    assert set(figures_of(tmp_path / "figures.json")["per_class"]) == {"a", "b"}
 
 
 def test_c30_results_are_numbered_by_the_training_classes(cli, tmp_path):

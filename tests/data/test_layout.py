@@ -99,6 +99,44 @@ def test_c30_union_of_names_and_the_same_labels_for_validation(make_voc) -> None
         read_split([second], ["dog"])
 
 
+def test_unknown_classes_are_left_out_when_asked(make_coco, caplog) -> None:
+    """Every column of a record goes together, images stay, and the message counts and names what went."""
+    crowd = {"id": 2, "image_id": 1, "category_id": 7, "bbox": [1, 1, 30, 30], "area": 5, "iscrowd": 1}
+    dog = {"id": 3, "image_id": 1, "category_id": 7, "bbox": [2, 3, 20, 30], "area": 77}
+    bird = {"id": 4, "image_id": 2, "category_id": 9, "bbox": [0, 0, 5, 5]}
+    images = [{"id": i, "file_name": f"{i}.png", "height": 40, "width": 60} for i in (1, 2)]
+    source = CocoSource(*make_coco([CAT, crowd, dog, bird], {7: "dog", 3: "cat", 9: "bird"}, images))
+    with pytest.raises(DataError, match=r"unknown class names .*'cat'.*data\.ignore_unknown=true"):
+        read_split([source], ["fox", "dog"])
+    assert not caplog.records
+    with caplog.at_level(logging.WARNING):
+        split = read_split([source], ["fox", "dog"], ignore_unknown=True)
+    assert "left out 2 objects of 2 other classes: cat, bird" in caplog.text and len(caplog.records) == 1
+    both, none = split.records
+    assert both.labels.tolist() == [2, 2] and both.boxes.tolist() == [[1, 1, 31, 31], [2, 3, 22, 33]]
+    assert both.ignore.tolist() == both.crowd.tolist() == [True, False] and both.areas.tolist() == [5, 77]
+    assert none.boxes.shape == (0, 4) and none.labels.shape == none.ignore.shape == none.areas.shape == (0,)
+    assert split.class_names == ("fox", "dog") and split.category_ids == (10, 7)
+
+
+def test_nothing_is_said_where_nothing_is_left_out(make_coco, caplog) -> None:
+    """A class without objects is no loss."""
+    source = CocoSource(*make_coco([CAT]))
+    with caplog.at_level(logging.WARNING):
+        plain, asked = (read_split([source], ["cat"], ignore_unknown=flag) for flag in (False, True))
+    assert not caplog.records
+    assert plain.records[0].labels.tolist() == asked.records[0].labels.tolist() == [1]
+
+
+def test_unknown_classes_of_several_sources_are_counted_source_by_source(make_voc, caplog) -> None:
+    first = VocSource(make_voc({"train": {"a": voc_xml([("dog", BOX)])}}, root="1"), ("train",))
+    second = VocSource(make_voc({"train": {"b": voc_xml([("cat", BOX), ("dog", BOX)])}}, root="2"), ("train",))
+    with caplog.at_level(logging.WARNING):
+        split = read_split([first, second], ["dog"], ignore_unknown=True)
+    assert [record.labels.tolist() for record in split.records] == [[1], [1]]
+    assert len(caplog.records) == 1 and str(second.root) in caplog.text
+
+
 def test_coco_numbers_are_kept_when_joined_with_voc(make_coco, make_voc) -> None:
     coco = CocoSource(*make_coco([CAT]))
     voc = VocSource(make_voc({"train": {"a": voc_xml([("ant", BOX), ("cat", BOX)])}}), ("train",))

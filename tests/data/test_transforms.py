@@ -61,6 +61,63 @@ def test_resize_averages_when_both_sides_shrink_beyond_half() -> None:
     assert np.array_equal(resize(image, (90, 90)), image)
 
 
+def legacy_bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """TensorFlow 1's resize_bilinear: output pixel i is taken at i · scale, between its two neighbours."""
+
+    def taps(length: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        position = np.arange(count) * (length / count)
+        first = np.floor(position).astype(int)
+        return first, np.minimum(first + 1, length - 1), position - first
+
+    (top, bottom, down), (left, right, along) = (taps(*pair) for pair in zip(image.shape, size, strict=False))
+    down, along = down[:, None, None], along[None, :, None]
+    rows = image[top] * (1 - down) + image[bottom] * down
+    return rows[:, left] * (1 - along) + rows[:, right] * along
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        ((90, 120), (30, 50)),
+        ((333, 500), (96, 96)),
+        ((37, 41), (96, 128)),
+        ((1, 7), (30, 50)),
+        ((900, 40), (30, 50)),
+    ],
+)
+def test_aligned_by_corners_is_the_resize_of_tensorflow_1(shape, size) -> None:
+    """On smooth pictures: before 5.0 OpenCV rounds positions to 1/32 pixel, which is seen on noise."""
+    noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    image = cv2.GaussianBlur(noise, (0, 0), 2)
+    found = resize(image, size, "corners")
+    assert found.shape == (*size, 3) and found.dtype == np.uint8
+    assert np.abs(found - legacy_bilinear(image.astype(float), size)).max() <= 1
+
+
+def test_aligned_by_corners_by_hand() -> None:
+    """Halved it takes every other pixel, doubled it puts means between them and repeats the last."""
+    row = np.array([10, 20, 40, 80], np.uint8)[None, :, None].repeat(3, 2)
+    assert resize(row, (1, 2), "corners")[0, :, 0].tolist() == [10, 40]
+    assert resize(row, (1, 8), "corners")[0, :, 0].tolist() == [10, 15, 20, 30, 40, 60, 80, 80]
+
+
+@pytest.mark.parametrize("alignment", ["centers", "corners"])
+def test_an_image_of_the_right_size_stays_as_it_is(alignment) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8)
+    assert np.array_equal(resize(image, (30, 50), alignment), image)
+
+
+@pytest.mark.parametrize("alignment", ["centers", "corners"])
+def test_the_pipelines_resize_by_their_alignment(alignment) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    output = augment(build_augmentation("none", SIZE, alignment=alignment), image, *NONE)[0]
+    assert np.array_equal(output, resize(image, SIZE, alignment))
+    assert not np.array_equal(output, resize(image, SIZE, {"centers": "corners"}.get(alignment, "centers")))
+    for recipe in ("ssd", "light"):
+        pipeline = build_augmentation(recipe, SIZE, alignment=alignment)
+        assert pipeline.transforms[0].alignment == alignment
+
+
 def test_boxes_follow_the_pixels() -> None:
     """In 200 draws the white object is found by its pixels where the box says, to one pixel of the output."""
     image, boxes, labels, ignore = two_squares()
@@ -90,6 +147,36 @@ def test_mirror_is_exact() -> None:
     flip = A.Compose([A.HorizontalFlip(p=1)], bbox_params=A.BboxParams("pascal_voc"))
     mirrored = augment(flip, image, boxes, labels, ignore)[1].boxes
     assert torch.allclose(mirrored, torch.tensor([[70.0, 20, 130, 60], [10, 70, 60, 110]]), atol=1e-4)
+
+
+@pytest.mark.parametrize("recipe", ["ssd", "light"])
+def test_upside_down_is_exact_and_happens_half_of_the_time(recipe: str) -> None:
+    """y becomes H − y: with and without, the same draws give boxes and pixels that are each other's mirror."""
+    image, boxes, labels, ignore = two_squares()
+    plain, flipping = (build_augmentation(recipe, SIZE, vertical_flip=flag) for flag in (False, True))
+    turned = 0
+    for seed in range(100):
+        first, first_targets = augment(plain, image, boxes, labels, ignore, seed=seed)
+        second, second_targets = augment(flipping, image, boxes, labels, ignore, seed=seed)
+        assert torch.equal(first_targets.labels, second_targets.labels)
+        x1, y1, x2, y2 = first_targets.boxes.unbind(1)
+        mirrored = torch.stack([x1, SIZE[0] - y2, x2, SIZE[0] - y1], 1)
+        if np.array_equal(first[::-1], second):
+            turned += 1
+            assert torch.allclose(second_targets.boxes, mirrored, atol=1e-4)
+        else:
+            assert np.array_equal(first, second)
+            assert torch.allclose(second_targets.boxes, first_targets.boxes, atol=1e-4)
+    assert 35 < turned < 65
+
+
+def test_upside_down_is_no_part_of_the_recipe_none() -> None:
+    image, boxes, labels, ignore = two_squares()
+    plain, flipping = (build_augmentation("none", SIZE, vertical_flip=flag) for flag in (False, True))
+    for seed in range(10):
+        outputs = [augment(pipeline, image, boxes, labels, ignore, seed=seed) for pipeline in (plain, flipping)]
+        assert np.array_equal(outputs[0][0], outputs[1][0])
+        assert torch.equal(outputs[0][1].boxes, outputs[1][1].boxes)
 
 
 @pytest.mark.parametrize("min_iou", [0.0, 0.1, 0.3, 0.5, 0.7, 0.9])

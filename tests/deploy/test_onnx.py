@@ -102,6 +102,49 @@ def test_a_fixed_batch_answers_any_number_of_images(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.fixture(scope="module")
+def sigmoid_detector():
+    """Of the tensorflow dialect, on maps of 48, 24, 12, 6, 3, 2, 1: SAME padding of even and odd sides and of 1."""
+    return make_detector("tensorflow", (96, 96))
+
+
+@pytest.fixture(scope="module")
+def sigmoid_trace(sigmoid_detector):
+    return trace_detector(sigmoid_detector, batch=2)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_tensorflow_dialect_as_a_file(sigmoid_detector, sigmoid_trace, tmp_path, head):
+    """SAME padding, sigmoid scores, and the alignment of its images, with every head."""
+    images = draw_images(3, (96, 96), seed=2)
+    decoder = dataclasses.replace(DECODER, input_size=(96, 96))
+    model = build_model(sigmoid_trace, sigmoid_detector, head=head, decoder=decoder, metadata=METADATA)
+    path = tmp_path / f"{head}.onnx"
+    assert write_verified(model, path, sigmoid_detector, images).passed
+    predictor = OnnxPredictor(path)
+    assert predictor.card.resize_alignment == "corners"
+    assert predictor.card.score_activation == ("sigmoid" if head == "raw" else None)
+    outputs, expected = predictor.run(images), pytorch_outputs(sigmoid_detector, images)
+    if head != "nms":
+        for name, value in outputs.items():
+            np.testing.assert_allclose(value, expected[name], rtol=1e-3, atol={"boxes": 0.05}.get(name, 1e-3))
+    assert expected["scores"].sum(axis=2).max() > 1.5  # no softmax
+    with torch.no_grad():
+        wanted = decoder(sigmoid_detector(torch.from_numpy(images)), [(96, 96)] * 3)
+    assert min(len(found.scores) for found in wanted) > 5
+    for ours, theirs in zip(predictor.select(outputs), wanted, strict=True):
+        assert_same_detections(ours, theirs)
+
+
+def test_a_file_of_before_alignments_is_read(files, tmp_path):
+    model = onnx.load(files["raw"])
+    for entry in model.metadata_props:
+        entry.value = entry.value.replace('"resize_alignment": "centers", ', "")
+    onnx.save(model, tmp_path / "old.onnx")
+    card = OnnxPredictor(tmp_path / "old.onnx").card
+    assert "resize_alignment" not in card.document["input"] and card.resize_alignment == "centers"
+
+
 def test_metadata_comes_back(files, detector):
     for head in HEADS:
         properties = {entry.key: entry.value for entry in onnx.load(files[head]).metadata_props}
@@ -110,11 +153,13 @@ def test_metadata_comes_back(files, detector):
         assert document["schema"] == 1 and document["head"] == head
         assert document["input"] == {
             "size": [96, 128],
+            "resize_alignment": "centers",
             "layout": "NCHW",
             "dtype": "float32",
             "color": "RGB",
             "range": [0, 255],
         }
+        assert document["output"]["score_activation"] == ("softmax" if head == "raw" else "none")
         assert document["output"]["variances"] == [0.1, 0.2] and document["output"]["max_detections"] == 100
         assert document["config"] == METADATA.config and document["metrics"] == {"AP": 0.5, "AP75": None}
         assert ("ssdlite.priors" in properties) == (head == "raw")

@@ -9,26 +9,34 @@ from ssdlite.model.decode import Decoder
 from ssdlite.structures import HeadOutput
 
 
-def random_output(num_priors=300, num_classes=4, seed=0):
+def random_output(num_priors=300, num_classes=4, seed=0, activation="softmax"):
     generator = torch.Generator().manual_seed(seed)
     priors = torch.rand(num_priors, 4, generator=generator) * 60 + 20
     logits = torch.randn(2, num_priors, num_classes + 1, generator=generator) * 2
-    return HeadOutput(logits, torch.randn(2, num_priors, 4, generator=generator), priors)
+    return HeadOutput(logits, torch.randn(2, num_priors, 4, generator=generator), priors, activation)
 
 
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 @pytest.mark.parametrize("candidates", [20, 400])
 @pytest.mark.parametrize("score_threshold", [0.05, 0.999])
-def test_it_is_the_twin_of_the_decoder(candidates, score_threshold):
-    output, size = random_output(), (80, 100)
+def test_it_is_the_twin_of_the_decoder(candidates, score_threshold, activation):
+    output, size = random_output(activation=activation), (80, 100)
     expected = Decoder(size, score_threshold, 0.45, candidates, max_detections=50)(output, [size] * 2)
     selection = Selection(score_threshold, 0.45, candidates, 50)
     boxes = decode_boxes(output.deltas.numpy(), output.priors.numpy(), (0.1, 0.2), size)
-    scores = class_scores(output.logits.numpy())
+    scores = class_scores(output.logits.numpy(), activation)
     for image in range(2):
         found = select_detections(boxes[image], scores[image], selection)
         np.testing.assert_array_equal(found.labels, expected[image].labels)
         np.testing.assert_allclose(found.scores, expected[image].scores, atol=1e-6)
         np.testing.assert_allclose(found.boxes, expected[image].boxes, atol=1e-4)
+
+
+def test_scores_by_hand():
+    logits = np.array([[-5, 0, np.log(3)], [0, 1e4, -1e4]], np.float32)
+    np.testing.assert_allclose(class_scores(logits, "sigmoid"), [[0.5, 0.75], [1, 0]], rtol=1e-6)
+    total = np.exp(-5) + 1 + 3
+    np.testing.assert_allclose(class_scores(logits, "softmax"), [[1 / total, 3 / total], [1, 0]], rtol=1e-6)
 
 
 def test_decoding_undoes_encoding():

@@ -62,10 +62,12 @@ def test_images_are_resized_as_in_validation(tmp_path):
         seen.append(batch.images[0].permute(1, 2, 0).numpy())
         return [Detections.empty()]
 
+    none = np.zeros((0, 4)), np.zeros(0), np.zeros(0)
     for size in ((32, 48), (96, 96), (200, 64)):
-        list(predict_images(predictor, [tmp_path / "x.png"], input_size=size))
-        none = np.zeros((0, 4)), np.zeros(0), np.zeros(0)
-        np.testing.assert_array_equal(seen.pop(), augment(build_augmentation("none", size), image, *none)[0])
+        for alignment in ("centers", "corners"):
+            list(predict_images(predictor, [tmp_path / "x.png"], input_size=size, alignment=alignment))
+            expected = augment(build_augmentation("none", size, alignment=alignment), image, *none)[0]
+            np.testing.assert_array_equal(seen.pop(), expected)
 
 
 def test_json_by_hand():

@@ -13,10 +13,11 @@ from ssdlite.structures import Assignment, HeadOutput
 PRIORS = torch.tensor([[20.0 * (i % 5) + 10, 20.0 * (i // 5) + 10, 18, 22] for i in range(25)])
 
 
-def sample(positives_per_image, num_classes=4, seed=0) -> tuple[HeadOutput, Assignment]:
+def sample(positives_per_image, num_classes=4, seed=0, activation="softmax") -> tuple[HeadOutput, Assignment]:
     torch.manual_seed(seed)
     batch = len(positives_per_image)
-    output = HeadOutput(torch.randn(batch, 25, num_classes + 1) * 2, torch.randn(batch, 25, 4), PRIORS)
+    logits, deltas = torch.randn(batch, 25, num_classes + 1) * 2, torch.randn(batch, 25, 4)
+    output = HeadOutput(logits, deltas, PRIORS, activation)
     labels = torch.zeros(batch, 25, dtype=torch.int64)
     boxes = box_ops.cxcywh_to_xyxy(PRIORS).repeat(batch, 1, 1) + torch.rand(batch, 25, 4) * 5
     for image, count in enumerate(positives_per_image):
@@ -84,9 +85,10 @@ def test_c2_an_image_without_objects_counts_beside_one_with_objects():
 
 def test_c3_inputs_are_not_changed():
     output, assignment = sample([2, 1])
-    before = [tensor.clone() for tensor in (*output, *assignment)]
+    tensors = (*output[:3], *assignment)
+    before = [tensor.clone() for tensor in tensors]
     MultiboxLoss()(output, assignment)
-    assert all(old.equal(new) for old, new in zip(before, (*output, *assignment), strict=True))
+    assert all(old.equal(new) for old, new in zip(before, tensors, strict=True))
 
 
 def test_c4_fewer_negatives_than_wanted_are_all_taken_once():
@@ -131,13 +133,15 @@ def test_c10_a_box_without_width_gives_a_finite_loss_and_gradient():
     assert loss.isfinite() and deltas.grad.isfinite().all()
 
 
-def test_gradients_match_numerical_ones():
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_gradients_match_numerical_ones(activation):
     output, assignment = sample([2, 0], num_classes=2)
     priors = PRIORS.double()
 
     def loss(logits, deltas):  # in double all the way: undo the loss's own float32
         terms = _DoubleLoss()(
-            HeadOutput(logits, deltas, priors), Assignment(assignment.labels, assignment.boxes.double())
+            HeadOutput(logits, deltas, priors, activation),
+            Assignment(assignment.labels, assignment.boxes.double()),
         )
         return terms["classification"] + terms["box"]
 
@@ -162,3 +166,44 @@ def test_box_weight_scales_the_box_term():
     single, double = MultiboxLoss()(output, assignment), MultiboxLoss(box_weight=2)(output, assignment)
     assert double["box"].item() == pytest.approx(2 * single["box"].item())
     assert double["classification"].equal(single["classification"])
+
+
+def test_sigmoid_scores_are_learnt_by_binary_cross_entropies_of_all_columns():
+    """Of a positive and of the negatives with the largest sums, background's own column included."""
+    output, assignment = sample([3, 1], activation="sigmoid")
+    wanted = F.one_hot(assignment.labels, 5).float()
+    losses = F.binary_cross_entropy_with_logits(output.logits, wanted, reduction="none").sum(dim=-1)
+    expected = 0.0
+    for image, positives in enumerate((3, 1)):
+        positive = assignment.labels[image] > 0
+        hardest = losses[image, ~positive].topk(3 * positives).values
+        expected += (losses[image, positive].sum() + hardest.sum()).item()
+    terms = MultiboxLoss()(output, assignment)
+    assert terms["classification"].item() == pytest.approx(expected / 4, rel=1e-5)
+    assert terms["box"].equal(MultiboxLoss()(*sample([3, 1]))["box"])  # boxes know nothing of scores
+
+
+def test_sigmoid_by_hand():
+    # One prior with an object: p = (.25, .75) for (background, object): -ln(1 - .25) - ln(.75).
+    output = HeadOutput(
+        torch.tensor([[[-np.log(3), np.log(3)]]]).float(), torch.zeros(1, 1, 4), PRIORS[:1], "sigmoid"
+    )
+    assignment = Assignment(torch.tensor([[1]]), box_ops.cxcywh_to_xyxy(PRIORS[:1])[None])
+    assert MultiboxLoss()(output, assignment)["classification"].item() == pytest.approx(-2 * np.log(0.75))
+
+
+def test_sigmoid_of_certain_logits_is_finite():
+    output, assignment = sample([2, 0], activation="sigmoid")
+    logits = (output.logits.sign() * 1e4).requires_grad_()
+    loss = MultiboxLoss()(output._replace(logits=logits), assignment)["classification"]
+    loss.backward()
+    assert loss.isfinite() and logits.grad.isfinite().all()
+
+
+def test_sigmoid_without_objects_teaches_background():
+    output, assignment = sample([0, 0], activation="sigmoid")
+    logits = output.logits.requires_grad_()
+    MultiboxLoss(min_negatives=3)(output, assignment)["classification"].backward()
+    touched = logits.grad[logits.grad.abs().sum(-1) > 0]
+    assert len(touched) == 6
+    assert (touched[:, 0] < 0).all() and (touched[:, 1:] > 0).all()  # background rises, every class falls

@@ -64,3 +64,15 @@ def test_agrees_with_torchvision_nms_class_by_class():
         candidates = (column > 0.01).nonzero().flatten()
         kept = candidates[nms(boxes[0, candidates], column[candidates], 0.5)]
         assert found.scores[found.labels == label].tolist() == column[kept].tolist()
+
+
+def test_sigmoid_scores_stand_by_themselves():
+    """Each column is a score of its own: both classes of a prior can be found, whatever background says."""
+    priors = torch.tensor([[50.0, 50, 20, 20]])
+    logits = torch.tensor([[[5.0, 0, torch.tensor(3.0).log()]]])
+    output = HeadOutput(logits, torch.zeros(1, 1, 4), priors, "sigmoid")
+    scores = decode_output(output, (100, 100))[1]
+    torch.testing.assert_close(scores, torch.tensor([[[0.5, 0.75]]]))
+    (found,) = Decoder(input_size=(100, 100))(output, [(100, 100)])
+    assert found.labels.tolist() == [2, 1]
+    torch.testing.assert_close(torch.tensor(found.scores), torch.tensor([0.75, 0.5]))

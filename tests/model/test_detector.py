@@ -1,5 +1,7 @@
 """The network: published parameter counts, any size and width, one behaviour, ImageNet weights folded in."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +10,7 @@ from torchvision.models import mobilenet_v2
 from ssdlite.model.architecture import DIALECTS, PAPER
 from ssdlite.model.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, load_imagenet
 from ssdlite.model.detector import Detector
+from ssdlite.training.ema import build_ema
 
 
 def build(dialect="paper", num_classes=3, size=(96, 96), width=0.25) -> Detector:
@@ -20,9 +23,14 @@ def build(dialect="paper", num_classes=3, size=(96, 96), width=0.25) -> Detector
     [
         ("paper", 80, 4_337_013),
         ("paper", 90, 4_500_543),
+        ("tensorflow", 80, 4_337_013),
+        ("tensorflow", 90, 4_500_543),
+        ("mmdetection", 80, 4_228_788),
         ("pytorch-ssd", 20, 3_388_228),
         ("pytorch-ssd", 80, 4_450_228),
         ("pytorch-ssd", 90, 4_627_228),
+        # pytorch-ssd's with heads on 96 channels: 480 times 2·(9 + 1 + 2) before and 6·81 + 6·4 rows less
+        ("lufficc", 80, 4_450_228 - 480 * (24 + 510)),
     ],
 )
 def test_parameter_counts_of_the_published_networks(dialect, num_classes, parameters):
@@ -47,7 +55,8 @@ def test_training_mode_gives_the_same_kind_of_output():
     detector = build()
     images = torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8)
     trained, judged = detector.train()(images), detector.eval()(images)
-    assert [tuple(part.shape) for part in trained] == [tuple(part.shape) for part in judged]
+    assert [tuple(part.shape) for part in trained[:3]] == [tuple(part.shape) for part in judged[:3]]
+    assert trained.score_activation == judged.score_activation == "softmax"
 
 
 def test_bytes_and_floats_are_the_same_pixels():
@@ -68,6 +77,30 @@ def test_c22_an_untrained_head_sees_background_and_priors():
         assert predict[-1].bias.eq(0).all()
     bias = detector.head.classification[0][-1].bias.view(-1, 6)[0]
     assert bias.softmax(-1)[0].item() == pytest.approx(0.9)
+
+
+def test_c22_sigmoid_scores_of_an_untrained_head_share_out_the_same_tenth():
+    detector = build("tensorflow", num_classes=5).eval()
+    assert detector(torch.zeros(1, 3, 96, 96)).score_activation == "sigmoid"
+    for predict in detector.head.classification:
+        scores = predict[-1].bias.view(-1, 6).sigmoid()
+        torch.testing.assert_close(scores[:, 0], torch.full_like(scores[:, 0], 0.9))
+        torch.testing.assert_close(scores[:, 1:], torch.full_like(scores[:, 1:], 0.1 / 5))
+
+
+@pytest.mark.parametrize(("tap", "channels"), [("output", 96), ("expansion", 576)])
+def test_taps_are_what_the_stages_give(tap, channels):
+    torch.manual_seed(0)
+    backbone = Backbone(1.0, tap).eval()
+    assert backbone.out_channels == (channels, 1280)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        stride16, stride32 = backbone(images)
+        before = backbone.features[:14](images)
+        expected = before if tap == "output" else backbone.features[14].conv[0](before)
+        assert stride16.equal(expected) and stride16.shape == (1, channels, 4, 4)
+        assert stride32.equal(backbone.features(images)) and stride32.shape == (1, 1280, 2, 2)
+    assert (stride16.min() < 0) == (tap == "output")  # linear, or after ReLU6
 
 
 def test_channel_map_is_priors_then_columns():
@@ -111,3 +144,75 @@ def test_imagenet_weights_compute_what_they_computed():
         for block, ours in zip(reference.features[1:], backbone.features[1:], strict=True):
             torch.testing.assert_close(ours(inner), block(inner), atol=1e-3, rtol=1e-3)
             inner = block(inner)
+
+
+def changed(detector: Detector, before: dict[str, torch.Tensor]) -> set[str]:
+    return {name for name, value in detector.state_dict().items() if not value.equal(before[name])}
+
+
+@torch.no_grad()
+def settled(detector: Detector) -> Detector:
+    """With norms that have seen images and let gradients through, so that everything learns at once."""
+    for module in detector.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)  # those of residual blocks start at zero
+            module.momentum = None  # a plain mean over what follows
+    detector.train()(torch.randint(0, 256, (8, 3, 96, 96), dtype=torch.uint8))
+    return detector
+
+
+def train_a_little(detector: Detector) -> None:
+    """Two steps of plain gradient descent on whatever may learn."""
+    images = torch.randint(0, 256, (4, 3, 96, 96), dtype=torch.uint8)
+    for _ in range(2):
+        detector.zero_grad()
+        output = detector.train()(images)
+        (output.logits.square().mean() + output.deltas.square().mean()).backward()
+        with torch.no_grad():
+            for parameter in detector.parameters():
+                if parameter.grad is not None:
+                    parameter -= 0.1 * parameter.grad
+
+
+@pytest.mark.parametrize("parts", [["early"], ["backbone"], ["norms"], ["backbone", "norms"], ["norms", "early"]])
+def test_c24_what_is_frozen_stays_to_the_bit_and_the_rest_learns(parts):
+    detector = settled(build())
+    detector.freeze(parts)
+    norms = {name for name, module in detector.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    frozen = {
+        name
+        for name in detector.state_dict()
+        if ("backbone" in parts and name.startswith("backbone."))
+        or ("early" in parts and name.startswith("backbone.") and int(name.split(".")[2]) < 7)
+        or ("norms" in parts and name.rpartition(".")[0] in norms)
+    }
+    before = copy.deepcopy(detector.state_dict())
+    train_a_little(detector)
+    moved = changed(detector, before)
+    assert not moved & frozen
+    assert moved == before.keys() - frozen - {"normalize.mean", "normalize.std"}
+
+
+def test_early_stages_end_before_stride_16():
+    """Those that `freeze` calls early give the last map of stride 8."""
+    detector = build(width=1.0)
+    detector.freeze(["early"])
+    learning = [i for i, stage in enumerate(detector.backbone.features) if next(stage.parameters()).requires_grad]
+    assert learning == list(range(7, 19))
+    features = torch.zeros(1, 3, 64, 64)
+    assert detector.backbone.features[:7](features).shape[-1] == 8
+    assert detector.backbone.features[:8](features).shape[-1] == 4
+
+
+def test_freezing_survives_copies_and_changes_of_mode():
+    detector = build()
+    detector.freeze(["backbone"])
+    average = build_ema(detector, 0.5).module
+    for network in (detector, copy.deepcopy(detector), average):
+        network.eval().train()
+        assert not any(module.training for module in network.backbone.modules())
+        assert all(module.training for module in network.head.modules())
+        assert not any(parameter.requires_grad for parameter in network.backbone.parameters())
+    copied = copy.deepcopy(detector)
+    assert copied.frozen[0] is copied.backbone  # its own, not the original's
+    assert changed(detector, build().state_dict()) == set()  # freezing is no part of the state

@@ -1,21 +1,30 @@
-"""Priors against the numbers of the published code (sizes in pixels of a 300 x 300 input)."""
+"""Priors against the numbers of the published code (sizes in pixels of an input of 300 x 300 or 320 x 320)."""
 
 import pytest
 import torch
 
-from ssdlite.model.architecture import DIALECTS, PAPER, PYTORCH_SSD, PriorLevel
+from ssdlite.model.architecture import DIALECTS, LUFFICC, MMDETECTION, PAPER, PYTORCH_SSD, TENSORFLOW, PriorLevel
 from ssdlite.model.priors import generate_priors
 
 MAPS_300 = [(19, 19), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1)]
+MAPS_320 = [(20, 20), *MAPS_300[1:]]
+STARTS_320 = [0, 2400, 3000, 3150, 3204, 3228]  # of each level, with six priors a cell
 
 
 def priors_of(dialect, size=(300, 300), maps=MAPS_300):
     return generate_priors(dialect.prior_levels, maps, size, dialect.clamp_priors)
 
 
-@pytest.mark.parametrize(("name", "count"), [("paper", 1917), ("pytorch-ssd", 3000)])
+@pytest.mark.parametrize(("name", "count"), [("paper", 1917), ("tensorflow", 1917), ("pytorch-ssd", 3000)])
 def test_counts_at_300(name, count):
     assert priors_of(DIALECTS[name]).shape == (count, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("paper", 2034), ("tensorflow", 2034), ("lufficc", 3234), ("mmdetection", 3234)]
+)
+def test_counts_at_320(name, count):
+    assert priors_of(DIALECTS[name], (320, 320), MAPS_320).shape == (count, 4)
 
 
 def test_first_cell_of_pytorch_ssd():
@@ -76,3 +85,40 @@ def test_rows_outermost_columns_inner_shapes_innermost():
 def test_aspect_one_is_square_on_an_oblong_input():
     priors = priors_of(PAPER, (200, 400), [(13, 25), (7, 13), (4, 7), (2, 4), (1, 2), (1, 1)])
     assert priors[0, 2] == priors[0, 3] == pytest.approx(20)
+
+
+def test_tensorflow_is_paper_but_for_its_third():
+    ours, theirs = priors_of(PAPER), priors_of(TENSORFLOW)
+    torch.testing.assert_close(ours, theirs, atol=0.05, rtol=0)
+    tall = theirs[19 * 19 * 3 + 5, 2:]  # 105 px at an aspect of .3333
+    torch.testing.assert_close(tall, torch.tensor([60.6187, 181.8744]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(ours[19 * 19 * 3 + 5, 2:], torch.tensor([60.6218, 181.8653]), atol=1e-3, rtol=0)
+
+
+def test_mmdetection_by_hand():
+    priors = priors_of(MMDETECTION, (320, 320), MAPS_320)
+    starts = [priors[start : start + 6] for start in STARTS_320]
+    assert [cell[0, 0].item() for cell in starts] == [8, 16, 32, 53.5, 80, 160]
+    assert [cell[0, 2].item() for cell in starts] == pytest.approx([48, 100, 150, 202, 253, 304])
+    middle = [round(cell[1, 2].item(), 3) for cell in starts]
+    assert middle == [69.282, 122.474, 174.069, 226.066, 277.330, 311.897]
+    level3 = priors[3150:3204].view(3, 3, 6, 4)
+    assert level3[0, :, 0, 0].tolist() == level3[:, 0, 0, 1].tolist() == [53.5, 160.5, 267.5]
+    r2, r3 = 2**0.5, 3**0.5
+    expected = [[202 * r2, 202 / r2], [202 / r2, 202 * r2], [202 * r3, 202 / r3], [202 / r3, 202 * r3]]
+    torch.testing.assert_close(level3[1, 1, 2:, 2:], torch.tensor(expected), atol=1e-3, rtol=0)
+    assert priors[:, 2:].max() > 320  # nothing is clipped
+
+
+def test_lufficc_by_hand():
+    priors = priors_of(LUFFICC, (320, 320), MAPS_320)
+    starts = [priors[start : start + 6] for start in STARTS_320]
+    assert [cell[0, 0].item() for cell in starts] == [8, 16, 32, 53.5, 80, 160]
+    assert [cell[0, 2].item() for cell in starts] == pytest.approx([60, 105, 150, 195, 240, 285])
+    middle = [round(cell[1, 2].item(), 3) for cell in starts]
+    assert middle == [79.373, 125.499, 171.026, 216.333, 261.534, 306.676]
+    # Clamped are 3:1 and 1:3 of level 3 (195·√3 = 338), and all four oblong ones of levels 4 and 5.
+    free = generate_priors(LUFFICC.prior_levels, MAPS_320, (320, 320), clamp=False)
+    changed = (free != priors).any(dim=1)
+    assert [int(part.sum()) for part in changed.tensor_split(STARTS_320[1:])] == [0, 0, 0, 18, 16, 4]
+    torch.testing.assert_close(priors[3154], torch.tensor([53.5, 53.5, 320, 195 / 3**0.5]))

@@ -51,6 +51,47 @@ def test_norms_and_biases_are_not_decayed():
     assert len(plain["params"]) == 3
 
 
+def parts() -> nn.ModuleDict:
+    return nn.ModuleDict({name: small() for name in ("backbone", "extras", "head")})
+
+
+def test_learning_rates_by_part():
+    model = parts()
+    optimizer = build_sgd(model, lr=0.5, momentum=0.9, weight_decay=0.1, lr_factors={"backbone": 0.1, "head": 2.0})
+    group_of = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
+    for name, rate in (("backbone", 0.05), ("extras", 0.5), ("head", 1.0)):
+        for parameter in model[name].parameters():
+            group = group_of.pop(id(parameter))
+            assert group["lr"] == pytest.approx(rate)
+            assert group["weight_decay"] == (0.1 if parameter.ndim > 1 else 0)
+    assert not group_of
+
+
+def test_the_schedule_keeps_the_ratios_of_the_parts():
+    optimizer = build_sgd(parts(), lr=1.0, momentum=0.9, weight_decay=0, lr_factors={"backbone": 0.1, "head": 0.0})
+    schedule = build_schedule(optimizer, total_steps=50, warmup_steps=5)
+    for step in range(50):
+        backbone, extras, head = (group["lr"] for group in optimizer.param_groups)
+        assert backbone == pytest.approx(0.1 * extras)
+        assert extras == pytest.approx(rates(50, 5)[step]) and head == 0
+        optimizer.step()
+        schedule.step()
+
+
+def test_what_is_frozen_is_left_out_and_a_factor_of_zero_moves_nothing():
+    model = parts()
+    model["backbone"].requires_grad_(False)
+    optimizer = build_sgd(model, lr=1.0, momentum=0.9, weight_decay=0.1, lr_factors={"extras": 0.0})
+    listed = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    assert listed == {id(parameter) for name in ("extras", "head") for parameter in model[name].parameters()}
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    for parameter in [*model["extras"].parameters(), *model["head"].parameters()]:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    moved = {name for name, value in model.named_parameters() if not value.equal(before[name])}
+    assert moved == {name for name in before if name.startswith("head.")}
+
+
 def test_average_by_hand_with_warmup():
     model = nn.Linear(1, 1, bias=False)
     model.register_buffer("count", torch.tensor(0))
