@@ -23,7 +23,7 @@ REFERENCE = PARITY_DIR / "reference.npz"
 SIDE = 300  # of the network's input: images of this size are not resized
 PHOTOS = ("astronaut.jpg", "hopper.jpg")
 NOISES = ("noise", "smooth_noise")
-COCO_IMAGES = ("000000000061.jpg", "000000000241.jpg", "000000000257.jpg")
+COCO_IMAGES = ("000000000061.jpg", "000000000241.jpg", "000000000257.jpg", "000000000623.jpg")
 COCO_FOLDER = "train2017"
 
 # Every fifth prior of the two large maps, whose cells have 3 and 6, and all of the small ones.

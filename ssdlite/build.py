@@ -17,11 +17,11 @@ from ssdlite.errors import CheckpointError, ConfigError, DataError
 from ssdlite.importers.names import ForeignNetwork
 from ssdlite.losses.criterion import Criterion
 from ssdlite.losses.multibox import MultiboxLoss
-from ssdlite.model.architecture import DIALECTS
+from ssdlite.model.architecture import DIALECTS, Dialect
 from ssdlite.model.backbone import download_imagenet_state, load_imagenet
 from ssdlite.model.decode import Decoder
 from ssdlite.model.detector import Detector
-from ssdlite.model.transfer import transfer
+from ssdlite.model.transfer import TransferReport, transfer
 from ssdlite.structures import DataSplit
 from ssdlite.training.checkpoint import load_checkpoint
 from ssdlite.training.optim import AUTOCAST_DTYPE, choose_precision
@@ -80,16 +80,18 @@ def build_detector(config: ModelConfig, class_names: Sequence[str]) -> Detector:
     detector = empty_detector(config, class_names)
     match config.weights:
         case "none":
-            trained = False
+            trained: set[str] = set()
         case "auto" | "imagenet":
-            trained = _start_from_imagenet(detector, config)
+            trained = {"early", "backbone"} if _start_from_imagenet(detector, config) else set()
         case path:
-            trained = True
-            _start_from_checkpoint(detector, class_names, path)
-    if config.freeze and not trained:
-        raise ConfigError(
-            f"model.freeze={','.join(config.freeze)} would keep random weights; give model.weights=FILE."
-        )
+            report = _start_from_checkpoint(detector, class_names, path)
+            trained = {"early", "backbone"} if report.new_norms else {"early", "backbone", "norms"}
+    for part in config.freeze:
+        if part not in trained:
+            raise ConfigError(
+                f"model.freeze={part} would keep layers as they are that have nothing learnt yet; start from a "
+                "model.weights=FILE of this dialect, or leave it out."
+            )
     return detector
 
 
@@ -128,9 +130,12 @@ def _start_from_imagenet(detector: Detector, config: ModelConfig) -> bool:
     return True
 
 
-def _start_from_checkpoint(detector: Detector, class_names: Sequence[str], path: Path) -> None:
+def _start_from_checkpoint(detector: Detector, class_names: Sequence[str], path: Path) -> TransferReport:
     if not path.exists():
-        raise ConfigError(f"model.weights is auto, imagenet, none or a checkpoint, but there is no file {path}.")
+        raise ConfigError(
+            f"model.weights is auto, imagenet, none or a checkpoint, but there is no file {path}"
+            f"{'; scripts/download_pedestrian.py makes it.' if path.name == 'pedestrian.pt' else '.'}"
+        )
     source = load_detector(path)
     report = transfer(source.detector, source.class_names, detector, class_names)
     if report.parts["backbone"].new:
@@ -138,7 +143,26 @@ def _start_from_checkpoint(detector: Detector, class_names: Sequence[str], path:
             f"the backbone in {path} does not fit: it is of width {source.config.model.width}, but model.width is "
             f"{detector.width}."
         )
-    logger.info("Started from %s (%s):\n%s", path, source.config.model.dialect, report)
+    old, new = source.detector.dialect, detector.dialect
+    logger.info("Started from %s (%s):\n%s", path, old.name, report)
+    if differences := _differences(old, new):
+        logger.warning(
+            "the layers do not compute quite what they did, because %s has %s; model.dialect=%s keeps everything.",
+            *(new.name, " and ".join(differences), old.name),
+        )
+    return report
+
+
+def _differences(old: Dialect, new: Dialect) -> list[str]:
+    """What a transfer between two dialects cannot make up for."""
+    found = {
+        "another padding": old.padding != new.padding,
+        "another map at stride 16": old.tap != new.tap,
+        "another activation of the extra levels": old.extra_activation != new.extra_activation,
+        "another way from logits to scores (so that no class is kept)": old.score_activation
+        != new.score_activation,
+    }
+    return [difference for difference, there in found.items() if there]
 
 
 def build_criterion(config: MultiboxConfig) -> Criterion:
@@ -166,17 +190,10 @@ def require_changeable(overrides: Sequence[str]) -> None:
             raise ConfigError(f"{name} cannot be changed for a trained model; only data and eval options can.")
 
 
-def build_imported(network: ForeignNetwork, source: str) -> Detector:
-    """The Detector of a foreign checkpoint. Raises CheckpointError naming `source` where a shape is not ours."""
+def build_imported(network: ForeignNetwork) -> Detector:
+    """The Detector of a foreign checkpoint."""
     detector = Detector(network.dialect, num_classes=network.num_classes, input_size=network.input_size)
-    state = detector.state_dict()
-    for key, tensor in network.weights.items():
-        if tensor.shape != state[key].shape:
-            raise CheckpointError(
-                f"{source} is not of width 1, the only one that can be imported: {key} is "
-                f"{tuple(tensor.shape)}, not {tuple(state[key].shape)}."
-            )
-    detector.load_state_dict(state | network.weights)
+    detector.load_state_dict(detector.state_dict() | network.weights)
     return detector.eval()
 
 

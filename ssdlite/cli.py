@@ -147,15 +147,20 @@ def import_checkpoint(
     class_names: Annotated[
         Path | None, typer.Option(help="A name a line, or a TensorFlow label map (.pbtxt).")
     ] = None,
+    input_size: Annotated[
+        int | None,
+        typer.Option(help="Side in pixels of a .pth file's network, if it is not its program's default."),
+    ] = None,
 ) -> None:
     """Turn another program's MobileNetV2-SSDLite into a checkpoint that gives the same answers.
 
-    It can be judged, exported, and be the start of a training: ssdlite train data=PATH model.weights=FILE.
+    It can be judged, exported, and be the start of a training: ssdlite train data=PATH model.weights=FILE
+    model.dialect=tensorflow (or what it was imported as).
     """
     _show_log()
     from ssdlite.commands.checkpoints import import_checkpoint as run
 
-    run(source, output=output, file_format=format, class_names_path=class_names)
+    run(source, output=output, file_format=format, class_names_path=class_names, input_size=input_size)
 
 
 @app.command("export-checkpoint")

@@ -101,11 +101,11 @@ class DataConfig(Section):
     """The classes in the order of their labels. Default: what the training annotations name."""
     ignore_unknown: bool = False
     """Leave out objects of classes that are not among the known ones, in place of an error."""
-    augmentation: Literal["ssd", "light", "none"] = "ssd"
-    """ssd: colour, zoom-out, IoU crop, flip. light: IoU crop and flip. none: resize only."""
+    augmentation: Literal["ssd", "light", "flip", "none"] = "ssd"
+    """ssd: colour, zoom-out, IoU crop, mirror. light: IoU crop and mirror. flip: mirror, for images that are all
+    taken at one distance. none: resize only."""
     vertical_flip: bool = False
-    """Mirror top to bottom as well, for images without an up such as those of microscopes and from the air. The
-    recipe none takes no part in it."""
+    """Mirror top to bottom as well, for images without an up such as those of microscopes and from the air."""
     workers: NotNegative | Literal["auto"] = "auto"
     """Loader processes of each training process; auto leaves most of the processor to the network on a CPU."""
 
@@ -113,6 +113,12 @@ class DataConfig(Section):
     def _path_has_a_use(self) -> DataConfig:
         if None not in (self.path, self.train, self.val):
             raise ValueError("path has no effect beside both train and val; data=PATH replaces them")
+        return self
+
+    @model_validator(mode="after")
+    def _flip_has_a_use(self) -> DataConfig:
+        if self.vertical_flip and self.augmentation == "none":
+            raise ValueError("vertical_flip has no effect with augmentation=none; flip mirrors and does no more")
         return self
 
 
@@ -127,13 +133,16 @@ class ModelConfig(Section):
     weights: Literal["auto", "imagenet", "none"] | Path = "auto"
     """Start. auto: ImageNet backbone at width 1 where it can be had, else scratch with a warning; imagenet: or
     fail; none: scratch; FILE: a checkpoint of ours or an imported one, of any dialect and with any classes."""
-    freeze: Annotated[list[Literal["early", "backbone", "norms"]], BeforeValidator(_words)] = []
-    """Parts that do not learn, their norms' statistics included. early: the backbone up to stride 8, which is most
-    of a step's work; backbone: all of it; norms: every BatchNorm."""
+    freeze: Annotated[
+        list[Literal["early", "backbone", "norms"]], BeforeValidator(_words), AfterValidator(_distinct)
+    ] = []
+    """Parts that do not learn, their norms' statistics included. early: the backbone's first seven stages, up to
+    stride 8, which are half of a step's work; backbone: all of it; norms: every BatchNorm."""
 
 
 class MultiboxConfig(Section):
-    """Softmax cross-entropy with hard-negative mining, and smooth L1 (Liu et al. 2016)."""
+    """Cross-entropy, by softmax or sigmoid as the dialect has it, with hard-negative mining, and smooth L1 (Liu et
+    al. 2016)."""
 
     kind: Literal["multibox"] = "multibox"
     iou_threshold: Fraction = 0.5
@@ -149,9 +158,9 @@ class MultiboxConfig(Section):
 class LrFactorsConfig(Section):
     """Of the learning rate, part by part."""
 
-    backbone: Annotated[float, Field(ge=0)] = 1.0
-    extras: Annotated[float, Field(ge=0)] = 1.0
-    head: Annotated[float, Field(ge=0)] = 1.0
+    backbone: Annotated[float, Field(gt=0)] = 1.0
+    extras: Annotated[float, Field(gt=0)] = 1.0
+    head: Annotated[float, Field(gt=0)] = 1.0
 
 
 class OptimConfig(Section):
@@ -213,6 +222,12 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
     run: RunConfig = RunConfig()
+
+    @model_validator(mode="after")
+    def _frozen_part_has_no_rate(self) -> Config:
+        if "backbone" in self.model.freeze and self.optim.lr_factors.backbone != 1:
+            raise ValueError("optim.lr_factors.backbone has no effect, because model.freeze keeps the backbone")
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """Plain strings, numbers, lists and dicts: what YAML and checkpoints hold."""
@@ -322,6 +337,8 @@ def _sentence(error: ValidationError, origin: str) -> str:
     if problem["type"] == "model_type":
         return f"'{dotted}' in {origin} is a section: give its options, as in {dotted}.NAME=VALUE."
     message = problem["msg"].removeprefix("Value error, ")
+    if not dotted:  # about two sections at once
+        return f"{message} ({origin})."
     given = problem.get("input")
     shown = f" (got {given!r})" if isinstance(given, str | int | float | None) else ""
     return f"'{dotted}' in {origin}: {message[0].lower()}{message[1:]}{shown}."

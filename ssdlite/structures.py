@@ -26,9 +26,9 @@ ScoreActivation: TypeAlias = Literal["softmax", "sigmoid"]
 """From logits to scores: over all columns of a prior, or each column by itself. The column for background is
 there in both and gives no detection."""
 
-ResizeAlignment: TypeAlias = Literal["centers", "corners"]
-"""What stays in place when an image is resized: the centre of the image, as everywhere today, or the centre of its
-first pixel, as in TensorFlow 1, which shifts the picture by up to half a pixel."""
+ResizeAlignment: TypeAlias = Literal["half_pixel", "asymmetric"]
+"""Which pixel of the image a pixel of the resized one is taken from, in the words of ONNX's Resize:
+(dst + .5)·scale − .5, as everywhere today, or dst·scale, as in TensorFlow 1, which shifts the picture a little."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -88,11 +88,11 @@ def test_the_quick_start_inside_the_package_is_the_one_in_configs():
         ("optim.lr.x=3", "'optim.lr'"),
         ("model.input_size=10", "'model.input_size.0'"),
         ("model.dialect=papr", "'paper', 'tensorflow', 'pytorch-ssd', 'lufficc' or 'mmdetection' (got 'papr')"),
-        ("model.freeze=backbone", "'model.freeze'"),
         ("model.freeze=[bakcbone]", "'model.freeze.0'"),
+        ("model.freeze=[early,early]", "'early' is named twice"),
         ("model.weights=3", "'model.weights'"),
         ("optim.lr_factors.heads=1", "did you mean 'optim.lr_factors.head'?"),
-        ("optim.lr_factors.head=-1", "'optim.lr_factors.head' in the command line: input should be greater"),
+        ("optim.lr_factors.head=0", "'optim.lr_factors.head' in the command line: input should be greater"),
         ("optim.lr_factors=0.1", "'optim.lr_factors' in the command line is a section"),
         ("data.ignore_unkown=true", "did you mean 'data.ignore_unknown'?"),
         ("data.vertical_flip=maybe", "'data.vertical_flip'"),
@@ -135,3 +135,19 @@ def test_an_empty_file_is_all_defaults(tmp_path):
     file = tmp_path / "empty.yaml"
     file.write_text("")
     assert load_config(file) == Config()
+
+
+def test_one_part_to_freeze_needs_no_brackets():
+    assert load_config(None, ["model.freeze=early"]).model.freeze == ["early"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["data.vertical_flip=true", "data.augmentation=none"], "vertical_flip has no effect"),
+        (["model.freeze=backbone", "optim.lr_factors.backbone=0.1"], "lr_factors.backbone has no effect"),
+    ],
+)
+def test_options_that_cancel_each_other_are_refused(overrides: list[str], sentence: str):
+    with pytest.raises(ConfigError, match=sentence):
+        load_config(None, overrides)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from ssdlite import build
@@ -14,6 +15,7 @@ from ssdlite.importers.class_names import guess_class_names, read_class_names
 from ssdlite.importers.names import ForeignNetwork
 from ssdlite.importers.tensorflow import read_graph
 from ssdlite.importers.torch_files import FORMATS, read_torch_file, to_torch_file
+from ssdlite.model.architecture import TENSORFLOW
 from ssdlite.model.detector import Detector
 from ssdlite.training.checkpoint import save_checkpoint, write_whole
 
@@ -22,22 +24,33 @@ logger = logging.getLogger(__name__)
 FORMAT_NAMES = ("auto", *FORMATS, "tensorflow")
 
 
-def import_checkpoint(source: Path, *, output: Path, file_format: str, class_names_path: Path | None) -> None:
+def import_checkpoint(
+    source: Path,
+    *,
+    output: Path,
+    file_format: str = "auto",
+    class_names_path: Path | None = None,
+    input_size: int | None = None,
+) -> None:
     """Write `source` as a checkpoint of ours; see `ssdlite import-checkpoint --help`."""
     if file_format not in FORMAT_NAMES:
         raise ConfigError(f"--format is one of {', '.join(FORMAT_NAMES)}, not '{file_format}'.")
-    require_writable(output)
+    _require_apart(source, output)
     if not source.is_file():
         raise CheckpointError(
             f"{source} is a folder; name a file." if source.is_dir() else f"there is no file {source}."
         )
     network = _read(source, file_format)
+    if input_size is not None:
+        if network.dialect is TENSORFLOW:
+            raise ConfigError("--input-size is for .pth files; a TensorFlow graph says its own.")
+        network = replace(network, input_size=(input_size, input_size))
     if class_names_path is not None:
         class_names = read_class_names(class_names_path, network.num_classes)
     else:
         class_names = network.class_names or guess_class_names(network.num_classes)
-    config = _config(network)
-    detector = build.build_imported(network, str(source))
+    config = _config(network, str(source))
+    detector = build.build_imported(network)
     header = {"config": config.to_dict(), "classes": list(class_names), "metrics": {}}
     save_checkpoint(output, {**header, "weights": detector.state_dict()})
     height, width = network.input_size
@@ -50,7 +63,7 @@ def import_checkpoint(source: Path, *, output: Path, file_format: str, class_nam
 
 def export_checkpoint(checkpoint: Path, *, output: Path) -> None:
     """Write a checkpoint of ours as the program of its dialect does; see `ssdlite export-checkpoint --help`."""
-    require_writable(output)
+    _require_apart(checkpoint, output)
     loaded = build.load_detector(checkpoint)
     dialect = loaded.config.model.dialect
     if dialect not in FORMATS:
@@ -63,15 +76,21 @@ def export_checkpoint(checkpoint: Path, *, output: Path) -> None:
     console.print(f"Wrote {output} for {dialect}.", markup=False)
 
 
+def _require_apart(source: Path, output: Path) -> None:
+    if source.resolve() == output.resolve():
+        raise ConfigError(f"{source} would be overwritten by what is made of it; choose another --output.")
+    require_writable(output)
+
+
 def _read(source: Path, file_format: str) -> ForeignNetwork:
     if file_format == "tensorflow" or (file_format == "auto" and source.suffix == ".pb"):
         return read_graph(source)
     return read_torch_file(source, None if file_format == "auto" else file_format)
 
 
-def _config(network: ForeignNetwork) -> Config:
+def _config(network: ForeignNetwork, source: str) -> Config:
     model = {"dialect": network.dialect.name, "input_size": list(network.input_size), "weights": "none"}
-    return config_from_dict({"model": model, "eval": network.decoding})
+    return config_from_dict({"model": model, "eval": network.decoding}, origin=source)
 
 
 def _compare_with_original(detector: Detector, checkpoint: Path) -> None:

@@ -38,7 +38,7 @@ class DetectionDataset(Dataset[Sample]):
         size: tuple[int, int],
         augmentation: AugmentationName = "none",
         mean_color: tuple[int, int, int] = MEAN_COLOR,
-        alignment: ResizeAlignment = "centers",
+        alignment: ResizeAlignment = "half_pixel",
         vertical_flip: bool = False,
     ) -> None:
         self.split = split

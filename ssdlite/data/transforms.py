@@ -13,7 +13,7 @@ from ssdlite.data.window import WindowResize
 from ssdlite.data.window import resize as resize
 from ssdlite.structures import ResizeAlignment, Targets
 
-AugmentationName: TypeAlias = Literal["ssd", "light", "none"]
+AugmentationName: TypeAlias = Literal["ssd", "light", "flip", "none"]
 
 MEAN_COLOR = (124, 116, 104)  # RGB, ImageNet's mean: what zooming out leaves is 0 after normalisation
 
@@ -22,21 +22,24 @@ def build_augmentation(
     name: AugmentationName,
     size: tuple[int, int],
     mean_color: tuple[int, int, int] = MEAN_COLOR,
-    alignment: ResizeAlignment = "centers",
+    alignment: ResizeAlignment = "half_pixel",
     vertical_flip: bool = False,
 ) -> A.Compose:
     """The pipeline of a recipe: uint8 RGB of any size -> `size` (height, width).
 
     `ssd`: zoom out, random crop, mirror and colour (Liu et al. 2016, sec. 2.2 and 3.6); `light`: random crop and
-    mirror, both also upside down with `vertical_flip`; `none`: resize. Boxes that come out with a side below one
-    pixel are dropped. Run it with `augment`.
+    mirror; `flip`: mirror, all of them also upside down with `vertical_flip`; `none`: resize. Boxes that come out
+    with a side below one pixel are dropped. Run it with `augment`.
     """
     match name:
         case "ssd":
             window = WindowResize(size, mean_color, zoom_out_probability=0.5, with_crop=True, alignment=alignment)
             steps = [window, A.HorizontalFlip(p=0.5), *_photometric()]
-        case "light":
-            window = WindowResize(size, mean_color, zoom_out_probability=0.0, with_crop=True, alignment=alignment)
+        case "light" | "flip":
+            with_crop = name == "light"
+            window = WindowResize(
+                size, mean_color, zoom_out_probability=0.0, with_crop=with_crop, alignment=alignment
+            )
             steps = [window, A.HorizontalFlip(p=0.5)]
         case "none":
             steps = [WindowResize(size, mean_color, zoom_out_probability=0.0, with_crop=False, alignment=alignment)]

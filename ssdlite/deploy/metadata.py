@@ -29,6 +29,13 @@ OUTPUT_NAMES: dict[HeadKind, tuple[str, ...]] = {
 }
 
 
+BOX_FORMATS: dict[HeadKind, str] = {
+    "nms": "xyxy input pixels, clipped",
+    "decoded": "xyxy input pixels, to be clipped after suppression",
+    "raw": "deltas",
+}
+
+
 @dataclass(frozen=True)
 class ExportMetadata:
     """Where a network comes from; written into the file as it stands."""
@@ -89,7 +96,7 @@ def to_properties(
             "range": [0, 255],
         },
         "output": {
-            "box_format": "deltas" if head == "raw" else "xyxy input pixels",
+            "box_format": BOX_FORMATS[head],
             # Raw logits have a column for background in front; everything else counts classes from 0.
             "score_activation": score_activation if head == "raw" else "none",
             "score_threshold": selection.score_threshold,
@@ -138,7 +145,7 @@ def from_properties(properties: Mapping[str, str], source: str) -> ModelCard:
             document=document,
             head=document["head"],
             input_size=(height, width),
-            resize_alignment=document["input"].get("resize_alignment", "centers"),  # older files do not say
+            resize_alignment=document["input"].get("resize_alignment", "half_pixel"),  # older files do not say
             score_activation=output["score_activation"] if document["head"] == "raw" else None,
             selection=Selection(
                 output["score_threshold"],

@@ -10,10 +10,10 @@ from onnx.helper import make_node, make_tensor, make_tensor_value_info
 from ssdlite.deploy.metadata import OUTPUT_NAMES, Selection
 
 
-def append_nms(model: onnx.ModelProto, selection: Selection) -> None:
+def append_nms(model: onnx.ModelProto, selection: Selection, input_size: tuple[int, int]) -> None:
     """Turn the outputs `boxes` (B, P, 4) and `scores` (B, P, K) of `model` into detections, in place.
 
-    detection_boxes   (B, D, 4) float32  xyxy, the unit of `boxes`; zeros as padding
+    detection_boxes   (B, D, 4) float32  xyxy, the unit of `boxes`, clipped to `input_size`; zeros as padding
     detection_scores  (B, D) float32     descending; 0 as padding
     detection_labels  (B, D) int64       0..K-1; -1 as padding
     num_detections    (B,) int64         without the padding
@@ -25,6 +25,7 @@ def append_nms(model: onnx.ModelProto, selection: Selection) -> None:
     num_priors, num_scores = priors.dim_value, priors.dim_value * classes.dim_value
     num_rows = min(selection.max_detections, num_scores)
     limited = selection.candidates_per_class < num_priors
+    height, width = input_size
     constants = {
         "max_per_class": np.array([num_rows]),
         "iou_threshold": np.array([selection.iou_threshold], np.float32),
@@ -33,6 +34,9 @@ def append_nms(model: onnx.ModelProto, selection: Selection) -> None:
         "num_rows": np.array([num_rows]),
         "num_priors": np.array(num_priors),
         "corners": np.array([1, 1, 4]),
+        "image_start": np.array(0, np.float32),
+        "image_end": np.array([width, height, width, height], np.float32),
+        "one_each": np.ones(4, np.int64),
         "last_axis": np.array([-1]),
         "no_score": np.array(0, np.float32),
         "no_label": np.array(-1),
@@ -42,7 +46,8 @@ def append_nms(model: onnx.ModelProto, selection: Selection) -> None:
         constants["last_candidate"] = np.array([selection.candidates_per_class - 1])
     transposed = "all_scores_BKP" if limited else "scores_BKP"
     nodes = [
-        make_node("Transpose", ["scores"], [transposed], perm=[0, 2, 1]),
+        *_clipping_nodes(),
+        make_node("Transpose", ["seen_scores_BPK"], [transposed], perm=[0, 2, 1]),
         *(_candidate_nodes() if limited else []),
         *_suppression_nodes(),
         *_output_nodes(),
@@ -60,6 +65,19 @@ def _declare_outputs(graph: GraphProto, batch: int | str, num_rows: int) -> None
         make_tensor_value_info(name, kind, [batch, *shape])
         for name, kind, shape in zip(OUTPUT_NAMES["nms"], kinds, shapes, strict=True)
     )
+
+
+def _clipping_nodes() -> list[NodeProto]:
+    """All boxes clipped to the image, for the result; those without area there, as in `model.decode`, score 0."""
+    return [
+        make_node("Max", ["boxes", "image_start"], ["boxes_from_start"]),
+        make_node("Min", ["boxes_from_start", "image_end"], ["clipped_boxes"]),
+        make_node("Split", ["clipped_boxes", "one_each"], ["x1", "y1", "x2", "y2"], axis=2),
+        make_node("Less", ["x1", "x2"], ["has_width"]),
+        make_node("Less", ["y1", "y2"], ["has_height"]),
+        make_node("And", ["has_width", "has_height"], ["is_seen_BP1"]),
+        make_node("Where", ["is_seen_BP1", "scores", "no_score"], ["seen_scores_BPK"]),
+    ]
 
 
 def _candidate_nodes() -> list[NodeProto]:
@@ -104,7 +122,7 @@ def _output_nodes() -> list[NodeProto]:
         make_node("Mod", ["top", "num_priors"], ["top_priors"]),
         make_node("Unsqueeze", ["top_priors", "last_axis"], ["top_priors_BD1"]),
         make_node("Expand", ["top_priors_BD1", "corners"], ["top_priors_BD4"]),
-        make_node("GatherElements", ["boxes", "top_priors_BD4"], ["top_boxes"], axis=1),
+        make_node("GatherElements", ["clipped_boxes", "top_priors_BD4"], ["top_boxes"], axis=1),
         make_node("Unsqueeze", ["found", "last_axis"], ["found_BD1"]),
         make_node("Where", ["found_BD1", "top_boxes", "no_score"], [boxes]),
         make_node("Cast", ["found"], ["found_number"], to=TensorProto.INT64),

@@ -47,8 +47,9 @@ def export_onnx(
 
     The file takes `images` (B, 3, H, W) float32, RGB pixels 0..255 at the input size, and gives, by `head`:
 
-    nms      what `deploy.nms.append_nms` says, boxes in pixels of the input
-    decoded  `boxes` (B, P, 4) xyxy, pixels of the input, clipped; `scores` (B, P, K) without background
+    nms      what `deploy.nms.append_nms` says, boxes in pixels of the input, clipped
+    decoded  `boxes` (B, P, 4) xyxy, pixels of the input; `scores` (B, P, K) without background;
+             for suppression as they are: boxes reach beyond the image, and what is chosen is yet to be clipped
     raw      `logits` (B, P, K + 1), background first; `deltas` (B, P, 4); the priors are in the metadata
 
     Args:
@@ -125,7 +126,7 @@ def build_model(
     )
     model = keep_outputs(traced, OUTPUT_NAMES["raw" if head == "raw" else "decoded"])
     if head == "nms":
-        append_nms(model, selection)
+        append_nms(model, selection, detector.input_size)
     model.graph.name = "ssdlite"
     model.producer_name = "ssdlite"
     model.producer_version = metadata.version

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ssdlite.boxes import FRAME
 from ssdlite.deploy.metadata import Selection
 from ssdlite.structures import Detections, ScoreActivation
 
@@ -11,14 +12,14 @@ from ssdlite.structures import Detections, ScoreActivation
 def decode_boxes(
     deltas: np.ndarray, priors: np.ndarray, variances: tuple[float, float], input_size: tuple[int, int]
 ) -> np.ndarray:
-    """(..., P, 4) deltas and (P, 4) cxcywh -> (..., P, 4) xyxy, input pixels, clipped; see `boxes.decode`."""
+    """(..., P, 4) deltas and (P, 4) cxcywh -> (..., P, 4) xyxy, input pixels; see `model.decode.decode_output`."""
     center_variance, size_variance = variances
     centers = priors[..., :2] + deltas[..., :2] * np.float32(center_variance) * priors[..., 2:]
-    with np.errstate(over="ignore"):  # an infinite side is clipped below
+    with np.errstate(over="ignore"):  # an infinite side ends at the frame
         sizes = priors[..., 2:] * np.exp(deltas[..., 2:] * np.float32(size_variance))
     boxes = np.concatenate([centers - sizes / 2, centers + sizes / 2], axis=-1)
-    height, width = input_size
-    return boxes.clip(0, np.array([width, height, width, height], boxes.dtype))
+    sides = _sides(input_size)
+    return boxes.clip(-FRAME * sides, sides + FRAME * sides)
 
 
 def class_scores(logits: np.ndarray, activation: ScoreActivation) -> np.ndarray:
@@ -30,16 +31,20 @@ def class_scores(logits: np.ndarray, activation: ScoreActivation) -> np.ndarray:
     return (exponentials / exponentials.sum(axis=-1, keepdims=True))[..., 1:]
 
 
-def select_detections(boxes: np.ndarray, scores: np.ndarray, selection: Selection) -> Detections:
-    """(P, 4) and (P, K) of one image -> its detections, in the pixels of `boxes`."""
+def select_detections(
+    boxes: np.ndarray, scores: np.ndarray, selection: Selection, input_size: tuple[int, int]
+) -> Detections:
+    """(P, 4) and (P, K) of one image -> its detections, clipped to the `input_size` (height, width) of `boxes`."""
+    clipped = boxes.clip(0, _sides(input_size))
+    is_seen = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for index in range(scores.shape[1]):
         column = scores[:, index]
-        candidates = np.flatnonzero(column > selection.score_threshold)
+        candidates = np.flatnonzero(is_seen & (column > selection.score_threshold))
         order = np.argsort(-column[candidates], kind="stable")[: selection.candidates_per_class]
         candidates = candidates[order]
         kept = candidates[suppress(boxes[candidates], selection.iou_threshold)]
-        found.append((boxes[kept], column[kept], np.full(len(kept), index + 1, np.int64)))
+        found.append((clipped[kept], column[kept], np.full(len(kept), index + 1, np.int64)))
     all_boxes, all_scores, all_labels = (np.concatenate(parts) for parts in zip(*found, strict=True))
     best = np.argsort(-all_scores, kind="stable")[: selection.max_detections]
     return Detections(all_boxes[best], all_scores[best], all_labels[best])
@@ -61,3 +66,9 @@ def suppress(boxes: np.ndarray, iou_threshold: float) -> np.ndarray:
         # Without a division, boxes of no area overlap nothing.
         left = left[common <= iou_threshold * (areas[best] + areas[left] - common)]
     return np.array(kept, np.int64)
+
+
+def _sides(input_size: tuple[int, int]) -> np.ndarray:
+    """The limits of x1, y1, x2, y2."""
+    height, width = input_size
+    return np.array([width, height, width, height], np.float32)

@@ -58,7 +58,7 @@ def predict_images(
     paths: Iterable[Path],
     *,
     input_size: tuple[int, int],
-    alignment: ResizeAlignment = "centers",
+    alignment: ResizeAlignment = "half_pixel",
     batch_size: int = 8,
 ) -> Iterator[Prediction]:
     """Read, resize as validation does to `input_size` (height, width), and predict, in the order of `paths`.

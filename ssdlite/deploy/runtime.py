@@ -86,13 +86,14 @@ class OnnxPredictor:
                     yield Detections(boxes[:count], scores[:count], labels[:count] + 1)
             case "decoded":
                 for boxes, scores in zip(outputs["boxes"], outputs["scores"], strict=True):
-                    yield select_detections(boxes, scores, self.card.selection)
+                    yield select_detections(boxes, scores, self.card.selection, self.input_size)
             case "raw":
                 priors, variances, activation = self.card.priors, self.card.variances, self.card.score_activation
                 assert priors is not None and activation is not None
                 for logits, deltas in zip(outputs["logits"], outputs["deltas"], strict=True):
                     boxes = decode_boxes(deltas, priors, variances, self.input_size)
-                    yield select_detections(boxes, class_scores(logits, activation), self.card.selection)
+                    scores = class_scores(logits, activation)
+                    yield select_detections(boxes, scores, self.card.selection, self.input_size)
 
 
 def _open(path: Path, threads: int | None) -> onnxruntime.InferenceSession:

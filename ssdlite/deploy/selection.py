@@ -3,6 +3,8 @@
 Greedy suppression is defined by two properties of the kept set: no two of a class overlap too much, and every box
 left out is overlapped by a kept one of its class that scores better (or there was no room left). Both can be
 checked with a margin, which comparing two lists rank by rank cannot: one tie shifts all that follows.
+
+Boxes are taken as they compete, before clipping.
 """
 
 from __future__ import annotations
@@ -47,10 +49,15 @@ def check_selection(
     labels: np.ndarray,
     boxes: np.ndarray,
     scores: np.ndarray,
+    is_optional: np.ndarray,
     selection: Selection,
     score_margin: float,
 ) -> Iterator[str]:
-    """What is wrong with keeping `priors` (D,) as `labels` (D,) in an image of `boxes` (P, 4), `scores` (P, K)."""
+    """What is wrong with keeping `priors` (D,) as `labels` (D,) in an image of `boxes` (P, 4), `scores` (P, K).
+
+    `is_optional` (P,) are boxes that hardly touch the image: they may be left out, or be kept and suppress others
+    without being reported.
+    """
     kept_scores, kept_boxes = scores[priors, labels - 1], boxes[priors]
     floors = _score_floors(scores, selection)
     if (low := kept_scores < floors[labels - 1] - score_margin).any():
@@ -59,13 +66,15 @@ def check_selection(
     np.fill_diagonal(overlaps, 0)
     if (doubles := (overlaps > selection.iou_threshold + IOU_MARGIN).any(axis=1)).any():
         yield f"{doubles.sum()} detections should have suppressed each other"
+    optional_priors, optional_columns = np.nonzero(is_optional[:, None] & (scores > floors - score_margin))
     if len(priors) >= min(selection.max_detections, scores.size):
         floors = np.maximum(floors, kept_scores.min(initial=np.inf))
-    due_priors, due_columns = np.nonzero(scores > floors + score_margin)
+    due_priors, due_columns = np.nonzero(~is_optional[:, None] & (scores > floors + score_margin))
+    priors, labels = np.append(priors, optional_priors), np.append(labels, optional_columns + 1)
     may_suppress = (
         (labels[None] == due_columns[:, None] + 1)
-        & (kept_scores[None] >= scores[due_priors, due_columns][:, None] - score_margin)
-        & (_iou(boxes[due_priors], kept_boxes) > selection.iou_threshold - IOU_MARGIN)
+        & (scores[priors, labels - 1][None] >= scores[due_priors, due_columns][:, None] - score_margin)
+        & (_iou(boxes[due_priors], boxes[priors]) > selection.iou_threshold - IOU_MARGIN)
     )
     is_kept = (labels[None] == due_columns[:, None] + 1) & (priors[None] == due_priors[:, None])
     if missing := int((~(may_suppress | is_kept).any(axis=1)).sum()):

@@ -7,7 +7,8 @@ the network is ill-conditioned, so one rule holds for every quantity:
 
 For a file with suppression, each detection must be one of the reference's boxes by this rule, and the set must be
 one that greedy suppression can give: no two of a class overlap too much, and every box left out is overlapped by a
-better one or did not fit in. That defines the result up to ties, whose order no two runtimes share.
+better one or did not fit in. That defines the result up to ties, whose order no two runtimes share. Detections are
+compared with clipped boxes; what overlaps is judged by the boxes as they were before.
 """
 
 from __future__ import annotations
@@ -192,16 +193,23 @@ def _compare(
     limits = reference.allowed["boxes"], reference.allowed["scores"]
     errors: dict[str, list[float]] = {"boxes": [], "scores": []}
     problems: list[str] = []
+    height, width = predictor.input_size
+    image_end = np.array([width, height, width, height])
     for image, found in zip(order, predictor.select(outputs), strict=True):
         boxes, scores = reference.values["boxes"][image], reference.values["scores"][image]
+        sides = (np.minimum(boxes, image_end)[:, 2:] - boxes[:, :2].clip(min=0)).min(axis=1)  # negative outside
+        scores = np.where(sides[:, None] < -limits[0], 0, scores)
+        is_optional = np.abs(sides) <= limits[0]
+        if empty := int((found.boxes[:, 2:] <= found.boxes[:, :2]).any(axis=1).sum()):
+            problems.append(f"{empty} detections have no area in image {image}")
         known = (found.labels >= 1) & (found.labels <= scores.shape[1])
         if not known.all():
             problems.append(f"{(~known).sum()} detections have no class in image {image}")
             found = Detections(*(part[known] for part in found))
-        matches = match_detections(found, boxes, scores, *limits)
+        matches = match_detections(found, boxes.clip(0, image_end), scores, *limits)
         errors["boxes"].append(matches.box_errors.max(initial=0))
         errors["scores"].append(matches.score_errors.max(initial=0))
         selection = predictor.card.selection
-        wrong = check_selection(matches.priors, found.labels, boxes, scores, selection, limits[1])
+        wrong = check_selection(matches.priors, found.labels, boxes, scores, is_optional, selection, limits[1])
         problems += [f"{problem} in image {image}" for problem in wrong]
     return {name: np.nan_to_num(error_N, nan=np.inf) for name, error_N in errors.items()}, problems

@@ -61,6 +61,7 @@ def _read_lines(text: str) -> list[str]:
 
 def _read_label_map(text: str, num_classes: int, path: Path) -> list[str]:
     names: dict[int, str] = {}
+    text = re.sub(r"^\s*#.*$", "", text, flags=re.MULTILINE)
     for item in LABEL_MAP_ITEM.findall(text):
         number = LABEL_MAP_ID.search(item)
         name = next(filter(None, (pattern.search(item) for pattern in LABEL_MAP_NAMES)), None)
@@ -69,4 +70,6 @@ def _read_label_map(text: str, num_classes: int, path: Path) -> list[str]:
         if (label := int(number[1])) in names:
             raise ConfigError(f"{path} gives the id {label} to both '{names[label]}' and '{name[2]}'.")
         names[label] = name[2]
-    return [names.get(label, f"unused {label}") for label in range(1, max([num_classes, *names]) + 1)]
+    if outside := [label for label in names if not 1 <= label <= num_classes]:
+        raise ConfigError(f"{path} has the id {outside[0]}, but the network has {num_classes} classes.")
+    return [names.get(label, f"unused {label}") for label in range(1, num_classes + 1)]

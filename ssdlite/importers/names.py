@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import torch
 from torch import Tensor
 
 from ssdlite.errors import CheckpointError
 from ssdlite.model.architecture import Dialect
+from ssdlite.model.detector import Detector
 from ssdlite.model.layers import Layer, layers
 
 NUM_LISTED = 8  # names in a message; the rest is counted
@@ -77,7 +79,14 @@ def take(
         raise CheckpointError(
             f"{source} holds more than a {file_format} MobileNetV2-SSDLite: nothing takes {_listed(left_over)}."
         )
+    for name in theirs:
+        if name not in optional and not _is_plain(theirs[name]):
+            raise CheckpointError(f"{source} is damaged: {name} does not hold finite numbers.")
     return {ours: theirs[name] for ours, name in table.items() if name in theirs}
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout is torch.strided and tensor.is_floating_point() and bool(tensor.isfinite().all())
 
 
 def count_classes(weights: Mapping[str, Tensor], dialect: Dialect, source: str) -> int:
@@ -90,6 +99,7 @@ def count_classes(weights: Mapping[str, Tensor], dialect: Dialect, source: str) 
         if layer.norm is None:
             rows = weights[f"{layer.conv}.bias"].numel()
             priors = len(dialect.prior_levels[layer.index].shapes)
+            # The first level tells; fewer than two columns could be no class beside the background.
             expected = priors * columns.setdefault(layer.part, max(2, rows // priors))
             if rows != expected:
                 raise CheckpointError(
@@ -97,6 +107,17 @@ def count_classes(weights: Mapping[str, Tensor], dialect: Dialect, source: str) 
                     f"has {rows} rows, not {expected}."
                 )
     return columns["classification"] - 1
+
+
+def require_shapes(weights: Mapping[str, Tensor], dialect: Dialect, num_classes: int, source: str) -> None:
+    """Raises CheckpointError if a tensor, under our name and in our layout, is of another shape than ours."""
+    expected = Detector(dialect, num_classes=num_classes, input_size=(300, 300)).state_dict()
+    for key, tensor in weights.items():
+        if tensor.shape != expected[key].shape:
+            raise CheckpointError(
+                f"{source} is not of width 1, the only one that can be imported: {key} is "
+                f"{tuple(tensor.shape)}, not {tuple(expected[key].shape)}."
+            )
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -1,32 +1,28 @@
 """TensorFlow's Object Detection API, ssdlite_mobilenet_v2: a frozen inference graph.
 
-The graph is read with the protocol buffers that TensorBoard brings; TensorFlow is not needed. Convolutions are
-(height, width, in, out), depthwise ones (height, width, channels, 1); a box is coded y, x, h, w; and the square
-prior between two scales comes last in a cell of levels 1 to 5, where ours comes second.
+Convolutions are (height, width, in, out), depthwise ones (height, width, channels, 1); a box is coded y, x, h, w;
+and the square prior between two scales comes last in a cell of levels 1 to 5, where ours comes second.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from google.protobuf.message import DecodeError
-from tensorboard.compat.proto.graph_pb2 import GraphDef
-from tensorboard.compat.proto.tensor_pb2 import TensorProto
-from tensorboard.compat.proto.types_pb2 import DT_FLOAT
-from tensorboard.util import tensor_util
 from torch import Tensor
 
 from ssdlite.errors import CheckpointError
-from ssdlite.importers.names import ForeignNetwork, Names, count_classes, take
+from ssdlite.importers.frozen_graph import FrozenGraph
+from ssdlite.importers.names import ForeignNetwork, Names, count_classes, require_shapes, take
 from ssdlite.model.architecture import TENSORFLOW
 from ssdlite.model.layers import Layer, layers
 
-NETWORK_SCOPES = ("FeatureExtractor/", "BoxPredictor_")
-SUPPRESSION = "/MultiClassNonMaxSuppression/non_max_suppression/"
-RESIZE = "/ResizeImage/stack"
+logger = logging.getLogger(__name__)
+
 EXTRA_MID_CHANNELS = (256, 128, 128, 64)
 EXTRA_CHANNELS = (512, 256, 256, 128)
 PREDICTORS = {"classification": "ClassPredictor", "regression": "BoxEncodingPredictor"}
@@ -41,52 +37,74 @@ NORM_NAMES = {
 
 
 def read_graph(path: Path) -> ForeignNetwork:
-    """A frozen graph with its own input size and suppression thresholds; it names no classes.
+    """A frozen graph with its own input size and suppression; it names no classes.
 
-    Raises CheckpointError for a file that is none, and as `names.take`.
+    Raises CheckpointError for a file that is none, for a graph whose constants are not those of the dialect, and as
+    `names.take`.
     """
-    constants = _read_constants(path)
+    graph = FrozenGraph(path)
+    table = name_table()
+    known = set(table.values())
     theirs = {
-        key: torch.from_numpy(np.array(tensor_util.make_ndarray(tensor)))
-        for key, tensor in constants.items()
-        if key.startswith(NETWORK_SCOPES) and tensor.dtype == DT_FLOAT
+        key: torch.from_numpy(graph.constant(key)) if key in known else torch.empty(0)
+        for key in graph.float_names("FeatureExtractor/", "BoxPredictor_")
     }
-    weights = take(name_table(), theirs, str(path), TENSORFLOW.name)
+    weights = take(table, theirs, str(path), TENSORFLOW.name)
     num_classes = count_classes(weights, TENSORFLOW, str(path))
-    size = [tensor_util.make_ndarray(tensor) for key, tensor in constants.items() if key.endswith(RESIZE)]
-    if not size:
-        raise CheckpointError(
-            f"{path} does not resize its input to a fixed size, so it is no SSDLite of a known size."
-        )
-    height, width = map(int, size[0])
-    return ForeignNetwork(
-        TENSORFLOW, convert(weights, num_classes), num_classes, (height, width), _decoding(constants)
-    )
-
-
-def _read_constants(path: Path) -> dict[str, TensorProto]:
-    graph = GraphDef()
+    _require_published(graph)
+    size = _input_size(graph)
     try:
-        graph.ParseFromString(path.read_bytes())
-    except (OSError, DecodeError):
-        raise CheckpointError(f"{path} cannot be read as a frozen TensorFlow graph.") from None
-    constants = {node.name: node.attr["value"].tensor for node in graph.node if node.op == "Const"}
-    if not constants:
-        raise CheckpointError(
-            f"{path} is no frozen TensorFlow graph: it has no constants; beside a saved_model folder lies a "
-            "frozen_inference_graph.pb."
-        )
-    return constants
+        weights = convert(weights, num_classes)
+    except RuntimeError:  # a kernel of other dimensions
+        raise CheckpointError(f"{path} is no MobileNetV2-SSDLite: its kernels have other shapes.") from None
+    require_shapes(weights, TENSORFLOW, num_classes, str(path))
+    return ForeignNetwork(TENSORFLOW, weights, num_classes, size, _decoding(graph))
 
 
-def _decoding(constants: Mapping[str, TensorProto]) -> dict[str, float]:
+def _input_size(graph: FrozenGraph) -> tuple[int, int]:
+    sizes = [size.tolist() for size in graph.matching("/ResizeImage/stack$").values()]
+    if not sizes or len(sizes[0]) != 2:
+        raise CheckpointError(f"{graph.path} does not resize its input to a fixed size; export it with one.")
+    height, width = map(int, sizes[0])
+    return height, width
+
+
+def _require_published(graph: FrozenGraph) -> None:
+    """Raises CheckpointError where the graph itself says that its constants are not the dialect's."""
+    for name, node in graph.nodes.items():
+        if node.op.startswith("FusedBatchNorm") and not math.isclose(
+            node.attr["epsilon"].f, TENSORFLOW.norm_eps, rel_tol=1e-3
+        ):
+            raise CheckpointError(f"{graph.path} has another epsilon than {TENSORFLOW.norm_eps} in {name}.")
+    activation = graph.nodes.get("Postprocessor/convert_scores")
+    if activation is not None and activation.op != "Sigmoid":
+        raise CheckpointError(f"{graph.path} turns logits into scores by {activation.op}, not by Sigmoid.")
+    vectors = [v for v in graph.matching("^MultipleGridAnchorGenerator/").values() if v.ndim == 1 and len(v) > 2]
+    for index, level in enumerate(TENSORFLOW.prior_levels):
+        order = np.argsort(PRIOR_ORDER) if index else range(len(level.shapes))
+        for column, quantity in enumerate(("scales", "aspect ratios")):
+            values = np.array([level.shapes[position][column] for position in order])
+            if vectors and not any(len(v) == len(values) and np.allclose(v, values, atol=1e-4) for v in vectors):
+                raise CheckpointError(
+                    f"{graph.path} has other priors than the published network: on level {index} there are no "
+                    f"{quantity} {', '.join(f'{value:.4g}' for value in values)}."
+                )
+
+
+def _decoding(graph: FrozenGraph) -> dict[str, float]:
     """All priors enter suppression there, and 100 boxes leave it."""
-    found: dict[str, float] = {"candidates_per_class": 10_000, "max_detections": 100}
-    for key, tensor in constants.items():
-        for option in ("iou_threshold", "score_threshold"):
-            if key.endswith(SUPPRESSION + option):
-                found[option] = float(tensor_util.make_ndarray(tensor))
-    return found
+    scope = "MultiClassNonMaxSuppression/"
+    overlaps = graph.matching(rf"{scope}non_max_suppression\w*/iou_threshold$")
+    # Up to 2018 scores were filtered by a node of their own. An image without a threshold has −∞.
+    scores = graph.matching(rf"{scope}(non_max_suppression\w*/score_threshold|FilterGreaterThan\w*/Greater/y)$")
+    if not overlaps or not scores:
+        logger.warning("%s does not say how it suppresses: taken for the published .6 and 1e-8.", graph.path)
+    return {
+        "iou_threshold": max(map(float, overlaps.values()), default=0.6),
+        "score_threshold": max([0.0, *map(float, scores.values())]) if scores else 1e-8,
+        "candidates_per_class": 10_000,
+        "max_detections": 100,
+    }
 
 
 def name(layer: Layer) -> Names:

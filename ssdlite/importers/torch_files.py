@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ssdlite.errors import CheckpointError
 from ssdlite.importers import lufficc, mmdetection, pytorch_ssd
-from ssdlite.importers.names import ForeignNetwork, Naming, count_classes, name_table, take
+from ssdlite.importers.names import ForeignNetwork, Naming, count_classes, name_table, require_shapes, take
 from ssdlite.model.architecture import DIALECTS
 
 
@@ -39,7 +39,12 @@ FORMATS = {
             mark="base_net.",
             wrapper=None,
             input_size=(300, 300),
-            decoding={"score_threshold": 0.01, "iou_threshold": 0.45, "candidates_per_class": 200},
+            decoding={
+                "score_threshold": 0.01,
+                "iou_threshold": 0.45,
+                "candidates_per_class": 200,
+                "max_detections": 1000,
+            },
         ),
         TorchFormat(
             "lufficc",
@@ -47,7 +52,12 @@ FORMATS = {
             mark="box_head.predictor.",
             wrapper="model",
             input_size=(320, 320),
-            decoding={"score_threshold": 0.01, "iou_threshold": 0.45, "max_detections": 100},
+            decoding={
+                "score_threshold": 0.01,
+                "iou_threshold": 0.45,
+                "candidates_per_class": 10_000,
+                "max_detections": 100,
+            },
         ),
         TorchFormat(
             "mmdetection",
@@ -79,6 +89,7 @@ def read_torch_file(path: Path, file_format: str | None) -> ForeignNetwork:
     dialect = DIALECTS[form.dialect]
     weights = take(name_table(dialect, form.name), state, str(path), form.dialect)
     num_classes = count_classes(weights, dialect, str(path))
+    require_shapes(weights, dialect, num_classes, str(path))
     if form.move_background:
         weights = form.move_background(weights, num_classes, 1)
     class_names = _class_names(content, num_classes)
@@ -100,6 +111,8 @@ def to_torch_file(weights: Mapping[str, Tensor], dialect: str, class_names: tupl
 def _load(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError:
+        raise CheckpointError(f"{path} may not be read; change its permissions.") from None
     except Exception as error:  # a damaged pickle can raise any
         if found := re.search(r"GLOBAL (\S+)", str(error)):
             raise CheckpointError(
@@ -150,4 +163,6 @@ def _class_names(content: Any, num_classes: int) -> tuple[str, ...] | None:
         return None
     dataset = meta.get("dataset_meta")
     names = meta.get("CLASSES") or (dataset.get("classes") if isinstance(dataset, Mapping) else None)
-    return tuple(map(str, names)) if isinstance(names, list | tuple) and len(names) == num_classes else None
+    if not isinstance(names, list | tuple) or len(names) != num_classes or len(set(names)) != num_classes:
+        return None
+    return tuple(map(str, names))

@@ -14,20 +14,26 @@ from ssdlite.structures import Detections, HeadOutput
 
 
 def decode_output(output: HeadOutput, input_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """All priors as boxes (B, P, 4) xyxy, input pixels, clipped, and scores (B, P, K) without background.
+    """All priors as boxes (B, P, 4) xyxy, input pixels, and scores (B, P, K) without background.
 
+    Boxes reach beyond the image, by `boxes.FRAME` at most: suppression comes first, clipping afterwards.
     In float32 whatever the network ran in. This much goes into every exported file.
     """
     boxes = box_ops.decode(output.deltas.float(), output.priors)
+    height, width = input_size
+    sides = boxes.new_tensor([width, height, width, height])
+    boxes = boxes.clamp(-box_ops.FRAME * sides, sides + box_ops.FRAME * sides)
     logits = output.logits.float()
     scores = logits.softmax(dim=-1) if output.score_activation == "softmax" else logits.sigmoid()
-    return box_ops.clip(boxes, input_size), scores[..., 1:]
+    return boxes, scores[..., 1:]
 
 
 @dataclass(frozen=True)
 class Decoder:
     """Turns HeadOutput into Detections by score threshold and suppression a class.
 
+    Boxes without area in the image are left out. The others compete as they are, and what is chosen is clipped to
+    the image afterwards, as in TensorFlow: clipping makes boxes at the border more alike than they are.
     score_threshold and iou_threshold are exclusive: a box is kept above the first, and suppressed when it overlaps
     a better one of its class by more than the second.
     """
@@ -47,13 +53,22 @@ class Decoder:
 
     def _select(self, boxes: Tensor, scores: Tensor, original_size: tuple[int, int]) -> Detections:
         """(P, 4) and (P, K) of one image -> its detections."""
+        clipped = box_ops.clip(boxes, self.input_size)
+        is_seen = (clipped[:, 2:] > clipped[:, :2]).all(dim=1, keepdim=True)
+        scores = scores.where(is_seen, 0)
         candidates = min(self.candidates_per_class, len(scores))
         top_scores, top_priors = scores.T.topk(candidates, dim=1)  # (K, candidates)
         labels, ranks = torch.nonzero(top_scores > self.score_threshold, as_tuple=True)
-        scores, boxes = top_scores[labels, ranks], boxes[top_priors[labels, ranks]]
-        kept = batched_nms(boxes, scores, labels, self.iou_threshold)[: self.max_detections]
+        if not len(labels):
+            return Detections.empty()
+        scores, priors = top_scores[labels, ranks], top_priors[labels, ranks]
+        boxes = boxes[priors]
+        # It separates classes by moving their boxes, and takes all coordinates for positive.
+        kept = batched_nms(boxes - boxes.min(), scores, labels, self.iou_threshold)[: self.max_detections]
         height, width = original_size
         scale = torch.tensor([width / self.input_size[1], height / self.input_size[0]] * 2)
         return Detections(
-            (boxes[kept].cpu() * scale).numpy(), scores[kept].cpu().numpy(), labels[kept].cpu().numpy() + 1
+            (clipped[priors[kept]].cpu() * scale).numpy(),
+            scores[kept].cpu().numpy(),
+            labels[kept].cpu().numpy() + 1,
         )

@@ -36,7 +36,7 @@ class Normalize(nn.Module):
 FreezablePart: TypeAlias = Literal["early", "backbone", "norms"]
 """The first stages of the MobileNetV2, all of it, or the norms of the whole network."""
 
-EARLY_STAGES = 7  # of the backbone's 19: all that runs at strides 2, 4 and 8
+EARLY_STAGES = 7  # of the backbone's 19: up to the last map of stride 8
 
 
 class Detector(nn.Module):

@@ -38,6 +38,7 @@ class TransferReport:
     """What `transfer` did."""
 
     parts: dict[str, PartCount]
+    new_norms: int  # those of layers that stay fresh
     kept_classes: tuple[str, ...]
     new_classes: tuple[str, ...]
 
@@ -68,6 +69,7 @@ def transfer(
     same_scores = source.dialect.score_activation == target.dialect.score_activation
     known = {name: column for column, name in enumerate(source_classes, 1)} if same_scores else {}
     columns = [0 if same_scores else None, *(known.get(name) for name in target_classes)]
+    new_norms = 0
     counts = {part: PartCount() for part in PARTS.values()}
     originals = {(layer.part, layer.index, layer.role): layer for layer in layers(source.dialect)}
     for layer in layers(target.dialect):
@@ -75,13 +77,14 @@ def transfer(
         count = counts[PARTS[layer.part]]
         if original is None or not _fits(source, original, target, layer):
             count.new += _num_parameters(target, layer)
+            new_norms += layer.norm is not None
         elif layer.norm is None:
             wanted = columns if layer.part == "classification" else [*range(4)]
             _copy_rows(source, original, target, layer, wanted, count)
         else:
             _copy_layer(source, original, target, layer, count)
     kept = tuple(name for name in target_classes if name in known)
-    return TransferReport(counts, kept, tuple(name for name in target_classes if name not in known))
+    return TransferReport(counts, new_norms, kept, tuple(name for name in target_classes if name not in known))
 
 
 def _conv(detector: Detector, layer: Layer) -> nn.Conv2d:
@@ -150,7 +153,8 @@ def _copy_rows(
     old_columns = 4 if layer.part == "regression" else source.num_classes + 1
     kept = [column for column, old in enumerate(columns) if old is not None]
     wanted = [old for old in columns if old is not None]
-    same = old_level == level and old_columns == len(columns) == len(kept) and wanted == kept
+    in_place = len(old_level.shapes) == len(level.shapes) and priors == sorted(priors)
+    same = in_place and old_columns == len(columns) == len(kept) and wanted == kept
     conv, old_conv = _conv(target, layer), _conv(source, original)
     for new, old in zip(conv.parameters(), old_conv.parameters(), strict=True):
         rows = old.view(len(old_level.shapes), old_columns, *old.shape[1:])[priors]

@@ -57,6 +57,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"there is no checkpoint {path}.") from None
+    except PermissionError:
+        raise CheckpointError(f"{path} may not be read; change its permissions.") from None
     except IsADirectoryError:
         raise CheckpointError(f"{path} is a folder; name the file in it, such as {path / 'best.pt'}.") from None
     except Exception:  # a damaged pickle can raise any

@@ -29,15 +29,14 @@ def build_sgd(
 
     `lr_factors` are multiples of `lr` for the children of `model` that they name; the others have 1.
     """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             factor = (lr_factors or {}).get(name.split(".")[0], 1.0)
-            decay = weight_decay if parameter.ndim > 1 else 0.0
-            groups.setdefault((factor, decay), []).append(parameter)
+            groups.setdefault((factor, parameter.ndim > 1), []).append(parameter)
     options = [
-        {"params": parameters, "lr": lr * factor, "weight_decay": decay}
-        for (factor, decay), parameters in groups.items()
+        {"params": parameters, "lr": lr * factor, "weight_decay": weight_decay if decayed else 0.0}
+        for (factor, decayed), parameters in groups.items()
     ]
     return SGD(options, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
 

@@ -186,8 +186,8 @@ def test_the_start_may_be_of_another_dialect_size_and_classes(cli, start, drawn,
     result = cli("train", *options, "data.ignore_unknown=true")
     assert result.code == 0, result.err
     assert [(spy["alignment"], spy.get("vertical_flip", False)) for spy in built] == [
-        ("corners", True),
-        ("corners", False),
+        ("asymmetric", True),
+        ("asymmetric", False),
     ]
     assert re.search(r"left out \d+ objects of 4 other classes", (result.out + result.err).replace("\n", " "))
     assert "classes kept: none" in result.out  # scores of another kind

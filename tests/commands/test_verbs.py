@@ -107,7 +107,7 @@ def cornered(trained, exported, tmp_path_factory):
     save_checkpoint(folder / "model.pt", {**header, "weights": detector.state_dict()})
     model = onnx.load(exported)
     for entry in model.metadata_props:
-        entry.value = entry.value.replace('"resize_alignment": "centers"', '"resize_alignment": "corners"')
+        entry.value = entry.value.replace('"resize_alignment": "half_pixel"', '"resize_alignment": "asymmetric"')
     onnx.save(model, folder / "model.onnx")
     return folder
 
@@ -115,7 +115,7 @@ def cornered(trained, exported, tmp_path_factory):
 @pytest.mark.parametrize("file", ["model.pt", "model.onnx"])
 def test_pictures_are_aligned_as_the_model_asks(cli, trained, cornered, drawn, tmp_path, monkeypatch, file):
     path = cornered / file
-    assert load_model(path).alignment == "corners" and load_model(trained / "best.pt").alignment == "centers"
+    assert load_model(path).alignment == "asymmetric" and load_model(trained / "best.pt").alignment == "half_pixel"
     noise = np.random.default_rng(0).integers(0, 256, (150, 200, 3), dtype=np.uint8)
     cv2.imwrite(str(tmp_path / "noise.png"), noise[..., ::-1])
     seen = []
@@ -124,7 +124,7 @@ def test_pictures_are_aligned_as_the_model_asks(cli, trained, cornered, drawn, t
     )
     result = cli("predict", path, tmp_path / "noise.png", "--output", tmp_path / "out", "--score-threshold", 0)
     assert result.code == 0, result.err
-    assert seen == [((96, 96), "corners")]
+    assert seen == [((96, 96), "asymmetric")]
 
     class Spy(DetectionDataset):
         def __init__(self, *args, **options) -> None:
@@ -135,7 +135,7 @@ def test_pictures_are_aligned_as_the_model_asks(cli, trained, cornered, drawn, t
     known = [] if file == "model.onnx" else ["data.ignore_unknown=true"]
     result = cli("eval", path, f"data={drawn}", *known)
     assert result.code == 0, result.err
-    assert seen[1:] == [{"alignment": "corners"}]
+    assert seen[1:] == [{"alignment": "asymmetric"}]
 
 
 def test_classes_that_a_model_does_not_know_are_left_out_when_asked(cli, cornered, drawn, tmp_path):

@@ -13,7 +13,7 @@ from ssdlite.boxes import iou
 from ssdlite.data.transforms import augment, build_augmentation, resize
 from ssdlite.data.window import WindowResize, crop, overlap_with_windows, place, zoom_out
 
-RECIPES = ("ssd", "light", "none")
+RECIPES = ("ssd", "light", "flip", "none")
 SIZE = (30, 50)
 NONE = (np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
 
@@ -85,34 +85,36 @@ def legacy_bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         ((900, 40), (30, 50)),
     ],
 )
-def test_aligned_by_corners_is_the_resize_of_tensorflow_1(shape, size) -> None:
+def test_asymmetric_is_the_resize_of_tensorflow_1(shape, size) -> None:
     """On smooth pictures: before 5.0 OpenCV rounds positions to 1/32 pixel, which is seen on noise."""
     noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     image = cv2.GaussianBlur(noise, (0, 0), 2)
-    found = resize(image, size, "corners")
+    found = resize(image, size, "asymmetric")
     assert found.shape == (*size, 3) and found.dtype == np.uint8
     assert np.abs(found - legacy_bilinear(image.astype(float), size)).max() <= 1
 
 
-def test_aligned_by_corners_by_hand() -> None:
+def test_asymmetric_by_hand() -> None:
     """Halved it takes every other pixel, doubled it puts means between them and repeats the last."""
     row = np.array([10, 20, 40, 80], np.uint8)[None, :, None].repeat(3, 2)
-    assert resize(row, (1, 2), "corners")[0, :, 0].tolist() == [10, 40]
-    assert resize(row, (1, 8), "corners")[0, :, 0].tolist() == [10, 15, 20, 30, 40, 60, 80, 80]
+    assert resize(row, (1, 2), "asymmetric")[0, :, 0].tolist() == [10, 40]
+    assert resize(row, (1, 8), "asymmetric")[0, :, 0].tolist() == [10, 15, 20, 30, 40, 60, 80, 80]
 
 
-@pytest.mark.parametrize("alignment", ["centers", "corners"])
+@pytest.mark.parametrize("alignment", ["half_pixel", "asymmetric"])
 def test_an_image_of_the_right_size_stays_as_it_is(alignment) -> None:
     image = np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8)
     assert np.array_equal(resize(image, (30, 50), alignment), image)
 
 
-@pytest.mark.parametrize("alignment", ["centers", "corners"])
+@pytest.mark.parametrize("alignment", ["half_pixel", "asymmetric"])
 def test_the_pipelines_resize_by_their_alignment(alignment) -> None:
     image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
     output = augment(build_augmentation("none", SIZE, alignment=alignment), image, *NONE)[0]
     assert np.array_equal(output, resize(image, SIZE, alignment))
-    assert not np.array_equal(output, resize(image, SIZE, {"centers": "corners"}.get(alignment, "centers")))
+    assert not np.array_equal(
+        output, resize(image, SIZE, {"half_pixel": "asymmetric"}.get(alignment, "half_pixel"))
+    )
     for recipe in ("ssd", "light"):
         pipeline = build_augmentation(recipe, SIZE, alignment=alignment)
         assert pipeline.transforms[0].alignment == alignment

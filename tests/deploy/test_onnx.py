@@ -122,7 +122,7 @@ def test_the_tensorflow_dialect_as_a_file(sigmoid_detector, sigmoid_trace, tmp_p
     path = tmp_path / f"{head}.onnx"
     assert write_verified(model, path, sigmoid_detector, images).passed
     predictor = OnnxPredictor(path)
-    assert predictor.card.resize_alignment == "corners"
+    assert predictor.card.resize_alignment == "asymmetric"
     assert predictor.card.score_activation == ("sigmoid" if head == "raw" else None)
     outputs, expected = predictor.run(images), pytorch_outputs(sigmoid_detector, images)
     if head != "nms":
@@ -139,10 +139,10 @@ def test_the_tensorflow_dialect_as_a_file(sigmoid_detector, sigmoid_trace, tmp_p
 def test_a_file_of_before_alignments_is_read(files, tmp_path):
     model = onnx.load(files["raw"])
     for entry in model.metadata_props:
-        entry.value = entry.value.replace('"resize_alignment": "centers", ', "")
+        entry.value = entry.value.replace('"resize_alignment": "half_pixel", ', "")
     onnx.save(model, tmp_path / "old.onnx")
     card = OnnxPredictor(tmp_path / "old.onnx").card
-    assert "resize_alignment" not in card.document["input"] and card.resize_alignment == "centers"
+    assert "resize_alignment" not in card.document["input"] and card.resize_alignment == "half_pixel"
 
 
 def test_metadata_comes_back(files, detector):
@@ -153,13 +153,14 @@ def test_metadata_comes_back(files, detector):
         assert document["schema"] == 1 and document["head"] == head
         assert document["input"] == {
             "size": [96, 128],
-            "resize_alignment": "centers",
+            "resize_alignment": "half_pixel",
             "layout": "NCHW",
             "dtype": "float32",
             "color": "RGB",
             "range": [0, 255],
         }
         assert document["output"]["score_activation"] == ("softmax" if head == "raw" else "none")
+        assert ("clipped" in document["output"]["box_format"]) == (head != "raw")
         assert document["output"]["variances"] == [0.1, 0.2] and document["output"]["max_detections"] == 100
         assert document["config"] == METADATA.config and document["metrics"] == {"AP": 0.5, "AP75": None}
         assert ("ssdlite.priors" in properties) == (head == "raw")

@@ -26,7 +26,7 @@ def test_it_is_the_twin_of_the_decoder(candidates, score_threshold, activation):
     boxes = decode_boxes(output.deltas.numpy(), output.priors.numpy(), (0.1, 0.2), size)
     scores = class_scores(output.logits.numpy(), activation)
     for image in range(2):
-        found = select_detections(boxes[image], scores[image], selection)
+        found = select_detections(boxes[image], scores[image], selection, size)
         np.testing.assert_array_equal(found.labels, expected[image].labels)
         np.testing.assert_allclose(found.scores, expected[image].scores, atol=1e-6)
         np.testing.assert_allclose(found.boxes, expected[image].boxes, atol=1e-4)
@@ -46,11 +46,12 @@ def test_decoding_undoes_encoding():
     np.testing.assert_allclose(decode_boxes(deltas.numpy(), priors.numpy(), (0.1, 0.2), (64, 80)), boxes, rtol=1e-5)
 
 
-def test_an_overflowing_size_is_the_whole_image():
-    box = decode_boxes(
-        np.array([[0, 0, 1000, 1000]], np.float32), np.array([[5, 5, 4, 4]], np.float32), (0.1, 0.2), (32, 64)
-    )
-    np.testing.assert_array_equal(box, [[0, 0, 64, 32]])
+def test_an_overflowing_size_is_the_whole_frame():
+    """One side of the image beyond it, where overlaps are numbers."""
+    deltas = np.array([[0, 0, 1000, 1000], [0, 0, 1000, 0]], np.float32)
+    boxes = decode_boxes(deltas, np.array([[5, 5, 4, 4]], np.float32), (0.1, 0.2), (32, 64))
+    np.testing.assert_array_equal(boxes, [[-64, -32, 128, 64], [-64, 3, 128, 7]])
+    assert suppress(boxes[[0, 0, 1]], 0.5).tolist() == [0, 2]
 
 
 def test_suppression_by_hand():

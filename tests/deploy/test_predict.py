@@ -64,7 +64,7 @@ def test_images_are_resized_as_in_validation(tmp_path):
 
     none = np.zeros((0, 4)), np.zeros(0), np.zeros(0)
     for size in ((32, 48), (96, 96), (200, 64)):
-        for alignment in ("centers", "corners"):
+        for alignment in ("half_pixel", "asymmetric"):
             list(predict_images(predictor, [tmp_path / "x.png"], input_size=size, alignment=alignment))
             expected = augment(build_augmentation("none", size, alignment=alignment), image, *none)[0]
             np.testing.assert_array_equal(seen.pop(), expected)

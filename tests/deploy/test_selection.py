@@ -11,9 +11,10 @@ SCORES = np.array([[0.9, 0.1], [0.8, 0.7], [0.7, 0.0], [0.2, 0.0]])
 SELECTION = Selection(score_threshold=0.3, iou_threshold=0.5, candidates_per_class=400, max_detections=100)
 
 
-def problems(kept, selection=SELECTION, scores=SCORES, margin=0.001):
+def problems(kept, selection=SELECTION, scores=SCORES, margin=0.001, optional=()):
     priors, labels = np.array(kept, np.int64).reshape(-1, 2).T
-    return list(check_selection(priors, labels, BOXES, scores, selection, margin))
+    is_optional = np.isin(np.arange(len(BOXES)), optional)
+    return list(check_selection(priors, labels, BOXES, scores, is_optional, selection, margin))
 
 
 def test_the_greedy_set_is_right_in_any_order():
@@ -44,6 +45,15 @@ def test_a_full_image_and_few_candidates_leave_the_weakest_out():
     assert problems([(2, 1)], Selection(0.3, 0.5, 400, 1)) == ["2 detections are missing"]
     # With two candidates a class, prior 2 never competes.
     assert problems([(0, 1), (1, 2)], Selection(0.3, 0.5, 2, 100)) == []
+
+
+def test_optional_boxes_may_be_there_or_not():
+    assert problems([(0, 1), (2, 1), (1, 2)], optional=[0]) == []
+    assert problems([(2, 1), (1, 2)], optional=[0]) == []  # prior 0 suppressed prior 1 and is not reported
+    assert problems([(1, 1), (1, 2)], optional=[0]) == []  # it took no part
+    assert problems([(0, 1), (1, 2)], optional=[0]) == ["1 detections are missing"]  # it is not like prior 2
+    weak = np.array([[0.2, 0.1], [0.8, 0.7], [0.7, 0.0], [0.2, 0.0]])
+    assert problems([(2, 1), (1, 2)], scores=weak, optional=[0]) == ["1 detections are missing"]
 
 
 def test_no_boxes_at_all():

