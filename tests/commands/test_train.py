@@ -152,16 +152,16 @@ def test_a_resumed_run_needs_no_start_and_keeps_what_is_frozen(cli, start, drawn
 
 
 def test_learning_rates_by_part(cli, start, drawn, tmp_path):
-    """A part with the factor 0 does not learn, though its statistics follow; logged is the largest rate."""
+    """A factor of almost nothing: hardly a move, though the statistics follow; logged is the largest rate."""
     options = [f"data={drawn}", f"run.dir={tmp_path}", "run.name=factors", "train.epochs=1", *TINY]
     options += [f"model.weights={start}", "train.log_interval=1", "optim.lr=0.04", "data.vertical_flip=true"]
-    result = cli("train", *options, "optim.lr_factors={backbone: 0, extras: 0.25, head: 0.5}")
+    result = cli("train", *options, "optim.lr_factors={backbone: 1e-6, extras: 0.25, head: 0.5}")
     assert result.code == 0, result.err
     before, after = torch.load(start)["weights"], states_of(tmp_path / "factors")[0]
-    moved = {name for name, value in after.items() if not value.equal(before[name])}
+    moved = {name for name, value in after.items() if not torch.allclose(value, before[name], rtol=0, atol=1e-6)}
     assert all(NORM.search(name) for name in moved if name.startswith("backbone."))
     assert {name for name in before if NORM.search(name)} <= moved
-    assert {name for name in before if name.startswith(("extras.", "head."))} <= moved
+    assert {name for name in before if name.startswith("head.") and name.endswith("weight")} <= moved
     lines = [json.loads(line) for line in (tmp_path / "factors" / "metrics.jsonl").read_text().splitlines()]
     rates = [line["lr"] for line in lines if line["kind"] == "train"]
     assert rates == pytest.approx([0.5 * 0.04 * share for share in (0.75, 0.25, 0)])  # a cosine over three steps
@@ -191,6 +191,8 @@ def test_the_start_may_be_of_another_dialect_size_and_classes(cli, start, drawn,
     ]
     assert re.search(r"left out \d+ objects of 4 other classes", (result.out + result.err).replace("\n", " "))
     assert "classes kept: none" in result.out  # scores of another kind
+    said = (result.out + result.err).replace("\n", " ")
+    assert "tensorflow has another padding and another way from logits to scores" in said
     checkpoint = torch.load(tmp_path / "other" / "best.pt")
     assert checkpoint["classes"] == ["ring", "comet", "heart"]
     judged = cli("eval", tmp_path / "other" / "best.pt")
@@ -210,6 +212,12 @@ def test_the_start_may_be_of_another_dialect_size_and_classes(cli, start, drawn,
         (["model.weights=START", "model.width=0.5"], 2, "it is of width 0.25, but model.width is 0.5"),
         (["model.weights=imagenet"], 2, "there are ImageNet weights for model.width=1.0 only"),
         (["data.class_names=[ring]"], 1, "data.ignore_unknown=true"),
+        (
+            ["model.freeze=early"],
+            2,
+            "model.freeze=early would keep layers as they are that have nothing learnt yet",
+        ),
+        (["model.weights=START", "model.dialect=pytorch-ssd", "model.freeze=norms"], 2, "model.freeze=norms would"),
     ],
 )
 def test_a_start_that_cannot_be_used_gets_one_sentence(cli, start, drawn, tmp_path, options, code, sentence):

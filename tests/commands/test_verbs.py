@@ -102,8 +102,8 @@ def cornered(trained, exported, tmp_path_factory):
     folder = tmp_path_factory.mktemp("cornered")
     torch.manual_seed(0)
     config = load_config(None, ["model.dialect=tensorflow", "model.width=0.25", "model.input_size=96"])
-    detector = build.empty_detector(config.model, ("a", "b"))
-    header = {"config": config.to_dict(), "classes": ["a", "b"], "metrics": {}}
+    detector = build.empty_detector(config.model, ("ring", "heart"))
+    header = {"config": config.to_dict(), "classes": ["ring", "heart"], "metrics": {}}
     save_checkpoint(folder / "model.pt", {**header, "weights": detector.state_dict()})
     model = onnx.load(exported)
     for entry in model.metadata_props:
@@ -145,7 +145,7 @@ def test_classes_that_a_model_does_not_know_are_left_out_when_asked(cli, cornere
     result = cli("eval", cornered / "model.pt", *options)
     assert result.code == 0, result.err
     assert "other classes" in result.out + result.err
-    assert set(figures_of(tmp_path / "figures.json")["per_class"]) == {"a", "b"}
+    assert set(figures_of(tmp_path / "figures.json")["per_class"]) == {"ring", "heart"}
 
 
 def test_c30_results_are_numbered_by_the_training_classes(cli, tmp_path):
