@@ -132,10 +132,7 @@ def _start_from_imagenet(detector: Detector, config: ModelConfig) -> bool:
 
 def _start_from_checkpoint(detector: Detector, class_names: Sequence[str], path: Path) -> TransferReport:
     if not path.exists():
-        raise ConfigError(
-            f"model.weights is auto, imagenet, none or a checkpoint, but there is no file {path}"
-            f"{'; scripts/download_pedestrian.py makes it.' if path.name == 'pedestrian.pt' else '.'}"
-        )
+        raise ConfigError(f"model.weights is auto, imagenet, none or a checkpoint, but there is no file {path}.")
     source = load_detector(path)
     report = transfer(source.detector, source.class_names, detector, class_names)
     if report.parts["backbone"].new:

@@ -23,8 +23,6 @@ from ssdlite.model.layers import Layer, layers
 
 logger = logging.getLogger(__name__)
 
-EXTRA_MID_CHANNELS = (256, 128, 128, 64)
-EXTRA_CHANNELS = (512, 256, 256, 128)
 PREDICTORS = {"classification": "ClassPredictor", "regression": "BoxEncodingPredictor"}
 PRIOR_ORDER = (0, 5, 1, 2, 3, 4)  # our prior i is theirs PRIOR_ORDER[i], on levels 1 to 5
 CODE_ORDER = (1, 0, 3, 2)  # x, y, w, h among their y, x, h, w
@@ -121,9 +119,9 @@ def name(layer: Layer) -> Names:
         case "extra":
             position = layer.index + 2
             if layer.role == "expand":
-                mid = EXTRA_MID_CHANNELS[layer.index]
+                mid = TENSORFLOW.extra_mid_channels[layer.index]
                 return _with_norm(f"{backbone}/layer_19_1_Conv2d_{position}_1x1_{mid}")
-            separable = f"{backbone}/layer_19_2_Conv2d_{position}_3x3_s2_{EXTRA_CHANNELS[layer.index]}"
+            separable = f"{backbone}/layer_19_2_Conv2d_{position}_3x3_s2_{TENSORFLOW.extra_channels[layer.index]}"
             return _with_norm(f"{separable}_depthwise" if layer.role == "depthwise" else separable)
         case "classification" | "regression":
             predictor = f"BoxPredictor_{layer.index}/{PREDICTORS[layer.part]}"
