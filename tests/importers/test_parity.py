@@ -21,6 +21,7 @@ from torch import nn
 
 from ssdlite import build
 from ssdlite.commands.models import load_model
+from ssdlite.errors import CheckpointError
 from ssdlite.importers import tensorflow
 from ssdlite.model.architecture import TENSORFLOW
 from ssdlite.model.detector import Detector
@@ -99,6 +100,9 @@ def test_notices_another_order_of_priors(
     failing: Callable[[Detector], set[str]], graph: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(tensorflow, "PRIOR_ORDER", (0, 1, 2, 3, 4, 5))
+    with pytest.raises(CheckpointError, match="other priors"):  # the graph itself knows better
+        tensorflow.read_graph(graph)
+    monkeypatch.setattr(tensorflow, "_require_published", lambda graph: None)
     wrong = build.build_imported(tensorflow.read_graph(graph))
     assert failing(wrong) == {"box encodings", "class logits"}
 
