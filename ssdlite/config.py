@@ -6,18 +6,15 @@ dotted name, the value and the nearest real name. Nothing that can be derived is
 
 from __future__ import annotations
 
-import difflib
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic.fields import FieldInfo
 
 from ssdlite.errors import ConfigError
+from ssdlite.mistakes import first_mistake
 
 QUICKSTART_PATH = Path(__file__).with_name("quickstart.yaml")
 
@@ -123,6 +120,8 @@ class DataConfig(Section):
 
 
 class ModelConfig(Section):
+    head: Literal["ssdlite", "corner"] = "ssdlite"
+    """ssdlite: classes and boxes at priors; corner: a light CornerNet on the same backbone, with loss=corner."""
     dialect: Literal["paper", "tensorflow", "pytorch-ssd", "lufficc", "mmdetection"] = "paper"
     """Whose constants: paper (TensorFlow's SSDLite with symmetric padding and softmax), tensorflow (the Object
     Detection API), pytorch-ssd (qfgaohao, Jetson), lufficc (SSD) or mmdetection."""
@@ -140,19 +139,164 @@ class ModelConfig(Section):
     stride 8, which are half of a step's work; backbone: all of it; norms: every BatchNorm."""
 
 
-class MultiboxConfig(Section):
-    """Cross-entropy, by softmax or sigmoid as the dialect has it, with hard-negative mining, and smooth L1 (Liu et
-    al. 2016)."""
+class IouAssignmentConfig(Section):
+    """A prior learns the object that it overlaps enough, and each object has its best prior (Liu et al. 2016)."""
 
-    kind: Literal["multibox"] = "multibox"
+    kind: Literal["iou"] = "iou"
     iou_threshold: Fraction = 0.5
     """A prior learns an object from this overlap on."""
-    neg_pos_ratio: Annotated[float, Field(ge=0)] = 3.0
+    background_below: Fraction | None = None
+    """Priors from this overlap up to iou_threshold take no part. Default: iou_threshold, so that there are none."""
+    all_ties: bool = False
+    """Where several priors are an object's best, all of them learn it, as in Faster R-CNN's RPN."""
+
+    @model_validator(mode="after")
+    def _band_is_below(self) -> IouAssignmentConfig:
+        if self.background_below is not None and self.background_below > self.iou_threshold:
+            raise ValueError(f"background_below must not exceed iou_threshold={self.iou_threshold}")
+        return self
+
+
+class AtssAssignmentConfig(Section):
+    """A threshold for each object, from the overlaps of the nearest priors of each level (Zhang et al. 2020)."""
+
+    kind: Literal["atss"] = "atss"
+    candidates: Positive = 9
+    """Nearest priors of each level that set the threshold."""
+
+
+class TaskAlignedAssignmentConfig(Section):
+    """The priors whose predictions are best by score^score_power · IoU^overlap_power (Feng et al. 2021)."""
+
+    kind: Literal["task-aligned"] = "task-aligned"
+    candidates: Positive = 13
+    """Priors that an object has at most."""
+    score_power: Annotated[float, Field(ge=0)] = 1.0
+    overlap_power: Annotated[float, Field(ge=0)] = 6.0
+
+
+def _kind(value: Any) -> Any:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+AssignmentConfig = Annotated[
+    IouAssignmentConfig | AtssAssignmentConfig | TaskAlignedAssignmentConfig, Field(discriminator="kind")
+]
+BoxLossName = Literal["smooth_l1", "giou", "diou", "ciou"]
+NotNegativeFloat = Annotated[float, Field(ge=0)]
+
+
+class PriorLossConfig(Section):
+    """What the recipes of the SSDLite head share."""
+
+    assignment: AssignmentConfig
+    """Which prior learns which object: iou, atss or task-aligned."""
+    box_loss: BoxLossName = "smooth_l1"
+    """On the encoded box (smooth_l1), or on its overlap with the object (giou, diou, ciou)."""
+    box_weight: NotNegativeFloat = 1.0
+    """Weight of the box term beside the classification term."""
+    class_weights: Literal["balanced"] | dict[str, NotNegativeFloat] | None = None
+    """Weight of the priors that learn an object of a class, {NAME: WEIGHT} with 1 for the others; balanced:
+    proportional to 1 / sqrt(objects of the class), 1 on average over the objects."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_assignment(cls, values: Any) -> Any:
+        """A part of the assignment changes that part of the recipe's own."""
+        given = _kind(values.get("assignment")) if isinstance(values, Mapping) else None
+        if not isinstance(given, Mapping):
+            return values
+        own = cls.model_fields["assignment"].default.model_dump()
+        same_kind = given.get("kind", own["kind"]) == own["kind"]
+        return {**values, "assignment": {**own, **given} if same_kind else given}
+
+
+class MultiboxConfig(PriorLossConfig):
+    """Cross-entropy, by softmax or sigmoid as the dialect has it, with hard-negative mining (Liu et al. 2016)."""
+
+    kind: Literal["multibox"] = "multibox"
+    assignment: AssignmentConfig = IouAssignmentConfig()
+    neg_pos_ratio: NotNegativeFloat = 3.0
     """Mined negatives for each positive, image by image."""
     min_negatives: NotNegative = 3
     """Mined negatives of an image that has few or no positives."""
-    box_weight: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of the box term beside the classification term."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the target that is spread evenly over all classes."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _move_threshold(cls, values: Any) -> Any:
+        """Checkpoints from before there was a choice of assignment have its threshold here."""
+        if isinstance(values, Mapping) and "iou_threshold" in values and "assignment" not in values:
+            kept = {name: value for name, value in values.items() if name != "iou_threshold"}
+            return {**kept, "assignment": {"kind": "iou", "iou_threshold": values["iou_threshold"]}}
+        return values
+
+
+class FocalConfig(PriorLossConfig):
+    """Sigmoid focal loss over all priors, without mining (Lin et al. 2017)."""
+
+    kind: Literal["focal"] = "focal"
+    assignment: AssignmentConfig = IouAssignmentConfig(background_below=0.4)
+    alpha: Fraction = 0.25
+    """Weight of the class that is there; 1 − alpha is that of those that are not."""
+    gamma: NotNegativeFloat = 2.0
+    """How much what is easy counts less; 0 is cross-entropy."""
+    class_prior: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """Probability of each class at every prior before training."""
+
+
+class SampledConfig(PriorLossConfig):
+    """Softmax cross-entropy over priors sampled at random, as Faster R-CNN's RPN (Ren et al. 2015)."""
+
+    kind: Literal["sampled"] = "sampled"
+    assignment: AssignmentConfig = IouAssignmentConfig(iou_threshold=0.7, background_below=0.3, all_ties=True)
+    num_samples: Positive = 256
+    """Priors of an image that count."""
+    positive_share: Fraction = 0.5
+    """Positives among them at most; negatives fill up."""
+    sigma: Annotated[float, Field(gt=0)] = 3.0
+    """Of smooth_l1, which turns from a parabola into a line at 1 / sigma²."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the target that is spread evenly over all classes."""
+
+
+class QualityConfig(PriorLossConfig):
+    """Sigmoid scores that learn how good the box is, and positives chosen by what the network predicts (Li et al.
+    2020, Zhang et al. 2021, Feng et al. 2021)."""
+
+    kind: Literal["quality"] = "quality"
+    assignment: AssignmentConfig = TaskAlignedAssignmentConfig()
+    box_loss: BoxLossName = "giou"
+    box_weight: NotNegativeFloat = 2.0
+    classification: Literal["quality_focal", "varifocal"] = "quality_focal"
+    class_prior: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """Probability of each class at every prior before training."""
+
+
+class CornerConfig(Section):
+    """Heatmaps, embeddings and offsets of corners (Law and Deng 2018); for model.head=corner."""
+
+    kind: Literal["corner"] = "corner"
+    heatmap_alpha: NotNegativeFloat = 2.0
+    """How much what is easy counts less."""
+    heatmap_beta: NotNegativeFloat = 4.0
+    """How much the neighbourhood of a corner counts less."""
+    pull_weight: NotNegativeFloat = 0.1
+    """Of the term that makes the two corners of an object alike."""
+    push_weight: NotNegativeFloat = 0.1
+    """Of the term that makes objects differ."""
+    offset_weight: NotNegativeFloat = 1.0
+    """Of the term that places a corner within its cell."""
+    min_overlap: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """IoU that a box keeps whose corners are anywhere within the radius of the heatmap's peaks."""
+    historical_radius: bool = False
+    """The radius as CornerNet first computed it, by a formula that is wrong, and that many have copied."""
+
+
+LossConfig = Annotated[
+    MultiboxConfig | FocalConfig | SampledConfig | QualityConfig | CornerConfig, Field(discriminator="kind")
+]
 
 
 class LrFactorsConfig(Section):
@@ -169,7 +313,8 @@ class OptimConfig(Section):
     lr: Annotated[float, Field(gt=0)] = 0.02
     """Peak learning rate, for the whole batch as given by train.batch_size."""
     lr_factors: LrFactorsConfig = LrFactorsConfig()
-    """Multiples of lr for backbone, extras and head: a backbone that knows something may go slower."""
+    """Multiples of lr for backbone, extras (or the corner head's neck) and head: what knows something may go
+    slower."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 4e-5
     """L2 on weights; never on norms and biases."""
@@ -217,11 +362,30 @@ class RunConfig(Section):
 class Config(Section):
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
-    loss: MultiboxConfig = MultiboxConfig()
+    loss: LossConfig = MultiboxConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
     run: RunConfig = RunConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_recipe(cls, values: Any) -> Any:
+        """A loss that does not say its kind has the one that goes with the head."""
+        loss = _kind(values.get("loss") or {})
+        if not isinstance(loss, Mapping) or "kind" in loss:
+            return {**values, "loss": loss}
+        model = values.get("model") or {}
+        corner = isinstance(model, Mapping) and model.get("head") == "corner"
+        return {**values, "loss": {**loss, "kind": "corner" if corner else "multibox"}}
+
+    @model_validator(mode="after")
+    def _recipe_fits_head(self) -> Config:
+        if self.loss.kind == "corner" and self.model.head != "corner":
+            raise ValueError("loss=corner needs model.head=corner")
+        if self.loss.kind != "corner" and self.model.head == "corner":
+            raise ValueError(f"model.head=corner learns by loss=corner, not by loss={self.loss.kind}")
+        return self
 
     @model_validator(mode="after")
     def _frozen_part_has_no_rate(self) -> Config:
@@ -263,7 +427,7 @@ def _validate(nodes: Mapping[str, Any], origin: str) -> Config:
     try:
         return Config.model_validate(nodes)
     except ValidationError as error:
-        raise ConfigError(_sentence(error, origin)) from None
+        raise ConfigError(first_mistake(error, origin, Config)) from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -302,7 +466,9 @@ def _apply(nodes: dict[str, Any], override: str) -> None:
         if not isinstance(child, dict):
             raise ConfigError(f"{'.'.join(parents[: depth + 1])} is a value, so '{name}' cannot be set in it.")
         node = child
-    node[leaf] = value if parents else _expand(leaf, value, node.get(leaf) or {})
+    if not parents or leaf == "assignment":
+        value = _expand(leaf, value, node.get(leaf) or {})
+    node[leaf] = value
 
 
 def _number(text: str) -> str | float:
@@ -314,71 +480,8 @@ def _number(text: str) -> str | float:
 
 
 def _expand(section: str, value: Any, current: Mapping[str, Any]) -> Any:
-    """`data=PATH` and `loss=KIND` stand for a whole node."""
+    """`data=PATH`, `loss=KIND` and `loss.assignment=KIND` stand for a whole node."""
     if section == "data" and isinstance(value, str):
         kept = {k: v for k, v in current.items() if k not in ("path", "draw", "train", "val", "class_names")}
         return {**kept, "path": value}
-    if section == "loss" and isinstance(value, str):
-        return {"kind": value}
-    return value
-
-
-def _sentence(error: ValidationError, origin: str) -> str:
-    """The first problem as one sentence with the dotted name and, for a typo, the nearest real name."""
-    problem = error.errors(include_url=False)[0]
-    unknown = problem["type"] == "extra_forbidden"
-    location, known = _walk(problem["loc"], keep_last=unknown)
-    dotted = ".".join(location)
-    if unknown:
-        return f"unknown option '{dotted}' in {origin}; {_hint(location, known)}"
-    if problem["type"] in ("union_tag_not_found", "union_tag_invalid"):
-        example = "{kind: coco, images: DIR, annotations: FILE}"
-        return f"'{dotted}' in {origin} needs a 'kind' that is coco or voc, as in {example}."
-    if problem["type"] == "model_type":
-        return f"'{dotted}' in {origin} is a section: give its options, as in {dotted}.NAME=VALUE."
-    message = problem["msg"].removeprefix("Value error, ")
-    if not dotted:  # about two sections at once
-        return f"{message} ({origin})."
-    given = problem.get("input")
-    shown = f" (got {given!r})" if isinstance(given, str | int | float | None) else ""
-    return f"'{dotted}' in {origin}: {message[0].lower()}{message[1:]}{shown}."
-
-
-def _hint(location: Sequence[str], known: Sequence[str]) -> str:
-    """The nearest real name: the same word in another section, or a like one in this section."""
-    *parents, word = location
-    elsewhere = [f"{name}.{word}" for name, field in Config.model_fields.items() if _has_option(field, word)]
-    alike = [".".join([*parents, name]) for name in difflib.get_close_matches(word, known, n=1, cutoff=0.5)]
-    if near := elsewhere + alike:
-        return f"did you mean '{near[0]}'?"
-    return f"known are {', '.join(known)}."
-
-
-def _has_option(field: FieldInfo, word: str) -> bool:
-    return any(word in section.model_fields for section in _sections_in(field.annotation))
-
-
-def _walk(location: Sequence[int | str], keep_last: bool) -> tuple[list[str], list[str]]:
-    """Pydantic's location without the tags of unions, and the option names known at its last node."""
-    models: list[type[Section]] = [Config]
-    dotted: list[str] = []
-    known: list[str] = []
-    for position, part in enumerate(location):
-        fields = {name: field for model in models for name, field in model.model_fields.items()}
-        last = keep_last and position == len(location) - 1
-        if isinstance(part, int):
-            dotted.append(str(part))
-        elif part in fields or last:
-            dotted.append(part)
-            known = list(fields)
-            models = _sections_in(fields[part].annotation) if part in fields else []
-        else:  # the tag of a union: one of its variants
-            models = [m for m in models if typing.get_args(m.model_fields["kind"].annotation) == (part,)]
-    return dotted, known
-
-
-def _sections_in(annotation: Any) -> list[type[Section]]:
-    """The Section classes that an annotation such as `list[A | B] | None` can hold."""
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        return [annotation] if issubclass(annotation, Section) else []
-    return [found for argument in typing.get_args(annotation) for found in _sections_in(argument)]
+    return _kind(value) if section in ("loss", "assignment") else value

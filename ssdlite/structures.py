@@ -100,6 +100,23 @@ class HeadOutput(NamedTuple):
     deltas: Tensor  # (B, P, 4): encoded boxes, see `boxes.encode`
     priors: Tensor  # (P, 4) cxcywh, input pixels
     score_activation: ScoreActivation = "softmax"
+    level_sizes: tuple[int, ...] = ()  # how many of the priors each level has, in their order; () says nothing
+
+
+class CornerOutput(NamedTuple):
+    """What the corner head gives: maps of (h, w) cells over the whole input.
+
+    In the axis of two, 0 is the top-left corner and 1 the bottom-right one.
+    """
+
+    heatmaps: Tensor  # (B, 2, K, h, w) logits: is there such a corner of that class in the cell
+    embeddings: Tensor  # (B, 2, h, w): alike for the two corners of one object
+    offsets: Tensor  # (B, 2, 2, h, w): x and y of the corner within its cell, in cells
+    input_size: tuple[int, int]  # (height, width), pixels
+
+
+DetectorOutput: TypeAlias = HeadOutput | CornerOutput
+"""What a Criterion learns from and a Decoder reads."""
 
 
 class Assignment(NamedTuple):
@@ -107,6 +124,7 @@ class Assignment(NamedTuple):
 
     labels: Tensor  # (B, P) int64: -1 ignore, 0 background, 1..K
     boxes: Tensor  # (B, P, 4) xyxy, input pixels; the prior itself where the label is not positive
+    quality: Tensor | None = None  # (B, P) in 0..1: how well a positive is to score; None where nothing says so
 
 
 LossTerms: TypeAlias = dict[str, Tensor]

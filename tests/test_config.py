@@ -96,8 +96,20 @@ def test_the_quick_start_inside_the_package_is_the_one_in_configs():
         ("optim.lr_factors=0.1", "'optim.lr_factors' in the command line is a section"),
         ("data.ignore_unkown=true", "did you mean 'data.ignore_unknown'?"),
         ("data.vertical_flip=maybe", "'data.vertical_flip'"),
-        ("loss=focl", "'loss.kind'"),
-        ("data.train={kind: coc}", "needs a 'kind' that is coco or voc"),
+        ("loss=focl", "'loss.kind' in the command line must be multibox or focal"),
+        ("loss=3", "'loss' in the command line"),
+        ("loss.gamma=2", "unknown option 'loss.gamma' in the command line; it belongs to loss=focal."),
+        ("loss.class_weight=balanced", "did you mean 'loss.class_weights'?"),
+        ("loss.class_weights=balancd", "'loss.class_weights' in the command line: input should be 'balanced'"),
+        ("loss.box_loss=iou", "'smooth_l1', 'giou', 'diou' or 'ciou' (got 'iou')"),
+        (
+            "loss.assignment=simota",
+            "'loss.assignment.kind' in the command line must be iou or atss or task-aligned",
+        ),
+        ("loss.assignment.candidates=3", "unknown option 'loss.assignment.candidates'"),
+        ("loss.assignment.background_below=.9", "background_below must not exceed iou_threshold=0.5"),
+        ("loss=corner", "loss=corner needs model.head=corner"),
+        ("data.train={kind: coc}", "'data.train.0.kind' in the command line must be coco or voc"),
         ("data.train={kind: coco, images: a, anotations: b}", "'data.train.0.annotations'"),
         ("run.name={a: b", "not valid YAML"),
         ("train.epochs=1.5", "'train.epochs'"),
@@ -151,3 +163,43 @@ def test_one_part_to_freeze_needs_no_brackets():
 def test_options_that_cancel_each_other_are_refused(overrides: list[str], sentence: str):
     with pytest.raises(ConfigError, match=sentence):
         load_config(None, overrides)
+
+
+def test_each_recipe_has_its_own_assignment():
+    assert load_config(None, ["loss=focal"]).loss.assignment.background_below == 0.4
+    sampled = load_config(None, ["loss=sampled"]).loss.assignment
+    assert (sampled.iou_threshold, sampled.background_below, sampled.all_ties) == (0.7, 0.3, True)
+    assert load_config(None, ["loss=quality"]).loss.assignment.kind == "task-aligned"
+
+
+def test_a_part_of_an_assignment_leaves_the_rest_as_the_recipe_has_it():
+    changed = load_config(None, ["loss=sampled", "loss.assignment.iou_threshold=.6"]).loss.assignment
+    assert (changed.iou_threshold, changed.background_below, changed.all_ties) == (0.6, 0.3, True)
+    other = load_config(None, ["loss=sampled", "loss.assignment=atss", "loss.assignment.candidates=5"]).loss
+    assert (other.kind, other.assignment.kind, other.assignment.candidates) == ("sampled", "atss", 5)
+
+
+def test_an_assignment_may_be_a_word_in_a_file(tmp_path):
+    file = tmp_path / "words.yaml"
+    file.write_text("loss: {kind: quality, assignment: atss}\n")
+    assert load_config(file).loss.assignment.candidates == 9
+    file.write_text("loss: focal\n")
+    assert load_config(file, ["loss.gamma=0"]).loss.gamma == 0
+
+
+def test_the_head_brings_its_loss():
+    assert load_config(None, ["model.head=corner"]).loss.kind == "corner"
+    assert load_config(None, ["model.head=corner", "loss.pull_weight=.2"]).loss.pull_weight == 0.2
+    with pytest.raises(ConfigError, match=r"model\.head=corner learns by loss=corner, not by loss=focal"):
+        load_config(None, ["model.head=corner", "loss=focal"])
+
+
+def test_checkpoints_from_before_the_choice_of_assignments_are_read():
+    old = {"loss": {"kind": "multibox", "iou_threshold": 0.4, "neg_pos_ratio": 3.0}}
+    assert config_from_dict(old).loss.assignment.iou_threshold == 0.4
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    for overrides in (["loss=sampled"], ["loss=quality", "loss.assignment=atss"], ["model.head=corner"]):
+        config = load_config(None, overrides)
+        assert config_from_dict(config.to_dict()) == config
