@@ -66,6 +66,11 @@ def iou_of_intersection(common: Tensor, boxes: Tensor, others: Tensor) -> Tensor
     return common / union.clamp_(min=torch.finfo(union.dtype).tiny)
 
 
+def paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """Intersection over union of each box with the other of the same place: twice (..., 4) -> (...) in 0..1."""
+    return iou(boxes.unsqueeze(-2), others.unsqueeze(-2)).squeeze(-1).squeeze(-1)
+
+
 def encode(boxes: Tensor, priors: Tensor) -> Tensor:
     """Boxes relative to priors, (..., P, 4) xyxy and (P, 4) cxcywh -> (..., P, 4) deltas.
 

@@ -6,31 +6,42 @@ import torch
 from torch import Tensor
 
 from ssdlite import boxes as box_ops
-from ssdlite.structures import Assignment
+from ssdlite.structures import Assignment, HeadOutput
 
 IGNORED_COVER = 0.5
 """A prior that lies in an ignored region by at least this share of its area is neither object nor background."""
 
 
-def assign(priors: Tensor, boxes: Tensor, labels: Tensor, ignore: Tensor, iou_threshold: float = 0.5) -> Assignment:
+def assign_iou(
+    output: HeadOutput,
+    boxes: Tensor,
+    labels: Tensor,
+    ignore: Tensor,
+    *,
+    iou_threshold: float = 0.5,
+    background_below: float | None = None,
+    all_ties: bool = False,
+) -> Assignment:
     """Match objects to priors: best priors first, then everything above the threshold, then ignored regions.
 
     1. Greedy bipartite matching by descending IoU (Liu et al. 2016, sec. 2.2): each object gets its best prior
        that no better pair has claimed, so no object loses its only prior to another one. Pairs that do not
        overlap are never matched.
-    2. Every other prior learns the object that it overlaps most, if by `iou_threshold` or more.
-    3. Priors that are still background and lie in an ignored region (crowd, difficult) get label -1.
+    2. Every other prior learns the object that it overlaps most, if by `iou_threshold` or more, or, with
+       `all_ties`, if it overlaps it as much as any prior does (Ren et al. 2015, sec. 3.1.2).
+    3. Of the priors that are left, those that overlap an object by `background_below` or more, and those that lie
+       in an ignored region (crowd, difficult), get label -1.
 
     Args:
-        priors: (P, 4) cxcywh, input pixels.
-        boxes: (B, M, 4) xyxy, input pixels; padding has label 0.
+        output: the priors count, not what is predicted at them.
+        boxes: (B, M, 4) xyxy, input pixels, M ≥ 1; padding has label 0.
         labels: (B, M) in 1..K, 0 for padding.
         ignore: (B, M) bool.
 
     Returns:
         Labels (B, P) and boxes (B, P, 4); the box of a prior without an object is the prior itself.
     """
-    priors_xyxy = box_ops.cxcywh_to_xyxy(priors)
+    priors_xyxy = box_ops.cxcywh_to_xyxy(output.priors)
     learnable = (labels > 0) & ~ignore  # (B, M)
     common_BMP = box_ops.intersection(boxes, priors_xyxy)
     iou_BMP = box_ops.iou_of_intersection(common_BMP, boxes, priors_xyxy)
@@ -38,15 +49,49 @@ def assign(priors: Tensor, boxes: Tensor, labels: Tensor, ignore: Tensor, iou_th
 
     best_iou_BP, object_BP = iou_BMP.max(dim=1)
     positive_BP = best_iou_BP >= iou_threshold
-    claims_BM = match_greedily(iou_BMP)
+    if all_ties:
+        most_BM1 = iou_BMP.amax(dim=-1, keepdim=True)
+        # Of an object that no prior overlaps, all would be its best.
+        tied_BMP = (iou_BMP == most_BM1) & (most_BM1 > 0)
+        positive_BP |= tied_BMP.gather(1, object_BP.unsqueeze(1)).squeeze(1)
+    object_BP, positive_BP = force_matches(match_greedily(iou_BMP), object_BP, positive_BP)
+    assignment = finish(output.priors, boxes, labels, ignore, object_BP, positive_BP, common_BMP)
+    if background_below is None:
+        return assignment
+    undecided_BP = (best_iou_BP >= background_below) & ~positive_BP
+    return assignment._replace(labels=assignment.labels.masked_fill(undecided_BP, -1))
+
+
+def force_matches(claims_BM: Tensor, object_BP: Tensor, positive_BP: Tensor) -> tuple[Tensor, Tensor]:
+    """Give each object the prior that `match_greedily` found for it, whatever (B, P) else says; both anew."""
     forced = claims_BM >= 0
-    slots = claims_BM.clamp(min=0)
     # Unmatched objects write into a column that is cut off again: no boolean indexing, no host synchronisation.
-    slots = torch.where(forced, slots, priors.shape[0])
-    index_BM = torch.arange(boxes.shape[1], device=boxes.device).expand_as(slots)
+    slots = torch.where(forced, claims_BM, object_BP.shape[1])
+    index_BM = torch.arange(claims_BM.shape[1], device=claims_BM.device).expand_as(slots)
     object_BP = _with_spare_column(object_BP).scatter(1, slots, index_BM)[:, :-1]
     positive_BP = _with_spare_column(positive_BP).scatter(1, slots, forced)[:, :-1]
+    return object_BP, positive_BP
 
+
+def finish(
+    priors: Tensor,
+    boxes: Tensor,
+    labels: Tensor,
+    ignore: Tensor,
+    object_BP: Tensor,
+    positive_BP: Tensor,
+    common_BMP: Tensor,
+) -> Assignment:
+    """What every assignment ends with: the labels and boxes of the chosen objects, and the ignored regions.
+
+    Args:
+        priors: (P, 4) cxcywh, input pixels.
+        boxes, labels, ignore: as for `assign_iou`.
+        object_BP: (B, P) index of the object that a prior learns; of no meaning where it is not positive.
+        positive_BP: (B, P) bool.
+        common_BMP: (B, M, P) area that objects and priors have in common, pixels²; it is overwritten.
+    """
+    priors_xyxy = box_ops.cxcywh_to_xyxy(priors)
     assigned_labels = labels.gather(1, object_BP) * positive_BP
     assigned_boxes = boxes.gather(1, object_BP.unsqueeze(-1).expand(-1, -1, 4))
     assigned_boxes = torch.where(positive_BP.unsqueeze(-1), assigned_boxes, priors_xyxy)

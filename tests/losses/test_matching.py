@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from ssdlite import boxes as box_ops
-from ssdlite.losses.matching import assign, match_greedily
+from ssdlite.losses.matching import assign_iou, match_greedily
 from ssdlite.model.architecture import PYTORCH_SSD
 from ssdlite.model.detector import Detector
+from ssdlite.structures import Assignment, HeadOutput
 
 
 def squares(*centers_and_sides) -> torch.Tensor:
@@ -14,11 +15,16 @@ def squares(*centers_and_sides) -> torch.Tensor:
     return torch.tensor([[x, y, side, side] for x, y, side in centers_and_sides], dtype=torch.float32)
 
 
-def run(priors, boxes, labels=None, ignore=None, threshold=0.5):
+def assign(priors, boxes, labels, ignore, **options) -> Assignment:
+    nothing = torch.zeros(len(boxes), len(priors), 2)
+    return assign_iou(HeadOutput(nothing, nothing, priors), boxes, labels, ignore, **options)
+
+
+def run(priors, boxes, labels=None, ignore=None, **options):
     boxes = torch.tensor(boxes, dtype=torch.float32).reshape(1, -1, 4)
     labels = torch.ones(1, boxes.shape[1], dtype=torch.int64) if labels is None else torch.tensor([labels])
     ignore = torch.zeros_like(labels, dtype=torch.bool) if ignore is None else torch.tensor([ignore])
-    result = assign(priors, boxes, labels, ignore, threshold)
+    result = assign(priors, boxes, labels, ignore, **options)
     return result.labels[0].tolist(), result.boxes[0]
 
 
@@ -93,7 +99,7 @@ def test_c13_images_without_objects_are_background():
 def test_c15_an_overlap_of_exactly_the_threshold_is_positive(threshold, expected):
     # The object is half of prior 0 (IoU exactly .5) and all of prior 1.
     priors = torch.tensor([[10.0, 10, 20, 20], [5, 10, 10, 20]])
-    assert run(priors, [[0, 0, 10, 20]], threshold=threshold)[0] == expected
+    assert run(priors, [[0, 0, 10, 20]], iou_threshold=threshold)[0] == expected
 
 
 def test_c15_priors_in_an_ignored_region_are_neither_object_nor_background():
@@ -119,3 +125,27 @@ def test_images_of_a_batch_do_not_touch_each_other():
     labels = torch.tensor([[1], [2]])
     result = assign(priors, boxes, labels, torch.zeros(2, 1).bool())
     assert result.labels.tolist() == [[1, 0], [0, 2]]
+
+
+def test_between_the_two_thresholds_a_prior_takes_no_part():
+    # Overlaps with the object: 1, 1/2, 1/4, none.
+    priors = torch.tensor([[10.0, 10, 20, 20], [5, 10, 10, 20], [2.5, 10, 5, 20], [90, 90, 5, 5]])
+    labels, boxes = run(priors, [[0, 0, 20, 20]], iou_threshold=0.7, background_below=0.3)
+    assert labels == [1, -1, 0, 0]
+    assert boxes[1].tolist() == [0, 0, 10, 20]  # the prior itself
+    assert run(priors, [[0, 0, 20, 20]], iou_threshold=0.7)[0] == [1, 0, 0, 0]
+    assert run(priors, [[0, 0, 20, 20]], iou_threshold=0.7, background_below=0.7)[0] == [1, 0, 0, 0]
+
+
+def test_all_ties_makes_every_best_prior_positive():
+    priors = squares((10, 10, 20), (30, 10, 20), (80, 10, 20))
+    between = [[15, 5, 25, 15]]  # overlaps the first two alike, by far less than the threshold
+    assert sorted(run(priors, between)[0]) == [0, 0, 1]
+    assert run(priors, between, all_ties=True)[0] == [1, 1, 0]
+
+
+def test_all_ties_of_no_overlap_are_none():
+    """Known wrong copy: with a best overlap of 0 every prior ties, and all become positive."""
+    priors = squares((10, 10, 10), (30, 10, 10))
+    assert run(priors, [[80, 80, 90, 90]], all_ties=True)[0] == [0, 0]
+    assert run(priors, [[80, 80, 90, 90], [5, 5, 15, 15]], labels=[1, 2], all_ties=True)[0] == [2, 0]
