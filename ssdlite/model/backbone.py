@@ -1,4 +1,4 @@
-"""MobileNetV2 with two taps, and the ImageNet weights that it can start from."""
+"""MobileNetV2 with taps, and the ImageNet weights that it can start from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 IMAGENET_NORM_EPS = 1e-5
 
-TAP_BLOCK = 14  # the first block of stride 32; its expansion still runs at stride 16
+TAP_BLOCKS = {4: 4, 7: 8, 14: 16}
+"""The blocks that halve the map, and the stride of what enters them; their expansions still run at that stride."""
 
 Tap: TypeAlias = Literal["expansion", "output"]
 
@@ -20,10 +21,10 @@ Tap: TypeAlias = Literal["expansion", "output"]
 class Backbone(nn.Module):
     """torchvision's MobileNetV2 without its classifier (Sandler et al. 2018, table 2).
 
-    Gives two maps. At stride 16, by `tap`: the expansion of the block that goes to stride 32 (576 channels at
-    width 1, after ReLU6), or the output of the block before it (96 channels, linear). At stride 32 the last
-    convolution (1280 channels, after ReLU6). Residual blocks start as the identity: the gain of their last norm
-    is zero (Goyal et al. 2017, sec. 5.1), which speeds up training from scratch.
+    Its maps at stride 4, 8 and 16 are, by `tap`: the expansion of the block that halves them (576 channels at
+    stride 16 and width 1, after ReLU6), or the output of the block before it (96 channels, linear). At stride 32 it
+    is the last convolution (1280 channels, after ReLU6). Residual blocks start as the identity: the gain of their
+    last norm is zero (Goyal et al. 2017, sec. 5.1), which speeds up training from scratch.
     """
 
     def __init__(self, width: float, tap: Tap = "expansion") -> None:
@@ -35,23 +36,36 @@ class Backbone(nn.Module):
                 nn.init.zeros_(block.conv[-1].weight)
 
     @property
+    def pyramid_channels(self) -> dict[int, int]:
+        """Stride -> channels of the map that `pyramid` gives."""
+        channels = {}
+        for index, stride in TAP_BLOCKS.items():
+            expand = self.features[index].conv[0]
+            channels[stride] = expand.out_channels if self.tap == "expansion" else expand[0].in_channels
+        return {**channels, 32: self.features[-1].out_channels}
+
+    @property
     def out_channels(self) -> tuple[int, int]:
-        block = self.features[TAP_BLOCK]
-        stride16 = block.conv[0].out_channels if self.tap == "expansion" else block.conv[0][0].in_channels
-        return stride16, self.features[-1].out_channels
+        """Of the two maps that `forward` gives."""
+        return self.pyramid_channels[16], self.pyramid_channels[32]
+
+    def pyramid(self, images: Tensor) -> dict[int, Tensor]:
+        """(B, 3, H, W) normalised -> the maps at stride 4, 8, 16 and 32, by stride."""
+        maps = {}
+        features = images
+        for index, block in enumerate(self.features):
+            if index not in TAP_BLOCKS:
+                features = block(features)
+                continue
+            expansion = block.conv[0](features)
+            maps[TAP_BLOCKS[index]] = expansion if self.tap == "expansion" else features
+            features = block.conv[1:](expansion)
+        return {**maps, 32: features}
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) normalised -> maps at stride 16 and 32."""
-        features = images
-        for block in self.features[:TAP_BLOCK]:
-            features = block(features)
-        tap_block = self.features[TAP_BLOCK]
-        expansion = tap_block.conv[0](features)
-        stride16 = expansion if self.tap == "expansion" else features
-        features = tap_block.conv[1:](expansion)
-        for block in self.features[TAP_BLOCK + 1 :]:
-            features = block(features)
-        return stride16, features
+        maps = self.pyramid(images)
+        return maps[16], maps[32]
 
 
 def download_imagenet_state() -> dict[str, Tensor]:

@@ -10,15 +10,18 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from ssdlite import boxes as box_ops
-from ssdlite.structures import Detections, HeadOutput
+from ssdlite.model.corner_decode import decode_corners
+from ssdlite.structures import CornerOutput, Detections, DetectorOutput
 
 
-def decode_output(output: HeadOutput, input_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """All priors as boxes (B, P, 4) xyxy, input pixels, and scores (B, P, K) without background.
+def decode_output(output: DetectorOutput, input_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """All priors, or the best pairs of corners, as boxes (B, P, 4) xyxy, input pixels, and scores (B, P, K).
 
-    Boxes reach beyond the image, by `boxes.FRAME` at most: suppression comes first, clipping afterwards.
-    In float32 whatever the network ran in. This much goes into every exported file.
+    There is no column for background. Boxes reach beyond the image, by `boxes.FRAME` at most: suppression comes
+    first, clipping afterwards. In float32 whatever the network ran in. This much goes into every exported file.
     """
+    if isinstance(output, CornerOutput):
+        return decode_corners(output)
     boxes = box_ops.decode(output.deltas.float(), output.priors)
     height, width = input_size
     sides = boxes.new_tensor([width, height, width, height])
@@ -30,7 +33,7 @@ def decode_output(output: HeadOutput, input_size: tuple[int, int]) -> tuple[Tens
 
 @dataclass(frozen=True)
 class Decoder:
-    """Turns HeadOutput into Detections by score threshold and suppression a class.
+    """Turns DetectorOutput into Detections by score threshold and suppression a class.
 
     Boxes without area in the image are left out. The others compete as they are, and what is chosen is clipped to
     the image afterwards, as in TensorFlow: clipping makes boxes at the border more alike than they are.
@@ -45,7 +48,7 @@ class Decoder:
     max_detections: int = 100
 
     @torch.no_grad()
-    def __call__(self, output: HeadOutput, original_sizes: Sequence[tuple[int, int]]) -> list[Detections]:
+    def __call__(self, output: DetectorOutput, original_sizes: Sequence[tuple[int, int]]) -> list[Detections]:
         """Detections of each image, in pixels of the original images of (height, width) `original_sizes`."""
         boxes, scores = decode_output(output, self.input_size)
         images = zip(boxes, scores, original_sizes, strict=True)

@@ -13,8 +13,8 @@ from ssdlite.model.architecture import Dialect
 from ssdlite.structures import ScoreActivation
 
 FOREGROUND_PRIOR = 0.1
-"""Share of priors taken for objects before training (Lin et al. 2017, sec. 3.3). Theirs is .01, for a loss over all
-priors; with three mined negatives a positive it would only have to be unlearnt."""
+"""Share of priors taken for objects before training, of all classes together. Lin et al. 2017 (sec. 3.3) take .01 a
+class for a loss over all priors; with three mined negatives a positive that would only have to be unlearnt."""
 
 
 def extra_level(in_channels: int, mid_channels: int, out_channels: int, activation: bool) -> nn.Sequential:
@@ -66,19 +66,19 @@ class SSDLiteHead(nn.Module):
         return torch.cat(logits, dim=1), torch.cat(deltas, dim=1)
 
     @torch.no_grad()
-    def reset_biases(self, activation: ScoreActivation) -> None:
-        """Boxes start at their priors; classes start at `FOREGROUND_PRIOR` spread over all of them."""
+    def reset_biases(self, activation: ScoreActivation, class_prior: float) -> None:
+        """Boxes start at their priors; each class starts at `class_prior`, background at the rest, .5 or more."""
         for predict in self.regression:
             predict[-1].bias.zero_()  # type: ignore[index]
         num_classes = self.num_logits - 1
-        background = math.log((1 - FOREGROUND_PRIOR) / FOREGROUND_PRIOR)
-        foreground = math.log((num_classes - FOREGROUND_PRIOR) / FOREGROUND_PRIOR)
+        nothing = max(1 - class_prior * num_classes, 0.5)
+        background = math.log(nothing / (1 - nothing))
         for predict in self.classification:
             bias = predict[-1].bias.view(-1, self.num_logits)  # type: ignore[index]
             if activation == "softmax":
                 bias[:, 0], bias[:, 1:] = background + math.log(num_classes), 0
             else:
-                bias[:, 0], bias[:, 1:] = background, -foreground
+                bias[:, 0], bias[:, 1:] = background, math.log(class_prior / (1 - class_prior))
 
 
 def _flatten(prediction: Tensor, columns: int) -> Tensor:

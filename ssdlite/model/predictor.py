@@ -13,7 +13,7 @@ class TorchPredictor:
     """Batch -> the Detections of each image, in pixels of the original images.
 
     Args:
-        detector: module from images (B, 3, H, W) to HeadOutput; it is put into evaluation mode.
+        detector: module from images (B, 3, H, W) to DetectorOutput; it is put into evaluation mode.
         decoder: turns its output into detections.
         device: where the detector is.
         dtype: autocast type; float32 switches autocast off.

@@ -11,8 +11,10 @@ from torch import nn
 
 from ssdlite.model.architecture import PriorLevel
 from ssdlite.model.backbone import fold_eps, fold_input
+from ssdlite.model.corner import CornerDetector
 from ssdlite.model.detector import Detector
-from ssdlite.model.layers import Layer, layers
+from ssdlite.model.layers import AnyLayer, corner_layers, layers
+from ssdlite.model.network import Network
 
 PARTS = {
     "stem": "backbone",
@@ -21,6 +23,10 @@ PARTS = {
     "extra": "extra levels",
     "regression": "box head",
     "classification": "class head",
+    "neck": "neck",
+    "top_left": "branches",
+    "bottom_right": "branches",
+    "heatmap": "heatmaps",
 }
 
 
@@ -56,7 +62,7 @@ class TransferReport:
 
 @torch.no_grad()
 def transfer(
-    source: Detector, source_classes: Sequence[str], target: Detector, target_classes: Sequence[str]
+    source: Network, source_classes: Sequence[str], target: Network, target_classes: Sequence[str]
 ) -> TransferReport:
     """Copy from `source` into `target` every layer that has the same shape in both; `source` is not changed.
 
@@ -64,21 +70,27 @@ def transfer(
     that the layer computes what it did; another padding, tap, or activation after the extra levels is not made up
     for. Of the heads' last convolutions, each prior takes the rows of the source's prior of the same level that is
     most like it, box rows whole and class rows by class name; background is a class that both have. Class rows stay
-    fresh where the two turn logits into scores in different ways, since they would mean something else.
+    fresh where the two turn logits into scores in different ways, since they would mean something else. Heatmaps of
+    corners go by class name too. Between a network with priors and one with corners there is the backbone to copy.
     """
-    same_scores = source.dialect.score_activation == target.dialect.score_activation
+    same_scores = type(source) is type(target) and source.score_activation == target.score_activation
     known = {name: column for column, name in enumerate(source_classes, 1)} if same_scores else {}
     columns = [0 if same_scores else None, *(known.get(name) for name in target_classes)]
     new_norms = 0
-    counts = {part: PartCount() for part in PARTS.values()}
-    originals = {(layer.part, layer.index, layer.role): layer for layer in layers(source.dialect)}
-    for layer in layers(target.dialect):
+    wanted_layers = _layers(target)
+    used = {PARTS[layer.part] for layer in wanted_layers}
+    counts = {part: PartCount() for part in PARTS.values() if part in used}
+    originals = {(layer.part, layer.index, layer.role): layer for layer in _layers(source)}
+    for layer in wanted_layers:
         original = originals.get((layer.part, layer.index, layer.role))
         count = counts[PARTS[layer.part]]
         if original is None or not _fits(source, original, target, layer):
             count.new += _num_parameters(target, layer)
             new_norms += layer.norm is not None
-        elif layer.norm is None:
+        elif layer.part == "heatmap":
+            rows = [None if column is None else column - 1 for column in columns[1:]]
+            _copy_heatmap(source, original, target, layer, rows, count)
+        elif isinstance(source, Detector) and isinstance(target, Detector) and layer.norm is None:
             wanted = columns if layer.part == "classification" else [*range(4)]
             _copy_rows(source, original, target, layer, wanted, count)
         else:
@@ -87,33 +99,43 @@ def transfer(
     return TransferReport(counts, new_norms, kept, tuple(name for name in target_classes if name not in known))
 
 
-def _conv(detector: Detector, layer: Layer) -> nn.Conv2d:
+def _layers(detector: Network) -> list[AnyLayer]:
+    if isinstance(detector, CornerDetector):
+        return corner_layers(len(detector.neck.strides))
+    return [*layers(detector.dialect)]
+
+
+def _conv(detector: Network, layer: AnyLayer) -> nn.Conv2d:
     conv = detector.get_submodule(layer.conv)
     assert isinstance(conv, nn.Conv2d)
     return conv
 
 
-def _norm(detector: Detector, layer: Layer) -> nn.BatchNorm2d:
+def _norm(detector: Network, layer: AnyLayer) -> nn.BatchNorm2d:
     assert layer.norm is not None
     norm = detector.get_submodule(layer.norm)
     assert isinstance(norm, nn.BatchNorm2d)
     return norm
 
 
-def _fits(source: Detector, original: Layer, target: Detector, layer: Layer) -> bool:
+def _fits(source: Network, original: AnyLayer, target: Network, layer: AnyLayer) -> bool:
     """Whether the kernels have one shape; where rows are chosen, but for the number of rows."""
-    first = 1 if layer.norm is None else 0
+    first = 1 if layer.part in ("classification", "regression", "heatmap") and layer.norm is None else 0
     return _conv(source, original).weight.shape[first:] == _conv(target, layer).weight.shape[first:]
 
 
-def _num_parameters(detector: Detector, layer: Layer) -> int:
+def _num_parameters(detector: Network, layer: AnyLayer) -> int:
     modules = [_conv(detector, layer), *([_norm(detector, layer)] if layer.norm else [])]
     return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
 
-def _copy_layer(source: Detector, original: Layer, target: Detector, layer: Layer, count: PartCount) -> None:
-    """A convolution and its norm, made to compute in `target` what they did in `source`."""
+def _copy_layer(source: Network, original: AnyLayer, target: Network, layer: AnyLayer, count: PartCount) -> None:
+    """A convolution and its norm, if any, made to compute in `target` what they did in `source`."""
     conv, old_conv = _conv(target, layer), _conv(source, original)
+    if layer.norm is None:
+        conv.load_state_dict(old_conv.state_dict())
+        count.loaded += _num_parameters(target, layer)
+        return
     norm, old_norm = _norm(target, layer), _norm(source, original)
     conv.weight.copy_(old_conv.weight)
     norm.load_state_dict(old_norm.state_dict())
@@ -139,11 +161,33 @@ def _copy_layer(source: Detector, original: Layer, target: Detector, layer: Laye
         count.loaded += _num_parameters(target, layer)
 
 
+def _copy_heatmap(
+    source: Network,
+    original: AnyLayer,
+    target: Network,
+    layer: AnyLayer,
+    rows: Sequence[int | None],
+    count: PartCount,
+) -> None:
+    """The rows of a heatmap's convolution, one a class; those of None stay fresh."""
+    kept = [row for row, old in enumerate(rows) if old is not None]
+    wanted = [old for old in rows if old is not None]
+    same = wanted == kept and len(kept) == len(rows) == source.num_classes
+    for new, old in zip(_conv(target, layer).parameters(), _conv(source, original).parameters(), strict=True):
+        new[kept] = old[wanted]
+        taken = new.numel() // len(rows) * len(kept)
+        count.new += new.numel() - taken
+        if same:
+            count.loaded += taken
+        else:
+            count.remapped += taken
+
+
 def _copy_rows(
     source: Detector,
-    original: Layer,
+    original: AnyLayer,
     target: Detector,
-    layer: Layer,
+    layer: AnyLayer,
     columns: Sequence[int | None],
     count: PartCount,
 ) -> None:

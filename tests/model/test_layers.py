@@ -3,9 +3,10 @@
 import pytest
 from torch import nn
 
-from ssdlite.model.architecture import DIALECTS
+from ssdlite.model.architecture import DIALECTS, PAPER
+from ssdlite.model.corner import CornerDetector
 from ssdlite.model.detector import Detector
-from ssdlite.model.layers import layers
+from ssdlite.model.layers import corner_layers, layers
 
 
 @pytest.mark.parametrize("dialect", DIALECTS.values(), ids=lambda dialect: dialect.name)
@@ -23,3 +24,14 @@ def test_every_parameter_belongs_to_one_layer(dialect):
         assert conv.kernel_size == kernel, layer
         if layer.norm:
             assert detector.get_submodule(layer.norm).num_features == conv.out_channels
+
+
+@pytest.mark.parametrize(("stride", "num_maps"), [(4, 4), (8, 3), (16, 2)])
+def test_every_parameter_of_a_corner_network_belongs_to_one_layer(stride, num_maps):
+    detector = CornerDetector(PAPER, num_classes=2, input_size=(64, 64), width=0.25, stride=stride)
+    found = corner_layers(num_maps)
+    names = [name for layer in found for name in (layer.conv, layer.norm) if name]
+    modules = [name for name, module in detector.named_modules() if isinstance(module, nn.Conv2d | nn.BatchNorm2d)]
+    assert sorted(names) == sorted(modules)
+    assert len({(layer.part, layer.index, layer.role) for layer in found}) == len(found)
+    assert all(layer.has_bias == (detector.get_submodule(layer.conv).bias is not None) for layer in found)

@@ -1,0 +1,143 @@
+"""CornerNet's loss: corners as heatmaps, pairs by embeddings, and offsets within a cell (Law & Deng 2018)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssdlite.losses.corner_targets import CornerTargets, draw_corners
+from ssdlite.losses.reduction import mean_over_processes
+from ssdlite.structures import CornerOutput, LossTerms
+
+PUSH_MARGIN = 1.0  # Δ in eq. 5: means of two objects that are further apart are left alone
+
+
+def heatmap_focal(
+    logits: Tensor, targets: Tensor, alpha: float = 2.0, beta: float = 4.0, ignored: Tensor | None = None
+) -> Tensor:
+    """Focal loss on a Gaussian heatmap (Law & Deng 2018, eq. 1):
+
+        −1/N Σ  (1 − p)^α · log p               where y = 1
+                (1 − y)^β · p^α · log(1 − p)    elsewhere
+
+    N is the number of peaks in the batch, 1 where there is none (over several processes: its mean over them). The
+    logarithms are taken from the logits; the original clamps p to [1e-4, 1 − 1e-4] first, which cuts off the
+    gradient where it is needed most.
+
+    Args:
+        logits: (...), any shape; p is their sigmoid.
+        targets: y of the same shape in 0..1, exactly 1 at peaks.
+        ignored: bool that broadcasts to the shape; what is no peak does not count there.
+    """
+    logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+    is_peak = targets == 1
+    num_peaks = mean_over_processes(is_peak.sum(), at_least=1)
+    positive = torch.sigmoid(-logits) ** alpha * F.logsigmoid(logits)
+    negative = (1 - targets) ** beta * torch.sigmoid(logits) ** alpha * F.logsigmoid(-logits)
+    if ignored is not None:
+        negative = negative.masked_fill(ignored, 0)
+    return -torch.where(is_peak, positive, negative).sum() / num_peaks
+
+
+def pull_push(top_left: Tensor, bottom_right: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    """Make the two embeddings of an object alike, and those of two objects of an image differ.
+
+        pull = 1/N Σ_k (e_tl,k − e_k)² + (e_br,k − e_k)²            e_k: the mean of the two
+        push = 1/(N(N−1)) Σ_k Σ_{j≠k} max(0, 1 − |e_k − e_j|)
+
+    (Law & Deng 2018, eq. 4 and 5), of each image with its own N, then the mean over images. Images with no object
+    have 0, as has push with one.
+
+    Args:
+        top_left, bottom_right: (B, M) embeddings at the corners of each object, of any value where it is absent.
+        present: (B, M) bool.
+    """
+    counts = present.sum(dim=1)
+    means = (top_left + bottom_right) / 2
+    pulls = ((top_left - means) ** 2 + (bottom_right - means) ** 2).where(present, 0.0)
+    pull = pulls.sum(dim=1) / counts.clamp(min=1)
+    gaps = (PUSH_MARGIN - (means.unsqueeze(2) - means.unsqueeze(1)).abs()).clamp(min=0)  # (B, M, M)
+    others = ~torch.eye(present.shape[1], dtype=torch.bool, device=present.device)
+    pushes = gaps.where(present.unsqueeze(2) & present.unsqueeze(1) & others, 0.0)
+    push = pushes.sum(dim=(1, 2)) / (counts * (counts - 1)).clamp(min=1)
+    return pull.mean(), push.mean()
+
+
+def corner_offset(offsets: Tensor, targets: Tensor, present: Tensor) -> Tensor:
+    """Smooth L1 with β = 1, summed over x and y at the corners of all objects / N (Law & Deng 2018, eq. 3).
+
+    N is the number of objects in the batch, at least 1 (over several processes: its mean over them).
+
+    Args:
+        offsets, targets: (B, M, 2), in cells.
+        present: (B, M) bool.
+    """
+    losses = F.smooth_l1_loss(offsets, targets, reduction="none").where(present.unsqueeze(-1), 0.0)
+    return losses.sum() / mean_over_processes(present.sum(), at_least=1)
+
+
+class CornerCriterion(nn.Module):
+    """From CornerOutput and padded targets to the terms heatmap, pull, push and offset, in float32.
+
+    Heatmap and offset terms are sums over the two kinds of corners, each with its own N.
+
+    Args:
+        heatmap_alpha, heatmap_beta: exponents of `heatmap_focal`.
+        pull_weight, push_weight, offset_weight: of the other terms.
+        min_overlap, historical_radius: how far hills reach, see `corner_targets.gaussian_radius`.
+    """
+
+    def __init__(
+        self,
+        *,
+        heatmap_alpha: float = 2.0,
+        heatmap_beta: float = 4.0,
+        pull_weight: float = 0.1,
+        push_weight: float = 0.1,
+        offset_weight: float = 1.0,
+        min_overlap: float = 0.3,
+        historical_radius: bool = False,
+    ) -> None:
+        super().__init__()
+        self.heatmap_alpha = heatmap_alpha
+        self.heatmap_beta = heatmap_beta
+        self.pull_weight = pull_weight
+        self.push_weight = push_weight
+        self.offset_weight = offset_weight
+        self.min_overlap = min_overlap
+        self.historical_radius = historical_radius
+
+    @torch.no_grad()
+    def draw(self, output: CornerOutput, boxes: Tensor, labels: Tensor, ignore: Tensor) -> CornerTargets:
+        """Padded targets (B, M, 4), (B, M), (B, M) -> what the maps are to show."""
+        return draw_corners(
+            boxes,
+            labels,
+            ignore,
+            input_size=output.input_size,
+            map_size=(output.heatmaps.shape[3], output.heatmaps.shape[4]),
+            num_classes=output.heatmaps.shape[2],
+            min_overlap=self.min_overlap,
+            historical_radius=self.historical_radius,
+        )
+
+    def forward(self, output: CornerOutput, boxes: Tensor, labels: Tensor, ignore: Tensor) -> LossTerms:
+        targets = self.draw(output, boxes, labels, ignore)
+        embeddings = output.embeddings.float().flatten(2).gather(2, targets.cells)
+        maps_at = targets.cells.unsqueeze(2).expand(-1, -1, 2, -1)
+        offsets = output.offsets.float().flatten(3).gather(3, maps_at).transpose(2, 3)  # (B, 2, M, 2)
+        ignored = targets.ignored.unsqueeze(1)
+        alpha, beta = self.heatmap_alpha, self.heatmap_beta
+        heatmap = [
+            heatmap_focal(output.heatmaps[:, kind], targets.heatmaps[:, kind], alpha, beta, ignored)
+            for kind in (0, 1)
+        ]
+        offset = [corner_offset(offsets[:, kind], targets.offsets[:, kind], targets.present) for kind in (0, 1)]
+        pull, push = pull_push(embeddings[:, 0], embeddings[:, 1], targets.present)
+        return {
+            "heatmap": heatmap[0] + heatmap[1],
+            "pull": pull * self.pull_weight,
+            "push": push * self.push_weight,
+            "offset": (offset[0] + offset[1]) * self.offset_weight,
+        }
