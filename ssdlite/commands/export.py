@@ -15,6 +15,7 @@ from ssdlite.commands.screen import console
 from ssdlite.data.dataset import DetectionDataset
 from ssdlite.deploy.metadata import ExportMetadata, HeadKind
 from ssdlite.deploy.onnx import export_onnx as write_onnx
+from ssdlite.deploy.onnx import require_head
 from ssdlite.deploy.verify import Verification
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.files import require_writable
@@ -36,6 +37,7 @@ def export_onnx(
     if head not in get_args(HeadKind):
         raise ConfigError(f"--head is {', '.join(get_args(HeadKind))}, not '{head}'.")
     loaded = build.load_detector(checkpoint, overrides)
+    require_head(loaded.detector, cast(HeadKind, head))
     output = output or checkpoint.with_suffix(".onnx")
     require_writable(output)
     started = time.perf_counter()

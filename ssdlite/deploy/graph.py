@@ -15,6 +15,14 @@ def keep_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProt
     return onnx.utils.Extractor(model).extract_model(inputs, list(names))
 
 
+def add_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """A copy of `model` that also gives the float32 values `names`, which are computed inside it."""
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    copied.graph.output.extend(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
+    return copied
+
+
 def strip_annotations(model: onnx.ModelProto) -> None:
     """Remove, in place, what exporters note about the source code: it holds paths of the machine."""
     graph = model.graph

@@ -28,6 +28,8 @@ OUTPUT_NAMES: dict[HeadKind, tuple[str, ...]] = {
     "raw": ("logits", "deltas"),
 }
 
+CORNER_MAPS = ("heatmaps", "embeddings", "offsets")
+"""What a corner head gives before decoding; no file has them as outputs."""
 
 BOX_FORMATS: dict[HeadKind, str] = {
     "nms": "xyxy input pixels, clipped",
@@ -69,7 +71,7 @@ class ModelCard:
     resize_alignment: ResizeAlignment  # of images that are brought to that size
     score_activation: ScoreActivation | None  # of the logits; None unless `head` is raw
     selection: Selection
-    variances: tuple[float, float]  # of centre and size
+    variances: tuple[float, float] | None  # of centre and size; None for a network without priors
     priors: np.ndarray | None  # (P, 4) float32 cxcywh, input pixels; None unless `head` is raw
 
 
@@ -78,15 +80,21 @@ def to_properties(
     head: HeadKind,
     input_size: tuple[int, int],
     selection: Selection,
-    priors: np.ndarray,
+    priors: np.ndarray | None,
     *,
     resize_alignment: ResizeAlignment,
-    score_activation: ScoreActivation,
+    score_activation: ScoreActivation | None,
 ) -> dict[str, str]:
-    """The strings to put into a file of `head` whose network has `priors` (P, 4) cxcywh, input pixels."""
+    """The strings to put into a file of `head`.
+
+    Its network has `priors` (P, 4) cxcywh, input pixels, and logits that become scores by `score_activation`; or it
+    has corners, and both are None.
+    """
+    assert head != "raw" or priors is not None
     document = {
         "schema": SCHEMA,
         "head": head,
+        "detector": "corner" if priors is None else "ssdlite",
         "input": {
             "size": list(input_size),  # height, width
             "resize_alignment": resize_alignment,  # of the bilinear resize to that size
@@ -103,7 +111,7 @@ def to_properties(
             "iou_threshold": selection.iou_threshold,
             "candidates_per_class": selection.candidates_per_class,
             "max_detections": selection.max_detections,
-            "variances": [CENTER_VARIANCE, SIZE_VARIANCE],
+            **({} if priors is None else {"variances": [CENTER_VARIANCE, SIZE_VARIANCE]}),
         },
         "dialect": metadata.dialect,
         "width": metadata.width,
@@ -116,7 +124,7 @@ def to_properties(
         # JavaScript's parser knows no NaN.
         "ssdlite": json.dumps(document, ensure_ascii=False, allow_nan=False),
     }
-    if head == "raw":
+    if head == "raw" and priors is not None:
         # numpy prints the shortest decimals that give the float32 back; Python's float prints twice as many.
         rows = [[float(str(value)) for value in row] for row in priors.astype(np.float32)]
         properties["ssdlite.priors"] = json.dumps(rows)
@@ -134,7 +142,7 @@ def from_properties(properties: Mapping[str, str], source: str) -> ModelCard:
         document = json.loads(properties["ssdlite"])
         output = document["output"]
         height, width = document["input"]["size"]
-        center_variance, size_variance = output["variances"]
+        variances = output["variances"] if document.get("detector") != "corner" else None
         if document["schema"] != SCHEMA:
             raise CheckpointError(
                 f"{source} has metadata of schema {document['schema']}, but this ssdlite reads {SCHEMA}; "
@@ -153,7 +161,7 @@ def from_properties(properties: Mapping[str, str], source: str) -> ModelCard:
                 output["candidates_per_class"],
                 output["max_detections"],
             ),
-            variances=(center_variance, size_variance),
+            variances=None if variances is None else (variances[0], variances[1]),
             priors=_read_priors(properties) if document["head"] == "raw" else None,
         )
     except (KeyError, TypeError, ValueError):

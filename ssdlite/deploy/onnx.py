@@ -1,4 +1,4 @@
-"""From a Detector to one ONNX file that says what it is and has been proven to compute the same."""
+"""From a network to one ONNX file that says what it is and has been proven to compute the same."""
 
 from __future__ import annotations
 
@@ -18,12 +18,20 @@ from onnx import helper
 from torch import Tensor, nn
 
 from ssdlite.deploy.graph import fold_center_taps, keep_outputs, lower_ir_version, strip_annotations
-from ssdlite.deploy.metadata import OUTPUT_NAMES, ExportMetadata, HeadKind, Selection, to_properties
+from ssdlite.deploy.metadata import (
+    CORNER_MAPS,
+    OUTPUT_NAMES,
+    ExportMetadata,
+    HeadKind,
+    Selection,
+    to_properties,
+)
 from ssdlite.deploy.nms import append_nms
 from ssdlite.deploy.verify import Verification, verify_onnx
 from ssdlite.errors import CheckpointError, ConfigError, UserError
 from ssdlite.model.decode import Decoder, decode_output
 from ssdlite.model.detector import Detector
+from ssdlite.model.network import Network
 
 MIN_OPSET = 16
 """PyTorch writes opset 18 and above itself and converts down to 16; for 15 and less the converter of ONNX has no
@@ -33,7 +41,7 @@ DEFAULT_OPSET = 18
 
 
 def export_onnx(
-    detector: Detector,
+    detector: Network,
     path: Path,
     *,
     decoder: Decoder,
@@ -50,23 +58,31 @@ def export_onnx(
     nms      what `deploy.nms.append_nms` says, boxes in pixels of the input, clipped
     decoded  `boxes` (B, P, 4) xyxy, pixels of the input; `scores` (B, P, K) without background;
              for suppression as they are: boxes reach beyond the image, and what is chosen is yet to be clipped
-    raw      `logits` (B, P, K + 1), background first; `deltas` (B, P, 4); the priors are in the metadata
+    raw      `logits` (B, P, K + 1), background first; `deltas` (B, P, 4); the priors are in the metadata. Not for a
+             network that finds corners: decoding its maps is not left to others
 
     Args:
         decoder: how detections are chosen; in the metadata for every head, in the graph for `nms`.
         images: (N, 3, H, W) uint8 RGB, N > 0: what the network sees in earnest, a dozen or two. None: no proof.
         batch: images of one run; None leaves it open.
 
-    Raises ConfigError for an opset that cannot be written, CheckpointError if the exporter fails or the file does
-    not compute what the network does, UserError if it cannot be written.
+    Raises ConfigError for a head or an opset that cannot be written, CheckpointError if the exporter fails or the
+    file does not compute what the network does, UserError if it cannot be written.
     """
+    require_head(detector, head)
     traced = trace_detector(detector, batch=batch, opset=opset)
     model = build_model(traced, detector, head=head, decoder=decoder, metadata=metadata)
     return write_verified(model, path, detector, images)
 
 
-def trace_detector(detector: Detector, *, batch: int | None = None, opset: int = DEFAULT_OPSET) -> onnx.ModelProto:
-    """The network with the outputs of all heads but suppression: logits, deltas, boxes and scores.
+def require_head(detector: Network, head: HeadKind) -> None:
+    """Raises ConfigError if there is no file of `head` for this network."""
+    if head == "raw" and not isinstance(detector, Detector):
+        raise ConfigError("a corner network has no file of --head raw; choose --head decoded or nms.")
+
+
+def trace_detector(detector: Network, *, batch: int | None = None, opset: int = DEFAULT_OPSET) -> onnx.ModelProto:
+    """The network with all outputs before suppression: logits and deltas, or corner maps; boxes and scores.
 
     Takes 10 seconds or so; `build_model` makes a file of any head from it. Raises as `export_onnx`.
     """
@@ -85,7 +101,7 @@ def trace_detector(detector: Detector, *, batch: int | None = None, opset: int =
                 verbose=False,
                 opset_version=opset,
                 input_names=["images"],
-                output_names=[*OUTPUT_NAMES["raw"], *OUTPUT_NAMES["decoded"]],
+                output_names=[*wrapper.names, *OUTPUT_NAMES["decoded"]],
                 dynamic_shapes=None if batch else {"images": {0: torch.export.Dim("batch")}},
             )
     except Exception as error:  # the exporter's own types are private, and its message is a log
@@ -113,7 +129,7 @@ def require_opset(model: onnx.ModelProto, opset: int) -> None:
 
 def build_model(
     traced: onnx.ModelProto,
-    detector: Detector,
+    detector: Network,
     *,
     head: HeadKind,
     decoder: Decoder,
@@ -121,6 +137,7 @@ def build_model(
 ) -> onnx.ModelProto:
     """A checked file of `head` from `trace_detector(detector)`, which is left as it is."""
     assert len(metadata.class_names) == detector.num_classes
+    require_head(detector, head)
     selection = Selection(
         decoder.score_threshold, decoder.iou_threshold, decoder.candidates_per_class, decoder.max_detections
     )
@@ -130,15 +147,14 @@ def build_model(
     model.graph.name = "ssdlite"
     model.producer_name = "ssdlite"
     model.producer_version = metadata.version
-    priors = detector.priors.cpu().numpy()
     properties = to_properties(
         metadata,
         head,
         detector.input_size,
         selection,
-        priors,
+        detector.priors.cpu().numpy() if isinstance(detector, Detector) else None,
         resize_alignment=detector.dialect.resize_alignment,
-        score_activation=detector.dialect.score_activation,
+        score_activation=detector.score_activation if isinstance(detector, Detector) else None,
     )
     helper.set_model_props(model, properties)
     onnx.checker.check_model(model, full_check=True)
@@ -169,13 +185,14 @@ def write_verified(
 
 
 class _AllOutputs(nn.Module):
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Network) -> None:
         super().__init__()
         self.detector = detector
+        self.names = OUTPUT_NAMES["raw"] if isinstance(detector, Detector) else CORNER_MAPS
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         output = self.detector(images)
-        return output.logits, output.deltas, *decode_output(output, self.detector.input_size)
+        return *(getattr(output, name) for name in self.names), *decode_output(output, self.detector.input_size)
 
 
 @contextlib.contextmanager

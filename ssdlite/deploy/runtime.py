@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,15 +61,18 @@ class OnnxPredictor:
             for found, scale in zip(self.select(outputs), scales, strict=True)
         ]
 
-    def run(self, images: np.ndarray, batch_size: int | None = None) -> dict[str, np.ndarray]:
-        """All outputs of the file by name, for (N, 3, H, W) RGB pixels 0..255 of any type; N may be 0.
+    def run(
+        self, images: np.ndarray, batch_size: int | None = None, names: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Outputs of the file by name, for (N, 3, H, W) RGB pixels 0..255 of any type; N may be 0.
 
-        Runs `batch_size` images at a time: by default as many as the file is fixed to, or all.
+        `names` are those that its head has if None. Runs `batch_size` images at a time: by default as many as the
+        file is fixed to, or all.
         """
         assert images.shape[1:] == (3, *self.input_size), f"{images.shape} is not (N, 3, *{self.input_size})"
         assert self.batch_size in (None, batch_size) or batch_size is None
         size = batch_size or self.batch_size or max(1, len(images))
-        names = OUTPUT_NAMES[self.card.head]
+        names = names or OUTPUT_NAMES[self.card.head]
         runs = [
             self.session.run(names, {"images": _padded(images[start : start + size], size, self.batch_size)})
             for start in range(0, max(1, len(images)), size)  # at least one run, for the shapes
@@ -89,7 +92,7 @@ class OnnxPredictor:
                     yield select_detections(boxes, scores, self.card.selection, self.input_size)
             case "raw":
                 priors, variances, activation = self.card.priors, self.card.variances, self.card.score_activation
-                assert priors is not None and activation is not None
+                assert priors is not None and variances is not None and activation is not None
                 for logits, deltas in zip(outputs["logits"], outputs["deltas"], strict=True):
                     boxes = decode_boxes(deltas, priors, variances, self.input_size)
                     scores = class_scores(logits, activation)

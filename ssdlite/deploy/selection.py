@@ -55,12 +55,13 @@ def check_selection(
 ) -> Iterator[str]:
     """What is wrong with keeping `priors` (D,) as `labels` (D,) in an image of `boxes` (P, 4), `scores` (P, K).
 
-    `is_optional` (P,) are boxes that hardly touch the image: they may be left out, or be kept and suppress others
-    without being reported.
+    `is_optional` (P,) are boxes that hardly touch the image, or pairs of corners that may be none: they may be left
+    out, or be kept and suppress others without being reported.
     """
     kept_scores, kept_boxes = scores[priors, labels - 1], boxes[priors]
     floors = _score_floors(scores, selection)
-    if (low := kept_scores < floors[labels - 1] - score_margin).any():
+    lowest_floors = _score_floors(np.where(is_optional[:, None], 0, scores), selection)
+    if (low := kept_scores < lowest_floors[labels - 1] - score_margin).any():
         yield f"{low.sum()} detections score too low"
     overlaps = _iou(kept_boxes, kept_boxes) * (labels[:, None] == labels[None])
     np.fill_diagonal(overlaps, 0)

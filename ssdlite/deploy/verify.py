@@ -5,6 +5,10 @@ the network is ill-conditioned, so one rule holds for every quantity:
 
     |file − float64| ≤ 5 · max |PyTorch float32 − float64| + floor      (floors: `Tolerance`)
 
+A network that finds corners makes choices before there is a box. The rule holds for its maps, which the file
+computes too; and the boxes are judged by the file's own maps, pair by pair: each that is given must be one that
+they can mean, and none that they must mean may be missing, see `pairs`.
+
 For a file with suppression, each detection must be one of the reference's boxes by this rule, and the set must be
 one that greedy suppression can give: no two of a class overlap too much, and every box left out is overlapped by a
 better one or did not fit in. That defines the result up to ties, whose order no two runtimes share. Detections are
@@ -13,40 +17,30 @@ compared with clipped boxes; what overlaps is judged by the boxes as they were b
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+import onnx
 from torch import nn
 
-from ssdlite.deploy.metadata import OUTPUT_NAMES, HeadKind
+from ssdlite.deploy.graph import add_outputs
+from ssdlite.deploy.metadata import CORNER_MAPS, HeadKind
+from ssdlite.deploy.pairs import check_pairs
+from ssdlite.deploy.reference import Candidates, Reference, Tolerance, corner_candidates, row_errors
 from ssdlite.deploy.runtime import OnnxPredictor
-from ssdlite.deploy.selection import check_selection, match_detections
-from ssdlite.model.decode import decode_output
+from ssdlite.deploy.selection import Matches, check_selection, match_detections
 from ssdlite.structures import Detections
 
 logger = logging.getLogger(__name__)
 
-ROUNDING_FACTOR = 5  # two float32 programs sum in different orders; their errors are of one size, not equal
 BATCH_SIZES = (1, 4)
 UNITS = {"boxes": " px"}
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """What a file may be off by beyond rounding."""
-
-    raw: float = 1e-5  # logits, deltas, and priors in pixels
-    boxes: float = 0.1  # pixels of the network input
-    scores: float = 1e-3
-
-    def of(self, quantity: str) -> float:
-        return {"boxes": self.boxes, "scores": self.scores}.get(quantity, self.raw)
 
 
 @dataclass(frozen=True)
@@ -115,22 +109,29 @@ def verify_onnx(
     assert len(images) > 0, "nothing to verify on"
     predictor, tolerance = OnnxPredictor(path), tolerance or Tolerance()
     batch_sizes = BATCH_SIZES if predictor.batch_size is None else (predictor.batch_size,)
-    reference = _Reference.compute(detector, images, tolerance)
-    # Repeated as needed, so that the largest batch is full.
-    order = np.arange(max(len(images), *batch_sizes)) % len(images)
+    reference = Reference.compute(detector, images, tolerance)
     differences: dict[str, Difference] = {}
     problems: list[str] = []
+    if reference.has_corners:
+        maps = _corner_maps(path, images)
+        errors = {name: row_errors(maps[name], reference.values[name]) for name in CORNER_MAPS}
+        _record(differences, errors, reference, np.arange(len(images)), batch_sizes[0])
+        candidates = corner_candidates(maps, predictor.input_size, tolerance)
+        if unclear := sum(candidate is None for candidate in candidates):
+            logger.warning(
+                "the choice of boxes was not verified on %d of %d images: they are too uniform to tell one corner "
+                "from another.",
+                *(unclear, len(images)),
+            )
+    else:
+        candidates = reference.candidates()
+    # Repeated as needed, so that the largest batch is full.
+    order = np.arange(max(len(images), *batch_sizes)) % len(images)
     num_detections = None
     for batch_size in batch_sizes:
         outputs = predictor.run(images[order], batch_size)
-        errors, found = _compare(predictor, outputs, reference, order)
-        for name, error_N in errors.items():
-            worst = int(np.argmax(error_N))
-            difference = Difference(
-                name, float(error_N[worst]), reference.allowed[name], int(order[worst]), batch_size
-            )
-            if name not in differences or difference.largest > differences[name].largest:
-                differences[name] = difference
+        errors, found = _compare(predictor, outputs, reference, [candidates[image] for image in order], order)
+        _record(differences, errors, reference, order, batch_size)
         problems += [f"{problem} at batch {batch_size}" for problem in found]
         if predictor.card.head == "nms":
             num_detections = int(outputs["num_detections"][: len(images)].sum())
@@ -146,70 +147,89 @@ def verify_onnx(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Reference:
-    values: dict[str, np.ndarray]  # of all priors and images, in float64
-    allowed: dict[str, float]
-
-    @classmethod
-    def compute(cls, detector: nn.Module, images: np.ndarray, tolerance: Tolerance) -> _Reference:
-        exact = _run(copy.deepcopy(detector).cpu().double(), images)
-        rounded = _run(copy.deepcopy(detector).cpu().float(), images)
-        allowed = {
-            name: ROUNDING_FACTOR * float(_errors(rounded[name], exact[name]).max()) + tolerance.of(name)
-            for name in exact
-        }
-        return cls(exact, allowed)
+def _corner_maps(path: Path, images: np.ndarray) -> dict[str, np.ndarray]:
+    """What the file at `path` computes before it decodes."""
+    with tempfile.TemporaryDirectory() as folder:
+        probed = Path(folder) / path.name
+        onnx.save(add_outputs(onnx.load(path), CORNER_MAPS), probed)
+        predictor = OnnxPredictor(probed)
+        return predictor.run(images, predictor.batch_size or 1, CORNER_MAPS)
 
 
-@torch.inference_mode()
-def _run(detector: nn.Module, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Each output for (N, 3, H, W) images, and the priors, with N rows."""
-    detector.eval()
-    parts = []
-    for image in torch.from_numpy(images).split(1):  # float64 takes much memory
-        output = detector(image)
-        decoded = decode_output(output, (images.shape[2], images.shape[3]))
-        parts.append((output.logits, output.deltas, *decoded, output.priors[None]))
-    names = (*OUTPUT_NAMES["raw"], *OUTPUT_NAMES["decoded"], "priors")
-    columns = (torch.cat(part).double().numpy() for part in zip(*parts, strict=True))
-    return dict(zip(names, columns, strict=True))
-
-
-def _errors(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """(N, ...) -> (N,), the largest absolute difference in each row; infinite where it is not a number."""
-    errors = np.abs(values - reference).reshape(len(values), -1).max(axis=1, initial=0)
-    return np.nan_to_num(errors, nan=np.inf)
+def _record(
+    differences: dict[str, Difference],
+    errors: dict[str, np.ndarray],
+    reference: Reference,
+    order: np.ndarray,
+    batch_size: int,
+) -> None:
+    """Keep the largest of each quantity's errors (N,) of the images in `order`."""
+    for name, error_N in errors.items():
+        worst = int(np.argmax(error_N))
+        difference = Difference(name, float(error_N[worst]), reference.allowed[name], int(order[worst]), batch_size)
+        if name not in differences or difference.largest > differences[name].largest:
+            differences[name] = difference
 
 
 def _compare(
-    predictor: OnnxPredictor, outputs: dict[str, np.ndarray], reference: _Reference, order: np.ndarray
+    predictor: OnnxPredictor,
+    outputs: dict[str, np.ndarray],
+    reference: Reference,
+    candidates: Sequence[Candidates | None],
+    order: np.ndarray,
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """(N,) errors a quantity of the images in `order`, and what is wrong with the suppression."""
-    if predictor.card.priors is not None:  # whoever reads a raw file decodes with them
-        outputs = {**outputs, "priors": predictor.card.priors[None].repeat(len(order), axis=0)}
-    if predictor.card.head != "nms":
-        return {name: _errors(value, reference.values[name][order]) for name, value in outputs.items()}, []
+    """(N,) errors a quantity of the images in `order`, and what is wrong with the choice of boxes."""
+    if predictor.card.head != "nms" and not reference.has_corners:
+        if predictor.card.priors is not None:  # whoever reads a raw file decodes with them
+            outputs = {**outputs, "priors": predictor.card.priors[None].repeat(len(order), axis=0)}
+        return {name: row_errors(value, reference.values[name][order]) for name, value in outputs.items()}, []
     limits = reference.allowed["boxes"], reference.allowed["scores"]
     errors: dict[str, list[float]] = {"boxes": [], "scores": []}
     problems: list[str] = []
-    height, width = predictor.input_size
-    image_end = np.array([width, height, width, height])
-    for image, found in zip(order, predictor.select(outputs), strict=True):
-        boxes, scores = reference.values["boxes"][image], reference.values["scores"][image]
-        sides = (np.minimum(boxes, image_end)[:, 2:] - boxes[:, :2].clip(min=0)).min(axis=1)  # negative outside
-        scores = np.where(sides[:, None] < -limits[0], 0, scores)
-        is_optional = np.abs(sides) <= limits[0]
-        if empty := int((found.boxes[:, 2:] <= found.boxes[:, :2]).any(axis=1).sum()):
-            problems.append(f"{empty} detections have no area in image {image}")
-        known = (found.labels >= 1) & (found.labels <= scores.shape[1])
-        if not known.all():
-            problems.append(f"{(~known).sum()} detections have no class in image {image}")
-            found = Detections(*(part[known] for part in found))
-        matches = match_detections(found, boxes.clip(0, image_end), scores, *limits)
+    suppressed = predictor.card.head == "nms"
+    answers = predictor.select(outputs) if suppressed else _given_pairs(outputs)
+    for image, found, candidate in zip(order, answers, candidates, strict=True):
+        if candidate is None:
+            for error in errors.values():
+                error.append(0.0)
+            continue
+        boxes, scores, is_optional = candidate
+        if suppressed:
+            matches, wrong = _compare_detections(found, candidate, predictor, limits)
+        else:
+            matches = match_detections(found, boxes, scores, *limits)
+            wrong = list(check_pairs(found, boxes, scores, is_optional, limits))
         errors["boxes"].append(matches.box_errors.max(initial=0))
         errors["scores"].append(matches.score_errors.max(initial=0))
-        selection = predictor.card.selection
-        wrong = check_selection(matches.priors, found.labels, boxes, scores, is_optional, selection, limits[1])
         problems += [f"{problem} in image {image}" for problem in wrong]
     return {name: np.nan_to_num(error_N, nan=np.inf) for name, error_N in errors.items()}, problems
+
+
+def _given_pairs(outputs: dict[str, np.ndarray]) -> Iterator[Detections]:
+    """What scores in a file of head `decoded`, image by image."""
+    for boxes, scores in zip(outputs["boxes"], outputs["scores"], strict=True):
+        rows, columns = np.nonzero(scores)
+        yield Detections(boxes[rows], scores[rows, columns], columns + 1)
+
+
+def _compare_detections(
+    found: Detections, candidate: Candidates, predictor: OnnxPredictor, limits: tuple[float, float]
+) -> tuple[Matches, list[str]]:
+    """Of one image, after suppression."""
+    boxes, scores, is_optional = candidate
+    problems = []
+    height, width = predictor.input_size
+    image_end = np.array([width, height, width, height])
+    sides = (np.minimum(boxes, image_end)[:, 2:] - boxes[:, :2].clip(min=0)).min(axis=1)  # negative outside
+    scores = np.where(sides[:, None] < -limits[0], 0, scores)
+    is_optional = is_optional | (np.abs(sides) <= limits[0])
+    if empty := int((found.boxes[:, 2:] <= found.boxes[:, :2]).any(axis=1).sum()):
+        problems.append(f"{empty} detections have no area")
+    known = (found.labels >= 1) & (found.labels <= scores.shape[1])
+    if not known.all():
+        problems.append(f"{(~known).sum()} detections have no class")
+        found = Detections(*(part[known] for part in found))
+    matches = match_detections(found, boxes.clip(0, image_end), scores, *limits)
+    selection = predictor.card.selection
+    wrong = check_selection(matches.priors, found.labels, boxes, scores, is_optional, selection, limits[1])
+    return matches, [*problems, *wrong]
