@@ -46,6 +46,7 @@ from ssdlite.commands.export import export_onnx
 from ssdlite.commands.models import load_model
 from ssdlite.data.images import read_image
 from ssdlite.errors import UserError
+from ssdlite.model.detector import Detector
 
 CACHE = Path("data/parity")
 
@@ -71,7 +72,9 @@ def check_all(graph: Path, folder: Path) -> list[Check]:
     exported = folder / "pedestrian.onnx"
     export_onnx(checkpoint, [], output=exported, head="nms", batch="dynamic", opset=18, verify=False)
     images = write_images(folder, reference)
-    checks = check_network(build.load_detector(checkpoint).detector, reference, images)
+    detector = build.load_detector(checkpoint).detector
+    assert isinstance(detector, Detector)
+    checks = check_network(detector, reference, images)
     photos = coco_images()
     if not photos:
         print("Without coco128, because SSDLITE_TEST_DATA does not name a folder that has it.")

@@ -3,24 +3,53 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import nn
 
-from ssdlite.config import Config, DataConfig, EvalConfig, ModelConfig, MultiboxConfig, config_from_dict
+from ssdlite.config import (
+    AssignmentConfig,
+    AtssAssignmentConfig,
+    Config,
+    CornerConfig,
+    DataConfig,
+    EvalConfig,
+    FocalConfig,
+    IouAssignmentConfig,
+    LossConfig,
+    ModelConfig,
+    MultiboxConfig,
+    QualityConfig,
+    SampledConfig,
+    TaskAlignedAssignmentConfig,
+    config_from_dict,
+)
 from ssdlite.data.layout import CocoSource, Source, VocSource, find_layout, read_split
 from ssdlite.errors import CheckpointError, ConfigError, DataError
+from ssdlite.evaluation.voc import count_objects
 from ssdlite.importers.names import ForeignNetwork
-from ssdlite.losses.criterion import Criterion
+from ssdlite.losses.atss import assign_atss
+from ssdlite.losses.corner import CornerCriterion
+from ssdlite.losses.criterion import Assigner, Criterion
+from ssdlite.losses.focal import FocalLoss
+from ssdlite.losses.matching import assign_iou
 from ssdlite.losses.multibox import MultiboxLoss
+from ssdlite.losses.quality import QualityLoss
+from ssdlite.losses.sampled import SampledLoss
+from ssdlite.losses.task_aligned import assign_task_aligned
+from ssdlite.losses.terms import BoxTerm, balance_classes
 from ssdlite.model.architecture import DIALECTS, Dialect
 from ssdlite.model.backbone import download_imagenet_state, load_imagenet
+from ssdlite.model.corner import CornerDetector
 from ssdlite.model.decode import Decoder
 from ssdlite.model.detector import Detector
+from ssdlite.model.network import Network
 from ssdlite.model.transfer import TransferReport, transfer
 from ssdlite.structures import DataSplit
 from ssdlite.training.checkpoint import load_checkpoint
@@ -75,18 +104,18 @@ def _find_sources(config: DataConfig) -> dict[str, Sequence[Source] | None]:
     return found
 
 
-def build_detector(config: ModelConfig, class_names: Sequence[str]) -> Detector:
-    """A Detector to train: started as `config.weights` says, and frozen as `config.freeze` says."""
+def build_detector(config: Config, class_names: Sequence[str]) -> Network:
+    """A detector to train: started as `model.weights` says, and frozen as `model.freeze` says."""
     detector = empty_detector(config, class_names)
-    match config.weights:
+    match config.model.weights:
         case "none":
             trained: set[str] = set()
         case "auto" | "imagenet":
-            trained = {"early", "backbone"} if _start_from_imagenet(detector, config) else set()
+            trained = {"early", "backbone"} if _start_from_imagenet(detector, config.model) else set()
         case path:
             report = _start_from_checkpoint(detector, class_names, path)
             trained = {"early", "backbone"} if report.new_norms else {"early", "backbone", "norms"}
-    for part in config.freeze:
+    for part in config.model.freeze:
         if part not in trained:
             raise ConfigError(
                 f"model.freeze={part} would keep layers as they are that have nothing learnt yet; start from a "
@@ -95,16 +124,28 @@ def build_detector(config: ModelConfig, class_names: Sequence[str]) -> Detector:
     return detector
 
 
-def empty_detector(config: ModelConfig, class_names: Sequence[str]) -> Detector:
-    """A Detector with fresh weights, whatever `config.weights` says: for weights that come from elsewhere."""
-    detector = Detector(
-        DIALECTS[config.dialect], num_classes=len(class_names), input_size=config.input_size, width=config.width
+def empty_detector(config: Config, class_names: Sequence[str]) -> Network:
+    """A detector with fresh weights, whatever `model.weights` says: for weights that come from elsewhere.
+
+    How logits become scores, and where they start, is for the loss recipe to say: everything after follows it.
+    """
+    model = config.model
+    make: Callable[..., Network] = Detector
+    match config.loss:
+        case FocalConfig() | QualityConfig():
+            make = partial(Detector, score_activation="sigmoid", class_prior=config.loss.class_prior)
+        case SampledConfig():
+            make = partial(Detector, score_activation="softmax")
+        case CornerConfig():
+            make = CornerDetector
+    detector = make(
+        DIALECTS[model.dialect], num_classes=len(class_names), input_size=model.input_size, width=model.width
     )
-    detector.freeze(config.freeze)
+    detector.freeze(model.freeze)
     return detector
 
 
-def _start_from_imagenet(detector: Detector, config: ModelConfig) -> bool:
+def _start_from_imagenet(detector: Network, config: ModelConfig) -> bool:
     """Whether there were weights to start from."""
     if config.width != 1.0:
         if config.weights == "imagenet":
@@ -130,7 +171,7 @@ def _start_from_imagenet(detector: Detector, config: ModelConfig) -> bool:
     return True
 
 
-def _start_from_checkpoint(detector: Detector, class_names: Sequence[str], path: Path) -> TransferReport:
+def _start_from_checkpoint(detector: Network, class_names: Sequence[str], path: Path) -> TransferReport:
     if not path.exists():
         raise ConfigError(f"model.weights is auto, imagenet, none or a checkpoint, but there is no file {path}.")
     source = load_detector(path)
@@ -142,31 +183,83 @@ def _start_from_checkpoint(detector: Detector, class_names: Sequence[str], path:
         )
     old, new = source.detector.dialect, detector.dialect
     logger.info("Started from %s (%s):\n%s", path, old.name, report)
-    if differences := _differences(old, new):
+    if differences := _differences(old, new, extras=isinstance(detector, Detector)):
         logger.warning(
             "the layers do not compute quite what they did, because %s has %s; model.dialect=%s keeps everything.",
             *(new.name, " and ".join(differences), old.name),
         )
+    both = {type(source.detector), type(detector)}
+    if both == {Detector} and source.detector.score_activation != detector.score_activation:
+        logger.info("No class is kept, because scores were made by %s.", source.detector.score_activation)
     return report
 
 
-def _differences(old: Dialect, new: Dialect) -> list[str]:
+def _differences(old: Dialect, new: Dialect, *, extras: bool) -> list[str]:
     """What a transfer between two dialects cannot make up for."""
     found = {
         "another padding": old.padding != new.padding,
         "another map at stride 16": old.tap != new.tap,
-        "another activation of the extra levels": old.extra_activation != new.extra_activation,
-        "another way from logits to scores (so that no class is kept)": old.score_activation
-        != new.score_activation,
+        "another activation of the extra levels": extras and old.extra_activation != new.extra_activation,
     }
     return [difference for difference, there in found.items() if there]
 
 
-def build_criterion(config: MultiboxConfig) -> Criterion:
-    recipe = MultiboxLoss(
-        neg_pos_ratio=config.neg_pos_ratio, min_negatives=config.min_negatives, box_weight=config.box_weight
-    )
-    return Criterion(recipe, iou_threshold=config.iou_threshold)
+def build_criterion(config: LossConfig, split: DataSplit, *, seed: int = 0) -> nn.Module:
+    """From output and targets to loss terms, for the objects to train on; `seed` is of what is drawn at random.
+
+    Raises ConfigError for a weight of a class that there is not.
+    """
+    if isinstance(config, CornerConfig):
+        return CornerCriterion(**config.model_dump(exclude={"kind"}))
+    box = BoxTerm(config.box_loss, config.box_weight)
+    weights = _class_weights(config.class_weights, split)
+    recipe: nn.Module
+    match config:
+        case MultiboxConfig():
+            recipe = MultiboxLoss(
+                box=box,
+                neg_pos_ratio=config.neg_pos_ratio,
+                min_negatives=config.min_negatives,
+                label_smoothing=config.label_smoothing,
+                weights=weights,
+            )
+        case FocalConfig():
+            recipe = FocalLoss(box=box, alpha=config.alpha, gamma=config.gamma, weights=weights)
+        case SampledConfig():
+            recipe = SampledLoss(
+                box=replace(box, beta=1 / config.sigma**2),
+                num_samples=config.num_samples,
+                positive_share=config.positive_share,
+                label_smoothing=config.label_smoothing,
+                weights=weights,
+                seed=seed,
+            )
+        case QualityConfig():
+            recipe = QualityLoss(box=box, classification=config.classification, weights=weights)
+    return Criterion(_build_assigner(config.assignment), recipe)
+
+
+def _build_assigner(config: AssignmentConfig) -> Assigner:
+    options = config.model_dump(exclude={"kind"})
+    match config:
+        case IouAssignmentConfig():
+            return partial(assign_iou, **options)
+        case AtssAssignmentConfig():
+            return partial(assign_atss, **options)
+        case TaskAlignedAssignmentConfig():
+            return partial(assign_task_aligned, **options)
+
+
+def _class_weights(config: Literal["balanced"] | dict[str, float] | None, split: DataSplit) -> list[float] | None:
+    """One weight a class, or None for none."""
+    names = split.class_names
+    if config is None:
+        return None
+    if config == "balanced":
+        return balance_classes(list(count_objects(split).values()))
+    if unknown := [name for name in config if name not in names]:
+        raise ConfigError(f"loss.class_weights names '{unknown[0]}', but the classes are {', '.join(names)}.")
+    return [config.get(name, 1.0) for name in names]
 
 
 def build_decoder(config: EvalConfig, input_size: tuple[int, int]) -> Decoder:
@@ -198,7 +291,7 @@ def build_imported(network: ForeignNetwork) -> Detector:
 class LoadedDetector:
     """A checkpoint as objects."""
 
-    detector: Detector  # in evaluation mode, on the CPU
+    detector: Network  # in evaluation mode, on the CPU
     class_names: tuple[str, ...]
     config: Config
     metrics: Mapping[str, Any]
@@ -215,7 +308,7 @@ def load_detector(path: Path, overrides: Sequence[str] = ()) -> LoadedDetector:
     try:
         config = config_from_dict(content["config"], overrides, origin=str(path))
         class_names = tuple(content["classes"])
-        detector = empty_detector(config.model, class_names)
+        detector = empty_detector(config, class_names)
         detector.load_state_dict(content["weights"])
     except (KeyError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]

@@ -71,7 +71,10 @@ def export_checkpoint(checkpoint: Path, *, output: Path) -> None:
             f"{checkpoint} is of the dialect {dialect}, which no program reads as a .pth file; "
             f"those of {', '.join(FORMATS)} can be written."
         )
-    _compare_with_original(loaded.detector, checkpoint)
+    detector = loaded.detector
+    if not isinstance(detector, Detector):
+        raise ConfigError(f"{checkpoint} has a corner head, which {dialect} does not know.")
+    _compare_with_original(detector, checkpoint)
     write_whole(output, to_torch_file(loaded.detector.state_dict(), dialect, loaded.class_names))
     console.print(f"Wrote {output} for {dialect}.", markup=False)
 
@@ -98,6 +101,11 @@ def _compare_with_original(detector: Detector, checkpoint: Path) -> None:
     dialect = detector.dialect.name
     if detector.width != 1:
         raise ConfigError(f"{checkpoint} is of width {detector.width}, but {dialect} reads width 1 only.")
+    if detector.score_activation != detector.dialect.score_activation:
+        raise ConfigError(
+            f"{checkpoint} learnt scores by {detector.score_activation}, but {dialect} makes them by "
+            f"{detector.dialect.score_activation}."
+        )
     sizes = [(width, height) for height, width in (detector.input_size, FORMATS[dialect].input_size)]
     if sizes[0] != sizes[1]:
         logger.warning(

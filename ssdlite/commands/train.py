@@ -129,11 +129,13 @@ class _Session:
     ) -> None:
         self.config, self.device = config, device
         self.val_split = val_split
+        # Every process draws its own.
+        self.criterion = build.build_criterion(config.loss, train_split, seed=config.run.seed * 1000 + rank())
         self.dtype = build.build_dtype(config.train.precision, device)
         size = config.model.input_size
         # A run that is resumed has its own weights; those that it started from need not be there any more.
         make = build.build_detector if fresh else build.empty_detector
-        detector = make(config.model, train_split.class_names)
+        detector = make(config, train_split.class_names)
         alignment = detector.dialect.resize_alignment
         workers = default_workers() if config.data.workers == "auto" else config.data.workers
         if config.train.batch_size % world_size():
@@ -207,16 +209,17 @@ class _Session:
 
     def _build_trainer(self) -> Trainer:
         options = self.config.train
+        factors = self.config.optim.lr_factors.model_dump()
         optimizer = build_sgd(
             self.detector,
             lr=self.config.optim.lr,
             momentum=self.config.optim.momentum,
             weight_decay=self.config.optim.weight_decay,
-            lr_factors=self.config.optim.lr_factors.model_dump(),
+            lr_factors={child: factors[part] for child, part in self.detector.parts.items()},
         )
         return Trainer(
             model=self.detector,
-            criterion=build.build_criterion(self.config.loss).to(self.device),
+            criterion=self.criterion.to(self.device),
             optimizer=optimizer,
             schedule=build_schedule(
                 optimizer,

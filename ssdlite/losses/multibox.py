@@ -1,14 +1,16 @@
-"""MultiboxLoss: SSD's cross-entropy with hard-negative mining, and smooth L1 on the boxes."""
+"""MultiboxLoss: SSD's cross-entropy with hard-negative mining, and a loss of the boxes."""
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
-from ssdlite import boxes as box_ops
-from ssdlite.losses.normalizer import mean_over_processes
+from ssdlite.losses.classification import sigmoid_cross_entropy, softmax_cross_entropy
+from ssdlite.losses.reduction import mean_over_processes, weighted_mean
 from ssdlite.losses.sampling import mine_hard_negatives
-from ssdlite.structures import Assignment, HeadOutput, LossTerms, ScoreActivation
+from ssdlite.losses.terms import BoxTerm, class_weights, weight_of
+from ssdlite.structures import Assignment, HeadOutput, LossTerms
 
 
 class MultiboxLoss(nn.Module):
@@ -21,16 +23,30 @@ class MultiboxLoss(nn.Module):
     autocast.
 
     Args:
+        box: the box term; its weight is α.
         neg_pos_ratio: mined negatives for each positive of an image.
         min_negatives: mined negatives of an image with few positives or none; what teaches it empty scenes.
-        box_weight: α.
+        label_smoothing: share of a target that is spread over all columns; negatives are ranked without it.
+        weights: of the K classes, for the priors that learn them.
     """
 
-    def __init__(self, *, neg_pos_ratio: float = 3.0, min_negatives: int = 3, box_weight: float = 1.0) -> None:
+    weights: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        box: BoxTerm = BoxTerm(),
+        neg_pos_ratio: float = 3.0,
+        min_negatives: int = 3,
+        label_smoothing: float = 0.0,
+        weights: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
+        self.box = box
         self.neg_pos_ratio = neg_pos_ratio
         self.min_negatives = min_negatives
-        self.box_weight = box_weight
+        self.label_smoothing = label_smoothing
+        self.register_buffer("weights", class_weights(weights), persistent=False)
 
     def forward(self, output: HeadOutput, assignment: Assignment) -> LossTerms:
         """Logits (B, P, C) and deltas (B, P, 4) against labels (B, P) and boxes (B, P, 4) -> two scalars."""
@@ -39,26 +55,13 @@ class MultiboxLoss(nn.Module):
         num_positives = positive.sum(dim=1)
         total = mean_over_processes(num_positives.sum(), at_least=1)
 
-        losses = _cross_entropy(output.logits.float(), labels.clamp(min=0), output.score_activation)
+        logits = output.logits.float()
+        cross_entropy = softmax_cross_entropy if output.score_activation == "softmax" else sigmoid_cross_entropy
+        losses = cross_entropy(logits, labels)
         counted = positive | mine_hard_negatives(
             losses, labels == 0, num_positives, self.neg_pos_ratio, self.min_negatives
         )
-        classification = (losses * counted).sum() / total
-
-        targets = box_ops.encode(assignment.boxes.float(), output.priors)
-        box = _masked_sum(F.smooth_l1_loss(output.deltas.float(), targets, reduction="none"), positive) / total
-        return {"classification": classification, "box": box * self.box_weight}
-
-
-def _cross_entropy(logits: Tensor, labels: Tensor, activation: ScoreActivation) -> Tensor:
-    """(B, P, C) against (B, P) in 0..C-1 -> (B, P)."""
-    if activation == "softmax":
-        return -logits.log_softmax(dim=-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
-    # −log σ(x) = softplus(−x) for the column of the label, −log(1 − σ(x)) = softplus(x) for the others.
-    own = logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
-    return F.softplus(logits).sum(dim=-1) - own
-
-
-def _masked_sum(values: Tensor, mask: Tensor) -> Tensor:
-    """Σ of the (B, P, 4) values whose (B, P) mask is set."""
-    return (values * mask.unsqueeze(-1)).sum()
+        if self.label_smoothing:
+            losses = cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        classification = weighted_mean(losses, counted * weight_of(labels, self.weights), total)
+        return {"classification": classification, "box": self.box(output, assignment, positive.float(), total)}

@@ -196,6 +196,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "criterion": self.criterion.state_dict(),
             "num_averaged": int(self.ema.n_averaged) if self.ema else 0,
         }
         save_checkpoint(self.run_dir / "last.pt", {**self._shipped({}), "training": training})
@@ -212,6 +213,7 @@ class Trainer:
             self.optimizer.load_state_dict(training["optimizer"])
             self.schedule.load_state_dict(training["schedule"])
             self.scaler.load_state_dict(training["scaler"])
+            self.criterion.load_state_dict(training.get("criterion", {}))  # older runs had none with a state
         except (RuntimeError, ValueError, KeyError):
             raise CheckpointError(
                 f"{self.run_dir / 'last.pt'} was trained with other classes or model options; resume with its own "

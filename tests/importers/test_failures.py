@@ -5,10 +5,8 @@ import os
 import pytest
 import torch
 
-from ssdlite.build import load_detector
+from ssdlite.build import empty_detector, load_detector
 from ssdlite.config import config_from_dict
-from ssdlite.model.architecture import DIALECTS
-from ssdlite.model.detector import Detector
 from ssdlite.training.checkpoint import save_checkpoint
 
 from .conftest import PROGRAMS
@@ -189,12 +187,11 @@ def test_class_names_that_do_not_fit(refused, write, states, tmp_path):
     assert sentence == f"error: {names} names 3 classes, but the network has 2."
 
 
-def our_checkpoint(path, dialect, size=(96, 96), width=1.0):
-    detector = Detector(DIALECTS[dialect], num_classes=1, input_size=size, width=width)
-    model = {"dialect": dialect, "input_size": list(size), "width": width, "weights": "none"}
-    config = config_from_dict({"model": model}).to_dict()
-    weights = detector.state_dict()
-    save_checkpoint(path, {"config": config, "classes": ["person"], "metrics": {}, "weights": weights})
+def our_checkpoint(path, dialect, size=(96, 96), width=1.0, head="ssdlite", loss=None):
+    model = {"dialect": dialect, "input_size": list(size), "width": width, "weights": "none", "head": head}
+    config = config_from_dict({"model": model, "loss": loss})
+    weights = empty_detector(config, ["person"]).state_dict()
+    save_checkpoint(path, {"config": config.to_dict(), "classes": ["person"], "metrics": {}, "weights": weights})
     return path
 
 
@@ -217,6 +214,19 @@ def test_export_of_another_width(cli, tmp_path):
     outcome = cli("export-checkpoint", source, "--output", tmp_path / "theirs.pth")
     sentence = one_sentence(outcome, tmp_path / "theirs.pth")
     assert (outcome.code, sentence) == (2, f"error: {source} is of width 0.5, but lufficc reads width 1 only.")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"head": "corner"}, "has a corner head, which lufficc does not know."),
+        ({"loss": "focal"}, "learnt scores by sigmoid, but lufficc makes them by softmax."),
+    ],
+)
+def test_export_of_what_the_other_program_would_misread(cli, tmp_path, options, sentence):
+    source = our_checkpoint(tmp_path / "best.pt", "lufficc", **options)
+    outcome = cli("export-checkpoint", source, "--output", tmp_path / "theirs.pth")
+    assert (outcome.code, one_sentence(outcome, tmp_path / "theirs.pth")) == (2, f"error: {source} {sentence}")
 
 
 def test_export_of_another_size_is_said(cli, tmp_path):

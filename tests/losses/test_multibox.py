@@ -8,21 +8,9 @@ import torch.nn.functional as F
 from ssdlite import boxes as box_ops
 from ssdlite.losses.multibox import MultiboxLoss
 from ssdlite.losses.sampling import mine_hard_negatives
+from ssdlite.losses.terms import BoxTerm
 from ssdlite.structures import Assignment, HeadOutput
-
-PRIORS = torch.tensor([[20.0 * (i % 5) + 10, 20.0 * (i // 5) + 10, 18, 22] for i in range(25)])
-
-
-def sample(positives_per_image, num_classes=4, seed=0, activation="softmax") -> tuple[HeadOutput, Assignment]:
-    torch.manual_seed(seed)
-    batch = len(positives_per_image)
-    logits, deltas = torch.randn(batch, 25, num_classes + 1) * 2, torch.randn(batch, 25, 4)
-    output = HeadOutput(logits, deltas, PRIORS, activation)
-    labels = torch.zeros(batch, 25, dtype=torch.int64)
-    boxes = box_ops.cxcywh_to_xyxy(PRIORS).repeat(batch, 1, 1) + torch.rand(batch, 25, 4) * 5
-    for image, count in enumerate(positives_per_image):
-        labels[image, torch.randperm(25)[:count]] = torch.randint(1, num_classes + 1, (count,))
-    return output, Assignment(labels, boxes)
+from tests.losses.cases import PRIORS, gradcheck, sample
 
 
 def seed_formula(output: HeadOutput, assignment: Assignment, ratio=3) -> tuple[float, float]:
@@ -85,7 +73,7 @@ def test_c2_an_image_without_objects_counts_beside_one_with_objects():
 
 def test_c3_inputs_are_not_changed():
     output, assignment = sample([2, 1])
-    tensors = (*output[:3], *assignment)
+    tensors = (*output[:3], *assignment[:2])
     before = [tensor.clone() for tensor in tensors]
     MultiboxLoss()(output, assignment)
     assert all(old.equal(new) for old, new in zip(before, tensors, strict=True))
@@ -135,35 +123,13 @@ def test_c10_a_box_without_width_gives_a_finite_loss_and_gradient():
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 def test_gradients_match_numerical_ones(activation):
-    output, assignment = sample([2, 0], num_classes=2)
-    priors = PRIORS.double()
-
-    def loss(logits, deltas):  # in double all the way: undo the loss's own float32
-        terms = _DoubleLoss()(
-            HeadOutput(logits, deltas, priors, activation),
-            Assignment(assignment.labels, assignment.boxes.double()),
-        )
-        return terms["classification"] + terms["box"]
-
-    inputs = [tensor.double().requires_grad_() for tensor in output[:2]]
-    assert torch.autograd.gradcheck(loss, inputs, eps=1e-6, atol=1e-5)
-
-
-class _DoubleLoss(MultiboxLoss):
-    """The same code with `.float()` switched off."""
-
-    def forward(self, output, assignment):
-        original = torch.Tensor.float
-        torch.Tensor.float = lambda tensor: tensor
-        try:
-            return super().forward(output, assignment)
-        finally:
-            torch.Tensor.float = original
+    output, assignment = sample([2, 0], num_classes=2, activation=activation)
+    assert gradcheck(MultiboxLoss(), output, assignment)
 
 
 def test_box_weight_scales_the_box_term():
     output, assignment = sample([3])
-    single, double = MultiboxLoss()(output, assignment), MultiboxLoss(box_weight=2)(output, assignment)
+    single, double = MultiboxLoss()(output, assignment), MultiboxLoss(box=BoxTerm(weight=2))(output, assignment)
     assert double["box"].item() == pytest.approx(2 * single["box"].item())
     assert double["classification"].equal(single["classification"])
 
@@ -207,3 +173,38 @@ def test_sigmoid_without_objects_teaches_background():
     touched = logits.grad[logits.grad.abs().sum(-1) > 0]
     assert len(touched) == 6
     assert (touched[:, 0] < 0).all() and (touched[:, 1:] > 0).all()  # background rises, every class falls
+
+
+def test_label_smoothing_blends_the_target_with_all_columns():
+    output, assignment = sample([25])  # no negatives, so no mining
+    log_p = output.logits[0].log_softmax(dim=-1)
+    own = log_p.gather(1, assignment.labels[0].unsqueeze(1)).squeeze(1)
+    expected = -(0.9 * own + 0.1 * log_p.mean(dim=1)).sum() / 25
+    found = MultiboxLoss(label_smoothing=0.1)(output, assignment)["classification"]
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_negatives_are_ranked_without_smoothing():
+    output, assignment = sample([2, 1])
+    logits = output.logits.requires_grad_()
+    plain, smooth = (MultiboxLoss(label_smoothing=share)(output, assignment) for share in (0.0, 0.9))
+    chosen = []
+    for terms in (plain, smooth):
+        (gradient,) = torch.autograd.grad(terms["classification"], logits)
+        chosen.append(gradient.abs().sum(dim=-1) > 0)
+    assert chosen[0].equal(chosen[1])
+
+
+def test_weights_of_one_are_no_weights():
+    output, assignment = sample([3, 1])
+    plain, weighted = MultiboxLoss()(output, assignment), MultiboxLoss(weights=[1.0] * 4)(output, assignment)
+    assert all(plain[name].equal(weighted[name]) for name in plain)
+
+
+def test_a_weight_counts_for_the_priors_that_learn_its_class():
+    output, assignment = sample([25])
+    losses = F.cross_entropy(output.logits[0], assignment.labels[0], reduction="none")
+    expected = (losses * torch.where(assignment.labels[0] == 2, 3.0, 1.0)).sum() / 25
+    terms = MultiboxLoss(weights=[1, 3, 1, 1])(output, assignment)
+    assert terms["classification"].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert terms["box"].equal(MultiboxLoss()(output, assignment)["box"])

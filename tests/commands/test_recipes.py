@@ -1,0 +1,103 @@
+"""Every loss recipe, assignment and head through the commands: train, resume, judge, export, fine-tune."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from ssdlite.commands.train import train
+from ssdlite.config import load_config
+from ssdlite.training import loop
+from ssdlite.training.interrupt import Interrupt
+from tests.conftest import TINY
+
+CHOICES = {
+    "focal": ["loss=focal", "loss.box_loss=diou"],
+    "sampled": ["loss=sampled", "loss.num_samples=32", "loss.label_smoothing=0.1"],
+    "quality": ["loss=quality", "loss.class_weights=balanced"],
+    "varifocal and atss": ["loss=quality", "loss.classification=varifocal", "loss.assignment=atss"],
+    "corner": ["model.head=corner"],
+}
+EXPORTED = {"focal": "raw", "corner": "nms"}
+
+
+@pytest.fixture(scope="module", params=CHOICES)
+def choice(request):
+    return request.param
+
+
+def options(choice: str, drawn: Path, folder: Path) -> list[str]:
+    """Two epochs of three steps each."""
+    return [f"data={drawn}", f"run.dir={folder}", "run.name=run", "train.epochs=2", *CHOICES[choice], *TINY]
+
+
+@pytest.fixture(scope="module")
+def run_dir(drawn, tmp_path_factory, choice):
+    folder = tmp_path_factory.mktemp("recipes")
+    config = load_config(None, [*options(choice, drawn, folder), "train.log_interval=2"])
+    train(config, default_name="run", resume=False, device="cpu")
+    return folder / "run"
+
+
+def test_it_learns(run_dir, choice):
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    losses = [line for line in lines if line["kind"] == "train"]
+    terms = {"heatmap", "pull", "push", "offset"} if choice == "corner" else {"classification", "box"}
+    assert terms <= losses[0].keys()
+    assert losses[-1]["loss"] < losses[0]["loss"]
+
+
+def test_the_exported_file_scores_as_the_checkpoint(cli, run_dir, drawn, tmp_path, choice):
+    """Raw logits leave the activation to the reader, who is told it; the corner head has none to leave."""
+    if choice not in EXPORTED:
+        pytest.skip("exports as another choice does")
+    exported = cli(
+        "export-onnx", run_dir / "best.pt", "--head", EXPORTED[choice], "--output", tmp_path / "model.onnx"
+    )
+    assert exported.code == 0, exported.err
+    figures = []
+    for number, model in enumerate((run_dir / "best.pt", tmp_path / "model.onnx")):
+        result = cli("eval", model, f"data={drawn}", "--json", tmp_path / f"{number}.json")
+        assert result.code == 0, result.err
+        figures.append(json.loads((tmp_path / f"{number}.json").read_text())["coco"]["AP"])
+    assert figures[1] == pytest.approx(figures[0], abs=2e-3)
+
+
+def test_a_corner_head_has_no_raw_export(cli, run_dir, tmp_path, choice):
+    if choice != "corner":
+        pytest.skip("has priors")
+    result = cli("export-onnx", run_dir / "best.pt", "--head", "raw", "--output", tmp_path / "raw.onnx")
+    assert result.code == 2 and "decoded" in result.err and not (tmp_path / "raw.onnx").exists()
+
+
+class StopsAfterFour(Interrupt):
+    """As if a signal came during the fourth step."""
+
+    looks = 0
+
+    @property
+    def requested(self):
+        self.looks += 1
+        return self.looks >= 5  # it is asked once more after the third, at the end of the epoch
+
+    @requested.setter
+    def requested(self, value):
+        pass
+
+
+def test_a_resumed_run_ends_as_one_that_was_never_stopped(cli, run_dir, drawn, tmp_path, choice, monkeypatch):
+    monkeypatch.setattr(loop, "Interrupt", StopsAfterFour)
+    stopped = cli("train", *options(choice, drawn, tmp_path))
+    assert stopped.code == 0 and "Stopped at step 4" in stopped.out
+    monkeypatch.setattr(loop, "Interrupt", Interrupt)
+    assert cli("train", *options(choice, drawn, tmp_path), "--resume").code == 0
+    whole, parts = (torch.load(folder / "last.pt") for folder in (run_dir, tmp_path / "run"))
+    assert all(value.equal(parts["weights"][key]) for key, value in whole["weights"].items())
+
+
+def test_it_can_be_the_start_of_another(cli, run_dir, drawn, tmp_path, choice):
+    start = ["train.epochs=1", f"model.weights={run_dir / 'best.pt'}"]
+    for recipe in ("focal", choice):
+        result = cli("train", *options(recipe, drawn, tmp_path), *start)
+        assert result.code == 0 and "Started from" in result.out, result.err

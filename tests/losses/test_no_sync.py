@@ -1,0 +1,65 @@
+"""Nothing in assignment and losses looks at a value on the device: on a GPU each look would stall the step.
+
+Run on tensors without values that say they lie on a GPU; whatever needs a value raises there.
+"""
+
+from functools import partial
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+
+from ssdlite.losses.atss import assign_atss
+from ssdlite.losses.criterion import Criterion
+from ssdlite.losses.focal import FocalLoss
+from ssdlite.losses.matching import assign_iou
+from ssdlite.losses.multibox import MultiboxLoss
+from ssdlite.losses.quality import QualityLoss
+from ssdlite.losses.sampled import SampledLoss
+from ssdlite.losses.task_aligned import assign_task_aligned
+from ssdlite.losses.terms import BoxTerm
+from ssdlite.structures import HeadOutput
+
+ASSIGNERS = {
+    "iou": assign_iou,
+    "iou with a band and ties": partial(assign_iou, iou_threshold=0.7, background_below=0.3, all_ties=True),
+    "atss": assign_atss,
+    "task-aligned": assign_task_aligned,
+}
+RECIPES = {
+    "multibox": (partial(MultiboxLoss, label_smoothing=0.1), "softmax"),
+    "multibox with sigmoid": (MultiboxLoss, "sigmoid"),
+    "focal": (partial(FocalLoss, box=BoxTerm("diou")), "sigmoid"),
+    "sampled": (SampledLoss, "softmax"),
+    "quality": (partial(QualityLoss, box=BoxTerm("ciou")), "sigmoid"),
+    "varifocal": (partial(QualityLoss, classification="varifocal"), "sigmoid"),
+}
+
+
+def run(criterion: Criterion, activation: str, device: str) -> None:
+    """Two images with three objects and 30 priors of two levels."""
+    output = HeadOutput(
+        torch.zeros(2, 30, 4, device=device),
+        torch.zeros(2, 30, 4, device=device),
+        torch.ones(30, 4, device=device),
+        activation,
+        (20, 10),
+    )
+    targets = (torch.zeros(2, 3, 4, device=device), torch.ones(2, 3, dtype=torch.int64, device=device))
+    criterion.to(device)(output, *targets, torch.zeros(2, 3, dtype=torch.bool, device=device))
+
+
+@pytest.mark.parametrize("assign", ASSIGNERS)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_gpu_is_never_waited_for(recipe, assign, monkeypatch):
+    # A generator of a GPU that is not there cannot be made.
+    monkeypatch.setattr(SampledLoss, "_next_generator", lambda self, device: None)
+    make, activation = RECIPES[recipe]
+    with FakeTensorMode():
+        run(Criterion(ASSIGNERS[assign], make(weights=[1, 2, 3])), activation, "cuda")
+
+
+def test_a_look_at_a_value_would_be_noticed():
+    """On a CPU the greedy matching stops as soon as nothing is left to match, which it has to look at."""
+    with FakeTensorMode(), pytest.raises(DataDependentOutputException):
+        run(Criterion(assign_iou, MultiboxLoss()), "softmax", "cpu")
