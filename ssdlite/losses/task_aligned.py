@@ -63,10 +63,10 @@ def _scores_of(output: HeadOutput, labels: Tensor) -> Tensor:
 
 def _is_near(boxes: Tensor, priors: Tensor) -> Tensor:
     """Whether a prior's centre lies in an object, or no prior's centre is nearer to the object's: (B, M, P)."""
-    centers = priors[:, :2]
-    inside = ((centers > boxes[..., None, :2]) & (centers < boxes[..., None, 2:])).all(dim=-1)
-    offsets = centers - ((boxes[..., :2] + boxes[..., 2:]) / 2).unsqueeze(-2)
-    distance = offsets.square().sum(dim=-1)
+    x, y = priors[:, 0], priors[:, 1]
+    x1, y1, x2, y2 = boxes.unsqueeze(-2).movedim(-1, 0)  # (B, M, 1) each
+    inside = (x > x1) & (x < x2) & (y > y1) & (y < y2)
+    distance = (x - (x1 + x2) / 2).square() + (y - (y1 + y2) / 2).square()
     return inside | (distance <= distance.amin(dim=-1, keepdim=True))
 
 
