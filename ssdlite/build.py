@@ -119,7 +119,7 @@ def build_detector(config: Config, class_names: Sequence[str]) -> Network:
         if part not in trained:
             raise ConfigError(
                 f"model.freeze={part} would keep layers as they are that have nothing learnt yet; start from a "
-                "model.weights=FILE of this dialect, or leave it out."
+                "model.weights=FILE of this dialect and head, or leave it out."
             )
     return detector
 
@@ -185,7 +185,7 @@ def _start_from_checkpoint(detector: Network, class_names: Sequence[str], path: 
     logger.info("Started from %s (%s):\n%s", path, old.name, report)
     if differences := _differences(old, new, extras=isinstance(detector, Detector)):
         logger.warning(
-            "the layers do not compute quite what they did, because %s has %s; model.dialect=%s keeps everything.",
+            "the layers do not compute quite what they did, because %s has %s; with model.dialect=%s they would.",
             *(new.name, " and ".join(differences), old.name),
         )
     both = {type(source.detector), type(detector)}

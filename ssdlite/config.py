@@ -6,6 +6,7 @@ dotted name, the value and the nearest real name. Nothing that can be derived is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -143,12 +144,13 @@ class IouAssignmentConfig(Section):
     """A prior learns the object that it overlaps enough, and each object has its best prior (Liu et al. 2016)."""
 
     kind: Literal["iou"] = "iou"
-    iou_threshold: Fraction = 0.5
+    iou_threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
     """A prior learns an object from this overlap on."""
-    background_below: Fraction | None = None
+    background_below: Annotated[float, Field(gt=0, le=1)] | None = None
     """Priors from this overlap up to iou_threshold take no part. Default: iou_threshold, so that there are none."""
     all_ties: bool = False
-    """Where several priors are an object's best, all of them learn it, as in Faster R-CNN's RPN."""
+    """Where several priors are an object's best, all of them learn it that overlap no other more (compare Faster
+    R-CNN's RPN, which leaves the condition out)."""
 
     @model_validator(mode="after")
     def _band_is_below(self) -> IouAssignmentConfig:
@@ -186,6 +188,17 @@ BoxLossName = Literal["smooth_l1", "giou", "diou", "ciou"]
 NotNegativeFloat = Annotated[float, Field(ge=0)]
 
 
+def _class_weights(value: Any) -> Any:
+    if value is None or value == "balanced":
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError("must be balanced, or weights by class name such as {person: 2}")
+    for name, weight in value.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+            raise ValueError(f"the weight of '{name}' must be a number, 0 or more (got {weight!r})")
+    return {str(name): weight for name, weight in value.items()}
+
+
 class PriorLossConfig(Section):
     """What the recipes of the SSDLite head share."""
 
@@ -195,9 +208,9 @@ class PriorLossConfig(Section):
     """On the encoded box (smooth_l1), or on its overlap with the object (giou, diou, ciou)."""
     box_weight: NotNegativeFloat = 1.0
     """Weight of the box term beside the classification term."""
-    class_weights: Literal["balanced"] | dict[str, NotNegativeFloat] | None = None
-    """Weight of the priors that learn an object of a class, {NAME: WEIGHT} with 1 for the others; balanced:
-    proportional to 1 / sqrt(objects of the class), 1 on average over the objects."""
+    class_weights: Annotated[Literal["balanced"] | dict[str, float] | None, BeforeValidator(_class_weights)] = None
+    """Weight of the classification of priors that learn an object of a class, {NAME: WEIGHT} with 1 for the others;
+    balanced: proportional to 1 / sqrt(objects of the class), 1 on average over the objects."""
 
     @model_validator(mode="before")
     @classmethod
@@ -259,6 +272,14 @@ class SampledConfig(PriorLossConfig):
     """Of smooth_l1, which turns from a parabola into a line at 1 / sigma²."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the target that is spread evenly over all classes."""
+
+    @model_validator(mode="after")
+    def _options_have_a_use(self) -> SampledConfig:
+        if int(self.num_samples * self.positive_share) < 1:
+            raise ValueError("num_samples * positive_share must be 1 or more, or no object is ever learnt")
+        if self.box_loss != "smooth_l1" and self.sigma != type(self).model_fields["sigma"].default:
+            raise ValueError(f"sigma has no effect with box_loss={self.box_loss}")
+        return self
 
 
 class QualityConfig(PriorLossConfig):
@@ -355,8 +376,8 @@ class RunConfig(Section):
     """Folder of all runs."""
     name: Annotated[str, Field(pattern=r"^[^/\\\\]+$")] | None = None
     """Folder of this run. Default: the name of the config file or data set, numbered if taken."""
-    seed: int = 0
-    """Of weights, order and augmentation."""
+    seed: NotNegative = 0
+    """Of weights, order, augmentation and sampling."""
 
 
 class Config(Section):
@@ -372,12 +393,12 @@ class Config(Section):
     @classmethod
     def _default_recipe(cls, values: Any) -> Any:
         """A loss that does not say its kind has the one that goes with the head."""
-        loss = _kind(values.get("loss") or {})
+        loss = _kind(values["loss"]) if values.get("loss") is not None else {}
         if not isinstance(loss, Mapping) or "kind" in loss:
             return {**values, "loss": loss}
         model = values.get("model") or {}
-        corner = isinstance(model, Mapping) and model.get("head") == "corner"
-        return {**values, "loss": {**loss, "kind": "corner" if corner else "multibox"}}
+        head = model.get("head") if isinstance(model, Mapping) else model.head
+        return {**values, "loss": {**loss, "kind": "corner" if head == "corner" else "multibox"}}
 
     @model_validator(mode="after")
     def _recipe_fits_head(self) -> Config:
@@ -469,6 +490,16 @@ def _apply(nodes: dict[str, Any], override: str) -> None:
     if not parents or leaf == "assignment":
         value = _expand(leaf, value, node.get(leaf) or {})
     node[leaf] = value
+    if name == "model.head":
+        _keep_fitting_loss(nodes)
+
+
+def _keep_fitting_loss(nodes: dict[str, Any]) -> None:
+    """Another head brings its own loss: that of the file goes, unless it is for this head."""
+    loss = _kind(nodes.get("loss") or {})
+    is_corner = isinstance(loss, Mapping) and loss.get("kind", "multibox") == "corner"
+    if is_corner != (nodes["model"]["head"] == "corner"):
+        nodes.pop("loss", None)
 
 
 def _number(text: str) -> str | float:

@@ -41,6 +41,14 @@ def _hint(location: Sequence[str], known: Sequence[str], root: type[BaseModel]) 
     variants = _sections_in(section.annotation) if section else []
     if kinds := [_kind(variant) for variant in variants if {"kind", word} <= variant.model_fields.keys()]:
         return f"it belongs to {parents[0]}={' and '.join(kinds)}."
+    nested = [
+        f"{parents[0]}.{name}.{word}"
+        for variant in variants
+        for name, field in variant.model_fields.items()
+        if _has_option(field, word)
+    ]
+    if nested:
+        return f"did you mean '{nested[0]}'?"
     elsewhere = [f"{name}.{word}" for name, field in root.model_fields.items() if _has_option(field, word)]
     alike = [".".join([*parents, name]) for name in difflib.get_close_matches(word, known, n=1, cutoff=0.5)]
     if near := elsewhere + alike:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ssdlite.config import QUICKSTART_PATH, Config, config_from_dict, load_config
+from ssdlite.config import QUICKSTART_PATH, Config, ModelConfig, config_from_dict, load_config
 from ssdlite.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
@@ -100,7 +100,7 @@ def test_the_quick_start_inside_the_package_is_the_one_in_configs():
         ("loss=3", "'loss' in the command line"),
         ("loss.gamma=2", "unknown option 'loss.gamma' in the command line; it belongs to loss=focal."),
         ("loss.class_weight=balanced", "did you mean 'loss.class_weights'?"),
-        ("loss.class_weights=balancd", "'loss.class_weights' in the command line: input should be 'balanced'"),
+        ("loss.class_weights=balancd", "weights by class name such as {person: 2} (got 'balancd')"),
         ("loss.box_loss=iou", "'smooth_l1', 'giou', 'diou' or 'ciou' (got 'iou')"),
         (
             "loss.assignment=simota",
@@ -108,6 +108,13 @@ def test_the_quick_start_inside_the_package_is_the_one_in_configs():
         ),
         ("loss.assignment.candidates=3", "unknown option 'loss.assignment.candidates'"),
         ("loss.assignment.background_below=.9", "background_below must not exceed iou_threshold=0.5"),
+        ("loss.assignment.iou_threshold=0", "'loss.assignment.iou_threshold' in the command line"),
+        ("loss.all_ties=true", "did you mean 'loss.assignment.all_ties'?"),
+        ("loss.class_weights={a: -1}", "the weight of 'a' must be a number, 0 or more (got -1)"),
+        ("loss.class_weights=[1, 2]", "must be balanced, or weights by class name such as {person: 2}"),
+        ("loss={kind: sampled, positive_share: 0}", "num_samples * positive_share must be 1 or more"),
+        ("loss={kind: sampled, box_loss: giou, sigma: 1}", "sigma has no effect with box_loss=giou"),
+        ("run.seed=-1", "'run.seed' in the command line"),
         ("loss=corner", "loss=corner needs model.head=corner"),
         ("data.train={kind: coc}", "'data.train.0.kind' in the command line must be coco or voc"),
         ("data.train={kind: coco, images: a, anotations: b}", "'data.train.0.annotations'"),
@@ -192,6 +199,16 @@ def test_the_head_brings_its_loss():
     assert load_config(None, ["model.head=corner", "loss.pull_weight=.2"]).loss.pull_weight == 0.2
     with pytest.raises(ConfigError, match=r"model\.head=corner learns by loss=corner, not by loss=focal"):
         load_config(None, ["model.head=corner", "loss=focal"])
+
+
+def test_another_head_drops_the_loss_of_the_file():
+    for config in (config for config in CONFIGS if config.stem in ("bccd", "helmet")):
+        assert load_config(config, ["model.head=corner"]).loss.kind == "corner"
+    assert Config(model=ModelConfig(head="corner")).loss.kind == "corner"
+
+
+def test_classes_may_be_named_by_digits():
+    assert load_config(None, ["loss.class_weights={1: 2}"]).loss.class_weights == {"1": 2.0}
 
 
 def test_checkpoints_from_before_the_choice_of_assignments_are_read():

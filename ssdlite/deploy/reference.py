@@ -42,9 +42,8 @@ class Candidates(NamedTuple):
 class Reference:
     """What a network computes for some images, and how far a file of it may be off."""
 
-    values: dict[
-        str, np.ndarray
-    ]  # (N, ...) in float64: corner maps, or all outputs before suppression and the priors
+    values: dict[str, np.ndarray]
+    """(N, ...) in float64: corner maps, or all outputs before suppression and the priors."""
     allowed: dict[str, float]
 
     @property

@@ -87,12 +87,12 @@ def sigmoid_focal(
     """
     # 1 − p_t without a subtraction from 1, which leaves nothing of a well-classified example.
     miss = torch.sigmoid(logits) * (1 - targets) + torch.sigmoid(-logits) * targets
-    loss = _power(miss, gamma) * _binary_cross_entropy(logits, targets)
+    loss = power(miss, gamma) * _binary_cross_entropy(logits, targets)
     return loss if alpha is None else loss * (alpha * targets + (1 - alpha) * (1 - targets))
 
 
 def quality_focal(logits: Tensor, quality: Tensor, *, beta: float = 2.0) -> Tensor:
-    """|q − σ|^β · BCE(σ, q) (Li et al. 2020, eq. 3): focal loss where the target is a quality between 0 and 1.
+    """|q − σ|^β · BCE(σ, q) (Li et al. 2020, eq. 2): focal loss where the target is a quality between 0 and 1.
 
     Args:
         logits: (..., K).
@@ -102,7 +102,7 @@ def quality_focal(logits: Tensor, quality: Tensor, *, beta: float = 2.0) -> Tens
     Returns:
         Elementwise, the shape of the logits. The modulator |q − σ|^β has its gradient.
     """
-    return _power((quality - torch.sigmoid(logits)).abs(), beta) * _binary_cross_entropy(logits, quality)
+    return power((quality - torch.sigmoid(logits)).abs(), beta) * _binary_cross_entropy(logits, quality)
 
 
 def varifocal(logits: Tensor, quality: Tensor, *, alpha: float = 0.75, gamma: float = 2.0) -> Tensor:
@@ -119,7 +119,7 @@ def varifocal(logits: Tensor, quality: Tensor, *, alpha: float = 0.75, gamma: fl
     Returns:
         Elementwise, the shape of the logits. The modulator p^γ has its gradient.
     """
-    weight = torch.where(quality > 0, quality, alpha * _power(torch.sigmoid(logits), gamma))
+    weight = torch.where(quality > 0, quality, alpha * power(torch.sigmoid(logits), gamma))
     return weight * _binary_cross_entropy(logits, quality)
 
 
@@ -127,6 +127,6 @@ def _binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
 
 
-def _power(base: Tensor, exponent: float) -> Tensor:
+def power(base: Tensor, exponent: float) -> Tensor:
     """For a base in 0..1. The slope of x^½ is infinite at 0: there, a gradient of 0 and not 0 · ∞."""
     return base.clamp(min=torch.finfo(base.dtype).tiny).pow(exponent)

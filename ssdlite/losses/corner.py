@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssdlite.losses.classification import power
 from ssdlite.losses.corner_targets import CornerTargets, draw_corners
 from ssdlite.losses.reduction import mean_over_processes
 from ssdlite.structures import CornerOutput, LossTerms
@@ -33,11 +34,11 @@ def heatmap_focal(
     logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
     is_peak = targets == 1
     num_peaks = mean_over_processes(is_peak.sum(), at_least=1)
-    positive = torch.sigmoid(-logits) ** alpha * F.logsigmoid(logits)
-    negative = (1 - targets) ** beta * torch.sigmoid(logits) ** alpha * F.logsigmoid(-logits)
+    positive = power(torch.sigmoid(-logits), alpha) * F.softplus(-logits)
+    negative = (1 - targets) ** beta * power(torch.sigmoid(logits), alpha) * F.softplus(logits)
     if ignored is not None:
         negative = negative.masked_fill(ignored, 0)
-    return -torch.where(is_peak, positive, negative).sum() / num_peaks
+    return torch.where(is_peak, positive, negative).sum() / num_peaks
 
 
 def pull_push(top_left: Tensor, bottom_right: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,7 @@ class FocalLoss(nn.Module):
         box: the box term.
         alpha: weight of the class that is there, 1 − alpha that of those that are not.
         gamma: focusing power.
-        weights: of the K classes, for the priors that learn them.
+        weights: of the K classes, for the classification of the priors that learn them.
     """
 
     weights: Tensor | None

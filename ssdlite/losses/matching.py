@@ -8,6 +8,9 @@ from torch import Tensor
 from ssdlite import boxes as box_ops
 from ssdlite.structures import Assignment, HeadOutput
 
+TIE = 1e-5
+"""Overlaps that differ by less than this share are equal: rounding alone makes them differ by 1e-6 or so."""
+
 IGNORED_COVER = 0.5
 """A prior that lies in an ignored region by at least this share of its area is neither object nor background."""
 
@@ -52,7 +55,7 @@ def assign_iou(
     if all_ties:
         most_BM1 = iou_BMP.amax(dim=-1, keepdim=True)
         # Of an object that no prior overlaps, all would be its best.
-        tied_BMP = (iou_BMP == most_BM1) & (most_BM1 > 0)
+        tied_BMP = (iou_BMP >= most_BM1 * (1 - TIE)) & (most_BM1 > 0)
         positive_BP |= tied_BMP.gather(1, object_BP.unsqueeze(1)).squeeze(1)
     object_BP, positive_BP = force_matches(match_greedily(iou_BMP), object_BP, positive_BP)
     assignment = finish(output.priors, boxes, labels, ignore, object_BP, positive_BP, common_BMP)

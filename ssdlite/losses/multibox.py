@@ -14,7 +14,7 @@ from ssdlite.structures import Assignment, HeadOutput, LossTerms
 
 
 class MultiboxLoss(nn.Module):
-    """Liu et al. 2016, eq. 1-3:  (Σ CE over positives and mined negatives + α·Σ smoothL1 over positives) / N.
+    """Liu et al. 2016, eq. 1-3:  (Σ CE over positives and mined negatives + α·Σ L_box over positives) / N.
 
     N is the number of positives in the batch, at least 1 (over several processes: its mean over them, so that
     averaged gradients equal those of one process with the whole batch). Negatives are ranked by -log p_background,
@@ -27,7 +27,7 @@ class MultiboxLoss(nn.Module):
         neg_pos_ratio: mined negatives for each positive of an image.
         min_negatives: mined negatives of an image with few positives or none; what teaches it empty scenes.
         label_smoothing: share of a target that is spread over all columns; negatives are ranked without it.
-        weights: of the K classes, for the priors that learn them.
+        weights: of the K classes, for the classification of the priors that learn them.
     """
 
     weights: Tensor | None

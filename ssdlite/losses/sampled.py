@@ -17,11 +17,12 @@ from ssdlite.structures import Assignment, HeadOutput, LossTerms
 
 
 class SampledLoss(nn.Module):
-    """Ren et al. 2015, eq. 1 and sec. 3.1.3:  (Σ CE over sampled priors + λ·Σ smoothL1 over sampled positives) / N.
+    """Ren et al. 2015, eq. 1 and sec. 3.1.3:  (Σ CE over sampled priors + λ·Σ L_box over sampled positives) / N.
 
-    The priors of an image that count are drawn at random. N is the number of sampled positives, as with the other
-    recipes, so that one learning rate serves them all; the paper divides by the number of samples, which scales
-    both terms alike. Priors with label -1 take no part.
+    The priors of an image that count are drawn at random. N is the number of sampled positives in the batch, at
+    least one an image, which brings the loss near to that of the other recipes: Faster R-CNN's code divides both
+    terms by the number of samples, which is some forty times more. Few objects still make a large loss, as hundreds
+    of negatives stand against each. Priors that cross the border take part, unlike there; those of label -1 do not.
 
     What is drawn depends on `seed` and on the number of draws before, which is the module's state: a run that is
     resumed draws what it would have drawn.
@@ -31,7 +32,7 @@ class SampledLoss(nn.Module):
         num_samples: priors drawn of each image.
         positive_share: positives among them at most.
         label_smoothing: share of a target that is spread over all columns.
-        weights: of the K classes, for the priors that learn them.
+        weights: of the K classes, for the classification of the priors that learn them.
         seed: another one for each process.
     """
 
@@ -67,7 +68,7 @@ class SampledLoss(nn.Module):
             generator=self._next_generator(labels.device),
         )
         learning = sampled & (labels > 0)
-        total = mean_over_processes(learning.sum(), at_least=1)
+        total = mean_over_processes(learning.sum(), at_least=1).clamp(min=len(labels))
         losses = softmax_cross_entropy(output.logits.float(), labels, label_smoothing=self.label_smoothing)
         classification = weighted_mean(losses, sampled * weight_of(labels, self.weights), total)
         return {"classification": classification, "box": self.box(output, assignment, learning.float(), total)}

@@ -28,8 +28,8 @@ def assign_task_aligned(
     1. Candidates of an object are the priors whose centres lie in it, and those whose centres are nearest to its
        own, which is what an object smaller than a cell has. The `candidates` with the largest t are positive.
     2. A prior that several objects want learns the one that its predicted box overlaps most.
-    3. Each object keeps its best prior (greedy bipartite matching by t), as with the other assignments; in TOOD it
-       may lose all.
+    3. Each object keeps its best prior that no better pair has claimed (greedy bipartite matching by t), as with
+       the other assignments; in TOOD it may lose all. An object that no predicted box near it overlaps has none.
 
     The quality of a positive is t, scaled for each object so that its best prior has the largest u among its
     positives (sec. 3.2, the normalised t̂).

@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from ssdlite import build
 from ssdlite.commands.train import train
 from ssdlite.config import load_config
 from ssdlite.training import loop
@@ -48,20 +50,26 @@ def test_it_learns(run_dir, choice):
     assert losses[-1]["loss"] < losses[0]["loss"]
 
 
-def test_the_exported_file_scores_as_the_checkpoint(cli, run_dir, drawn, tmp_path, choice):
-    """Raw logits leave the activation to the reader, who is told it; the corner head has none to leave."""
+def detections(cli, model, drawn, path) -> list[dict]:
+    result = cli("eval", model, f"data={drawn}", "eval.score_threshold=0", "--detections", path)
+    assert result.code == 0, result.err
+    return json.loads(path.read_text())
+
+
+def test_the_exported_file_finds_what_the_checkpoint_finds(cli, run_dir, drawn, tmp_path, choice, monkeypatch):
+    """Raw logits leave the activation to the reader, who is told it."""
     if choice not in EXPORTED:
         pytest.skip("exports as another choice does")
-    exported = cli(
-        "export-onnx", run_dir / "best.pt", "--head", EXPORTED[choice], "--output", tmp_path / "model.onnx"
-    )
+    file = tmp_path / "model.onnx"
+    checkpoint = run_dir / "best.pt"
+    options = ["--head", EXPORTED[choice], "--output", file]
+    exported = cli("export-onnx", checkpoint, "eval.score_threshold=0", *options)
     assert exported.code == 0, exported.err
-    figures = []
-    for number, model in enumerate((run_dir / "best.pt", tmp_path / "model.onnx")):
-        result = cli("eval", model, f"data={drawn}", "--json", tmp_path / f"{number}.json")
-        assert result.code == 0, result.err
-        figures.append(json.loads((tmp_path / f"{number}.json").read_text())["coco"]["AP"])
-    assert figures[1] == pytest.approx(figures[0], abs=2e-3)
+    monkeypatch.setattr(build, "build_dtype", lambda precision, device: torch.float32)
+    expected, found = (detections(cli, model, drawn, tmp_path / "found.json") for model in (checkpoint, file))
+    scores = [np.sort([detection["score"] for detection in each])[-200:] for each in (expected, found)]
+    assert len(scores[0]) == 200 and scores[0].max() > 0
+    assert np.allclose(*scores, atol=1e-4)
 
 
 def test_a_corner_head_has_no_raw_export(cli, run_dir, tmp_path, choice):

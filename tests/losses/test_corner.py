@@ -200,3 +200,11 @@ def test_half_precision_is_computed_in_float32():
         *(CornerCriterion()(o, BOXES, LABELS, IGNORE).values() for o in (half, same)), strict=True
     ):
         assert ours.dtype == torch.float32 and ours.equal(theirs)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, 2.0])
+def test_certain_logits_have_a_finite_gradient_whatever_the_power(alpha):
+    logits = torch.tensor([200.0, -200, 120, -120], requires_grad=True)
+    loss = heatmap_focal(logits, torch.tensor([1.0, 0, 0.5, 0.5]), alpha=alpha)
+    loss.backward()
+    assert loss.isfinite() and logits.grad.isfinite().all()

@@ -149,3 +149,17 @@ def test_all_ties_of_no_overlap_are_none():
     priors = squares((10, 10, 10), (30, 10, 10))
     assert run(priors, [[80, 80, 90, 90]], all_ties=True)[0] == [0, 0]
     assert run(priors, [[80, 80, 90, 90], [5, 5, 15, 15]], labels=[1, 2], all_ties=True)[0] == [2, 0]
+
+
+@pytest.mark.parametrize("side", [300, 512])
+def test_ties_on_the_real_grid_are_found_in_spite_of_rounding(side):
+    """A square midway between four cells overlaps the same prior of each alike."""
+    detector = Detector(PYTORCH_SSD, num_classes=1, input_size=(side, side), width=0.25)
+    priors = detector.priors[: detector.level_sizes[0]].view(*detector.map_sizes[0], -1, 4)
+    square = priors[..., 0, :]
+    size = square[0, 0, 2]
+    for row, column in ((3, 4), (7, 9), (11, 5)):
+        center = (square[row, column, :2] + square[row + 1, column + 1, :2]) / 2
+        box = torch.cat([center - size / 2, center + size / 2])
+        labels, _ = run(detector.priors, [box.tolist()], iou_threshold=1.0, all_ties=True)
+        assert sum(labels) == 4

@@ -10,6 +10,7 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from ssdlite.losses.atss import assign_atss
+from ssdlite.losses.corner import CornerCriterion
 from ssdlite.losses.criterion import Criterion
 from ssdlite.losses.focal import FocalLoss
 from ssdlite.losses.matching import assign_iou
@@ -18,7 +19,7 @@ from ssdlite.losses.quality import QualityLoss
 from ssdlite.losses.sampled import SampledLoss
 from ssdlite.losses.task_aligned import assign_task_aligned
 from ssdlite.losses.terms import BoxTerm
-from ssdlite.structures import HeadOutput
+from ssdlite.structures import CornerOutput, HeadOutput
 
 ASSIGNERS = {
     "iou": assign_iou,
@@ -57,6 +58,13 @@ def test_a_gpu_is_never_waited_for(recipe, assign, monkeypatch):
     make, activation = RECIPES[recipe]
     with FakeTensorMode():
         run(Criterion(ASSIGNERS[assign], make(weights=[1, 2, 3])), activation, "cuda")
+
+
+def test_nor_by_the_losses_of_corners():
+    with FakeTensorMode():
+        maps = [torch.zeros(2, 2, *shape, device="cuda") for shape in ((3, 8, 10), (8, 10), (2, 8, 10))]
+        boxes, labels = torch.zeros(2, 3, 4, device="cuda"), torch.ones(2, 3, dtype=torch.int64, device="cuda")
+        CornerCriterion()(CornerOutput(*maps, (64, 80)), boxes, labels, labels > 1)
 
 
 def test_a_look_at_a_value_would_be_noticed():
