@@ -102,7 +102,7 @@ def cornered(trained, exported, tmp_path_factory):
     folder = tmp_path_factory.mktemp("cornered")
     torch.manual_seed(0)
     config = load_config(None, ["model.dialect=tensorflow", "model.width=0.25", "model.input_size=96"])
-    detector = build.empty_detector(config.model, ("ring", "heart"))
+    detector = build.empty_detector(config, ("ring", "heart"))
     header = {"config": config.to_dict(), "classes": ["ring", "heart"], "metrics": {}}
     save_checkpoint(folder / "model.pt", {**header, "weights": detector.state_dict()})
     model = onnx.load(exported)
