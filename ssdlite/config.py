@@ -155,7 +155,9 @@ class IouAssignmentConfig(Section):
     @model_validator(mode="after")
     def _band_is_below(self) -> IouAssignmentConfig:
         if self.background_below is not None and self.background_below > self.iou_threshold:
-            raise ValueError(f"background_below must not exceed iou_threshold={self.iou_threshold}")
+            raise ValueError(
+                f"background_below={self.background_below} must not exceed iou_threshold={self.iou_threshold}"
+            )
         return self
 
 
@@ -195,7 +197,9 @@ def _class_weights(value: Any) -> Any:
         raise ValueError("must be balanced, or weights by class name such as {person: 2}")
     for name, weight in value.items():
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
-            raise ValueError(f"the weight of '{name}' must be a number, 0 or more (got {weight!r})")
+            raise ValueError(
+                f"the weight of '{name}' must be a number, 0 or more, as in {{person: 2}} (got {weight!r})"
+            )
     return {str(name): weight for name, weight in value.items()}
 
 
@@ -439,9 +443,16 @@ def config_from_dict(
     config = _validate(merged, origin)
     if not overrides:
         return config
-    for override in overrides:
+    for override in sorted(overrides, key=_turn):
         _apply(merged, override)
     return _validate(merged, "the command line")
+
+
+def _turn(override: str) -> int:
+    """What replaces a whole node comes before what changes a part of it, in whatever order they were given."""
+    name = override.partition("=")[0]
+    first = ("model.head", "data", "loss", "loss.assignment")
+    return first.index(name) if name in first else len(first)
 
 
 def _validate(nodes: Mapping[str, Any], origin: str) -> Config:

@@ -37,23 +37,36 @@ def first_mistake(error: ValidationError, origin: str, root: type[BaseModel]) ->
 def _hint(location: Sequence[str], known: Sequence[str], root: type[BaseModel]) -> str:
     """The nearest real name: the same word in another section, or a like one in this section."""
     *parents, word = location
-    section = root.model_fields.get(parents[0]) if len(parents) == 1 else None
-    variants = _sections_in(section.annotation) if section else []
-    if kinds := [_kind(variant) for variant in variants if {"kind", word} <= variant.model_fields.keys()]:
-        return f"it belongs to {parents[0]}={' and '.join(kinds)}."
+    where = ".".join(parents)
+    variants = [model for model in _models_at(parents, root) if "kind" in model.model_fields]
+    if kinds := [_kind(variant) for variant in variants if word in variant.model_fields]:
+        return f"it belongs to {where}={' and '.join(kinds)}."
     nested = [
-        f"{parents[0]}.{name}.{word}"
+        f"{where}.{name}.{word}"
         for variant in variants
         for name, field in variant.model_fields.items()
         if _has_option(field, word)
     ]
-    if nested:
-        return f"did you mean '{nested[0]}'?"
     elsewhere = [f"{name}.{word}" for name, field in root.model_fields.items() if _has_option(field, word)]
-    alike = [".".join([*parents, name]) for name in difflib.get_close_matches(word, known, n=1, cutoff=0.5)]
-    if near := elsewhere + alike:
+    others = {name: _kind(variant) for variant in variants for name in variant.model_fields if name not in known}
+    alike = [".".join([*parents, name]) for name in _alike(word, known)]
+    alike += [f"{where}.{name}' of '{where}={others[name]}" for name in _alike(word, [*others])]
+    if near := nested + elsewhere + alike:
         return f"did you mean '{near[0]}'?"
     return f"known are {', '.join(known)}."
+
+
+def _alike(word: str, names: Sequence[str]) -> list[str]:
+    return difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+
+
+def _models_at(parents: Sequence[str], root: type[BaseModel]) -> list[type[BaseModel]]:
+    """All models that an option of this dotted name can hold."""
+    models = [root]
+    for parent in parents:
+        fields = [model.model_fields[parent] for model in models if parent in model.model_fields]
+        models = list(dict.fromkeys(model for field in fields for model in _sections_in(field.annotation)))
+    return models
 
 
 def _kind(variant: type[BaseModel]) -> str:

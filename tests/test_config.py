@@ -106,11 +106,12 @@ def test_the_quick_start_inside_the_package_is_the_one_in_configs():
             "loss.assignment=simota",
             "'loss.assignment.kind' in the command line must be iou or atss or task-aligned",
         ),
-        ("loss.assignment.candidates=3", "unknown option 'loss.assignment.candidates'"),
-        ("loss.assignment.background_below=.9", "background_below must not exceed iou_threshold=0.5"),
+        ("loss.assignment.candidates=3", "it belongs to loss.assignment=atss and task-aligned."),
+        ("loss.gama=2", "did you mean 'loss.gamma' of 'loss=focal'?"),
+        ("loss.assignment.background_below=.9", "background_below=0.9 must not exceed iou_threshold=0.5"),
         ("loss.assignment.iou_threshold=0", "'loss.assignment.iou_threshold' in the command line"),
         ("loss.all_ties=true", "did you mean 'loss.assignment.all_ties'?"),
-        ("loss.class_weights={a: -1}", "the weight of 'a' must be a number, 0 or more (got -1)"),
+        ("loss.class_weights={a: -1}", "the weight of 'a' must be a number, 0 or more, as in {person: 2} (got -1)"),
         ("loss.class_weights=[1, 2]", "must be balanced, or weights by class name such as {person: 2}"),
         ("loss={kind: sampled, positive_share: 0}", "num_samples * positive_share must be 1 or more"),
         ("loss={kind: sampled, box_loss: giou, sigma: 1}", "sigma has no effect with box_loss=giou"),
@@ -220,3 +221,20 @@ def test_what_is_written_is_read_back(tmp_path):
     for overrides in (["loss=sampled"], ["loss=quality", "loss.assignment=atss"], ["model.head=corner"]):
         config = load_config(None, overrides)
         assert config_from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["loss.gamma=1.5", "loss=focal"],
+        ["loss.assignment.candidates=5", "loss.assignment=atss", "loss=quality"],
+        ["loss.pull_weight=.2", "model.head=corner"],
+    ],
+)
+def test_the_order_of_overrides_does_not_matter(overrides):
+    assert load_config(None, overrides) == load_config(None, overrides[::-1])
+
+
+def test_a_part_given_before_its_choice_is_still_checked():
+    with pytest.raises(ConfigError, match=r"did you mean 'loss\.gamma'"):
+        load_config(None, ["loss.gama=3", "loss=focal"])

@@ -85,7 +85,8 @@ def require_same_run(checkpoint: Mapping[str, Any], header: Mapping[str, Any]) -
             f"{', '.join(header['classes'])}; resume with the data it was trained on."
         )
     old, new = _by_dotted_name(checkpoint["config"]), _by_dotted_name(header["config"])
-    for name in sorted(old.keys() | new.keys()):
+    names = old.keys() | new.keys()
+    for name in sorted(names, key=lambda name: (not name.endswith(".kind"), name)):  # what explains the rest first
         if old.get(name) != new.get(name) and not name.startswith(MAY_CHANGE):
             raise CheckpointError(
                 f"{name} is {new.get(name)!r}, but {old.get(name)!r} in the run to resume; --resume continues the "
