@@ -1,4 +1,4 @@
-"""Every option of the project on one page, and the reader that turns a YAML file and overrides into it.
+"""Every option of the project on one page.
 
 `load_config(path, ["optim.lr=5e-3", "data=photos"])` gives a frozen `Config` or raises `ConfigError` with the
 dotted name, the value and the nearest real name. Nothing that can be derived is an option.
@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from ssdlite.errors import ConfigError
 from ssdlite.mistakes import first_mistake
+from ssdlite.overrides import apply_overrides, as_node, expand_words, read_yaml
 
 QUICKSTART_PATH = Path(__file__).with_name("quickstart.yaml")
 
@@ -179,10 +180,6 @@ class TaskAlignedAssignmentConfig(Section):
     overlap_power: Annotated[float, Field(ge=0)] = 6.0
 
 
-def _kind(value: Any) -> Any:
-    return {"kind": value} if isinstance(value, str) else value
-
-
 AssignmentConfig = Annotated[
     IouAssignmentConfig | AtssAssignmentConfig | TaskAlignedAssignmentConfig, Field(discriminator="kind")
 ]
@@ -220,7 +217,7 @@ class PriorLossConfig(Section):
     @classmethod
     def _complete_assignment(cls, values: Any) -> Any:
         """A part of the assignment changes that part of the recipe's own."""
-        given = _kind(values.get("assignment")) if isinstance(values, Mapping) else None
+        given = as_node(values.get("assignment")) if isinstance(values, Mapping) else None
         if not isinstance(given, Mapping):
             return values
         own = cls.model_fields["assignment"].default.model_dump()
@@ -397,7 +394,7 @@ class Config(Section):
     @classmethod
     def _default_recipe(cls, values: Any) -> Any:
         """A loss that does not say its kind has the one that goes with the head."""
-        loss = _kind(values["loss"]) if values.get("loss") is not None else {}
+        loss = as_node(values["loss"]) if values.get("loss") is not None else {}
         if not isinstance(loss, Mapping) or "kind" in loss:
             return {**values, "loss": loss}
         model = values.get("model") or {}
@@ -431,28 +428,16 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
 
     Raises ConfigError for a missing or malformed file, an unknown name, or a value out of range.
     """
-    return config_from_dict(_read_yaml(path) if path else {}, overrides, origin=str(path))
+    return config_from_dict(read_yaml(path) if path else {}, overrides, origin=str(path))
 
 
 def config_from_dict(
     nodes: Mapping[str, Any], overrides: Sequence[str] = (), *, origin: str = "the checkpoint"
 ) -> Config:
     """As `load_config`, from a dict such as a checkpoint holds."""
-    merged = {name: dict(node) if isinstance(node, Mapping) else node for name, node in nodes.items()}
-    merged = {name: _expand(name, node, {}) for name, node in merged.items()}
-    config = _validate(merged, origin)
-    if not overrides:
-        return config
-    for override in sorted(overrides, key=_turn):
-        _apply(merged, override)
-    return _validate(merged, "the command line")
-
-
-def _turn(override: str) -> int:
-    """What replaces a whole node comes before what changes a part of it, in whatever order they were given."""
-    name = override.partition("=")[0]
-    first = ("model.head", "data", "loss", "loss.assignment")
-    return first.index(name) if name in first else len(first)
+    nodes = expand_words(nodes)
+    config = _validate(nodes, origin)
+    return _validate(apply_overrides(nodes, overrides), "the command line") if overrides else config
 
 
 def _validate(nodes: Mapping[str, Any], origin: str) -> Config:
@@ -460,70 +445,3 @@ def _validate(nodes: Mapping[str, Any], origin: str) -> Config:
         return Config.model_validate(nodes)
     except ValidationError as error:
         raise ConfigError(first_mistake(error, origin, Config)) from None
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        nodes = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(f"cannot read the config {path}: {reason}.") from None
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path} is not valid YAML: {reason}.") from None
-    if nodes is None:
-        return {}
-    if not isinstance(nodes, dict) or not all(isinstance(name, str) for name in nodes):
-        raise ConfigError(f"{path} must hold sections such as 'data:' and 'model:', not a {type(nodes).__name__}.")
-    return nodes
-
-
-def _apply(nodes: dict[str, Any], override: str) -> None:
-    """Set one `dotted.name=value` in place; the value is read as YAML."""
-    name, equals, text = override.partition("=")
-    if not equals or not name:
-        raise ConfigError(f"'{override}' is not of the form KEY=VALUE, for example optim.lr=0.01.")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"the value of '{override}' is not valid YAML; put quotes around it.") from None
-    if isinstance(value, str):
-        value = _number(value)
-    *parents, leaf = name.split(".")
-    node = nodes
-    for depth, parent in enumerate(parents):
-        child = node.get(parent)
-        if child is None:
-            child = node[parent] = {}
-        if not isinstance(child, dict):
-            raise ConfigError(f"{'.'.join(parents[: depth + 1])} is a value, so '{name}' cannot be set in it.")
-        node = child
-    if not parents or leaf == "assignment":
-        value = _expand(leaf, value, node.get(leaf) or {})
-    node[leaf] = value
-    if name == "model.head":
-        _keep_fitting_loss(nodes)
-
-
-def _keep_fitting_loss(nodes: dict[str, Any]) -> None:
-    """Another head brings its own loss: that of the file goes, unless it is for this head."""
-    loss = _kind(nodes.get("loss") or {})
-    is_corner = isinstance(loss, Mapping) and loss.get("kind", "multibox") == "corner"
-    if is_corner != (nodes["model"]["head"] == "corner"):
-        nodes.pop("loss", None)
-
-
-def _number(text: str) -> str | float:
-    """YAML 1.1 reads 5e-3 as text; people mean the number."""
-    try:
-        return float(text) if any(character.isdigit() for character in text) else text
-    except ValueError:
-        return text
-
-
-def _expand(section: str, value: Any, current: Mapping[str, Any]) -> Any:
-    """`data=PATH`, `loss=KIND` and `loss.assignment=KIND` stand for a whole node."""
-    if section == "data" and isinstance(value, str):
-        kept = {k: v for k, v in current.items() if k not in ("path", "draw", "train", "val", "class_names")}
-        return {**kept, "path": value}
-    return _kind(value) if section in ("loss", "assignment") else value

@@ -191,6 +191,7 @@ def test_an_assignment_may_be_a_word_in_a_file(tmp_path):
     file = tmp_path / "words.yaml"
     file.write_text("loss: {kind: quality, assignment: atss}\n")
     assert load_config(file).loss.assignment.candidates == 9
+    assert load_config(file, ["loss.assignment.candidates=5"]).loss.assignment.candidates == 5
     file.write_text("loss: focal\n")
     assert load_config(file, ["loss.gamma=0"]).loss.gamma == 0
 

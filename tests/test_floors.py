@@ -8,7 +8,7 @@ PACKAGE = Path(__file__).parents[1] / "ssdlite"
 FLOORS = [
     {"errors"},
     {"structures", "boxes", "files"},
-    {"mistakes"},
+    {"mistakes", "overrides"},
     {"config", "drawing", "data", "model", "losses"},
     {"training", "evaluation", "deploy", "importers"},
     {"build"},

@@ -2,30 +2,21 @@
 
 import pytest
 import torch
-from torch import nn
 
 from ssdlite.model.architecture import DIALECTS
 from ssdlite.model.corner import CornerDetector
 from ssdlite.model.detector import Detector
 from ssdlite.model.transfer import transfer
+from tests.model.cases import randomized
 
 OLD, NEW = ("cat", "dog", "car"), ("dog", "bird", "cat", "cow")
 
 
-@torch.no_grad()
 def build(kind, classes, seed, dialect="paper", **options):
     """A network in evaluation mode of which every number is random."""
     torch.manual_seed(seed)
     network = kind(DIALECTS[dialect], num_classes=len(classes), input_size=(96, 96), width=0.25, **options)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.weight.uniform_(0.5, 1.5)
-            module.bias.normal_(std=0.3)
-            module.running_mean.normal_(std=0.3)
-            module.running_var.uniform_(0.01, 2)
-        elif isinstance(module, nn.Conv2d) and module.bias is not None:
-            module.bias.normal_()
-    return network.eval()
+    return randomized(network)
 
 
 def num_parameters(module):

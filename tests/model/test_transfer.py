@@ -4,30 +4,21 @@ import copy
 
 import pytest
 import torch
-from torch import nn
 
 from ssdlite.model.architecture import DIALECTS, MMDETECTION, PAPER, PYTORCH_SSD, PriorLevel
 from ssdlite.model.detector import Detector
 from ssdlite.model.layers import layers
 from ssdlite.model.transfer import match_shapes, transfer
+from tests.model.cases import randomized
 
 OLD, NEW = ("cat", "dog", "car"), ("dog", "bird", "cat", "cow")
 
 
-@torch.no_grad()
 def build(dialect, classes, seed, size=(96, 96), width=0.25) -> Detector:
     """A network in evaluation mode of which every number is random, as after a training."""
     torch.manual_seed(seed)
     detector = Detector(DIALECTS[dialect], num_classes=len(classes), input_size=size, width=width)
-    for module in detector.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.weight.uniform_(0.5, 1.5)
-            module.bias.normal_(std=0.3)
-            module.running_mean.normal_(std=0.3)
-            module.running_var.uniform_(0.01, 2)
-        elif isinstance(module, nn.Conv2d) and module.bias is not None:
-            module.bias.normal_()
-    return detector.eval()
+    return randomized(detector)
 
 
 def class_rows(detector, level) -> tuple[torch.Tensor, torch.Tensor]:
