@@ -1,4 +1,4 @@
-"""COCO's twelve figures by pycocotools, and COCO's result files.
+"""COCO's twelve figures, and COCO's result files.
 
 Lin et al. 2014; the figures are defined on cocodataset.org, "Detection Evaluation".
 """
@@ -9,7 +9,6 @@ import contextlib
 import io
 import json
 import math
-from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,8 @@ import numpy as np
 from pycocotools.cocoeval import COCOeval
 
 from ssdlite.errors import DataError
-from ssdlite.structures import DataSplit, Detections, Record
+from ssdlite.evaluation.coco_curves import Backend, Curves, coco_curves, to_xywh
+from ssdlite.structures import DataSplit, Detections
 
 SUMMARY_NAMES = (
     *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
@@ -35,73 +35,31 @@ class CocoMetrics(NamedTuple):
     ap50: dict[str, float]  # class name -> AP at IoU .50
 
 
-def coco_metrics(split: DataSplit, detections: Sequence[Detections]) -> CocoMetrics:
-    """The figures of pycocotools for `detections[i]` found in the image of `split.records[i]`.
+def coco_metrics(split: DataSplit, detections: Sequence[Detections], backend: Backend = "auto") -> CocoMetrics:
+    """COCO's figures for `detections[i]` found in the image of `split.records[i]`.
 
     A crowd takes any number of detections that lie in it (intersection over detection area). Any other
     ignored object (VOC's difficult) takes one by the ordinary IoU, and neither counts.
+
+    `backend` says which package judges; the figures are the same. Raises ConfigError if it is "faster" and
+    faster-coco-eval is missing or does not work.
     """
     assert len(detections) == len(split), f"{len(detections)} detections for {len(split)} images"
-    evaluation = _SplitEval(split, detections)
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports by print
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    summary = {name: _or_nan(value) for name, value in zip(SUMMARY_NAMES, evaluation.stats, strict=True)}
-    # (IoU threshold, recall, class, area range, detections an image) -> (IoU threshold, recall, class)
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]
+    curves = coco_curves(split, detections, backend)
+    summary = {name: _or_nan(value) for name, value in zip(SUMMARY_NAMES, _summarize(curves), strict=True)}
+    precision = curves.precision[:, :, :, 0, -1]  # all areas, 100 detections -> (T, R, K)
     ap = {name: _or_nan(precision[:, :, k].mean()) for k, name in enumerate(split.class_names)}
     ap50 = {name: _or_nan(precision[0, :, k].mean()) for k, name in enumerate(split.class_names)}
     return CocoMetrics(summary, ap, ap50)
 
 
-class _SplitEval(COCOeval):
-    """COCOeval fed from memory, with labels as category ids.
-
-    `_prepare` is replaced because the original overwrites `ignore` with `iscrowd`, which would make a
-    difficult object either count or absorb every detection around it.
-    """
-
-    def __init__(self, split: DataSplit, detections: Sequence[Detections]) -> None:
-        super().__init__(iouType="bbox")
-        # Images in the order of their ids, as in the original, which breaks ties of the score by it.
-        ids = [record.image_id for record in split.records]
-        self._order = sorted(range(len(ids)), key=lambda i: (isinstance(ids[i], str), ids[i]))
-        self._split = split
-        self._detections = detections
-        self.params.imgIds = list(range(len(ids)))
-        self.params.catIds = list(range(1, len(split.class_names) + 1))
-
-    def _prepare(self) -> None:
-        self._gts, self._dts = defaultdict(list), defaultdict(list)
-        self.evalImgs: Any = []
-        self.eval: dict[str, Any] = {}
-        num_objects, num_detections = 0, 0  # ids start at 1: 0 means "no match"
-        for image, i in enumerate(self._order):
-            for truth in _truths(self._split.records[i]):
-                num_objects += 1
-                self._gts[image, truth["label"]].append({"id": num_objects, **truth})
-            found = self._detections[i]
-            for box, score, label in zip(_to_xywh(found.boxes), found.scores, found.labels, strict=True):
-                num_detections += 1
-                self._dts[image, int(label)].append(
-                    {"id": num_detections, "bbox": box, "area": box[2] * box[3], "score": float(score)}
-                )
-
-
-def _truths(record: Record) -> list[dict[str, Any]]:
-    """The objects of one image in the words of pycocotools."""
-    columns = (_to_xywh(record.boxes), record.labels, record.areas, record.ignore, record.crowd)
-    return [
-        {
-            "bbox": box,
-            "label": int(label),
-            "area": float(area),
-            "ignore": int(ignore or crowd),
-            "iscrowd": int(crowd),
-        }
-        for box, label, area, ignore, crowd in zip(*columns, strict=True)
-    ]
+def _summarize(curves: Curves) -> np.ndarray:
+    """The twelve figures, as pycocotools takes them from the curves."""
+    evaluation = COCOeval(iouType="bbox")
+    evaluation.eval = curves._asdict()
+    with contextlib.redirect_stdout(io.StringIO()):  # it reports by print
+        evaluation.summarize()
+    return evaluation.stats
 
 
 def to_coco_results(split: DataSplit, detections: Sequence[Detections]) -> list[dict[str, Any]]:
@@ -118,7 +76,7 @@ def to_coco_results(split: DataSplit, detections: Sequence[Detections]) -> list[
             "score": round(float(score), 6),
         }
         for record, found in zip(split.records, detections, strict=True)
-        for box, score, label in zip(_to_xywh(found.boxes), found.scores, found.labels, strict=True)
+        for box, score, label in zip(to_xywh(found.boxes).tolist(), found.scores, found.labels, strict=True)
     ]
 
 
@@ -210,11 +168,6 @@ def _to_detections(rows: Sequence[dict[str, Any]], label_of: Mapping[str, int]) 
     labels = np.array([label_of[str(row["category_id"])] for row in rows], np.int64)
     order = np.argsort(-scores, kind="stable")
     return Detections(boxes[order].astype(np.float32), scores[order], labels[order])
-
-
-def _to_xywh(boxes: np.ndarray) -> list[list[float]]:
-    boxes = boxes.reshape(-1, 4).astype(np.float64)
-    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).tolist()
 
 
 def _or_nan(value: float) -> float:

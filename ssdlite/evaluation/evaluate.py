@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from ssdlite.evaluation.coco import CocoMetrics, coco_metrics
 from ssdlite.evaluation.voc import VocMetrics, count_objects, voc_metrics
@@ -16,6 +16,21 @@ logger = logging.getLogger(__name__)
 
 Predictor: TypeAlias = Callable[[Batch], list[Detections]]
 """A batch -> the detections of each of its images, in pixels of the original image."""
+
+
+@runtime_checkable
+class StagedPredictor(Protocol):
+    """A Predictor in two stages, so that an accelerator need not wait between two batches.
+
+    `finish(start(batch))` is what a call with `batch` gives.
+    """
+
+    def start(self, batch: Batch) -> Any:
+        """Launch the work and return without waiting for it, with what `finish` needs."""
+
+    def finish(self, handle: Any) -> list[Detections]:
+        """Wait for the work and fetch its detections."""
+
 
 Progress: TypeAlias = Callable[[Iterable[Batch]], Iterable[Batch]]
 """Wraps the loader to show how far it is, such as `rich.progress.track`."""
@@ -79,12 +94,40 @@ def evaluate(
 def predict_split(
     predictor: Predictor, loader: Iterable[Batch], num_records: int, progress: Progress | None = None
 ) -> dict[int, Detections]:
-    """The detections of every image that `loader` gives, by the image's position in its split."""
+    """The detections of every image that `loader` gives, by the image's position in its split.
+
+    A StagedPredictor starts each batch before the last one is finished, and holds two at most.
+    """
+    batches = progress(loader) if progress else loader
+    answers = (
+        _in_flight(predictor, batches)
+        if isinstance(predictor, StagedPredictor)
+        else _one_by_one(predictor, batches)
+    )
     found: dict[int, Detections] = {}
-    for batch in progress(loader) if progress else loader:
-        found.update(zip(batch.indices, predictor(batch), strict=True))
+    for indices, detections in answers:
+        found.update(zip(indices, detections, strict=True))
     assert all(0 <= index < num_records for index in found), "the loader reads another split"
     return found
+
+
+def _one_by_one(predictor: Predictor, batches: Iterable[Batch]) -> Iterator[tuple[list[int], list[Detections]]]:
+    """(indices of a batch, its detections)."""
+    for batch in batches:
+        yield batch.indices, predictor(batch)
+
+
+def _in_flight(
+    predictor: StagedPredictor, batches: Iterable[Batch]
+) -> Iterator[tuple[list[int], list[Detections]]]:
+    """The same, with the next batch started while the last one is unfinished."""
+    started: tuple[list[int], Any] | None = None
+    for batch in batches:
+        last, started = started, (batch.indices, predictor.start(batch))
+        if last:
+            yield last[0], predictor.finish(last[1])
+    if started:
+        yield started[0], predictor.finish(started[1])
 
 
 def score_detections(split: DataSplit, detections: Sequence[Detections]) -> Evaluation:

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import nn
 
 from ssdlite.model.decode import Decoder
-from ssdlite.structures import Batch, Detections
+from ssdlite.structures import Batch, Detections, DetectorOutput
+
+
+class Started(NamedTuple):
+    """A batch between the two stages of a TorchPredictor."""
+
+    output: DetectorOutput
+    original_sizes: Sequence[tuple[int, int]]
+    computed: torch.cuda.Event | None  # reached when `output` is there; None where that is at once
 
 
 class TorchPredictor:
     """Batch -> the Detections of each image, in pixels of the original images.
+
+    A call is `finish(start(batch))`. On CUDA the next batch may be started in between: decoding, which asks the
+    device for the number of candidates of every image, goes on beside that batch's network instead of before it.
+    On a CPU both stages use all cores and the order makes no difference.
 
     Args:
         detector: module from images (B, 3, H, W) to DetectorOutput; it is put into evaluation mode.
@@ -26,10 +41,28 @@ class TorchPredictor:
         self.decoder = decoder
         self.device = device
         self.dtype = dtype
+        # Of high priority (-1): its many small kernels go before the next batch's large ones.
+        self._decoding = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None
+
+    def __call__(self, batch: Batch) -> list[Detections]:
+        return self.finish(self.start(batch))
 
     @torch.inference_mode()
-    def __call__(self, batch: Batch) -> list[Detections]:
+    def start(self, batch: Batch) -> Started:
+        """Launch the network."""
         images = batch.images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32):
             output = self.detector(images)
-        return self.decoder(output, batch.original_sizes)
+        computed = torch.cuda.current_stream(self.device).record_event() if self._decoding else None
+        return Started(output, batch.original_sizes, computed)
+
+    @torch.inference_mode()
+    def finish(self, handle: Started) -> list[Detections]:
+        """Decode what the network gives, and wait for it."""
+        if self._decoding is None:
+            return self.decoder(handle.output, handle.original_sizes)
+        assert handle.computed is not None
+        with torch.cuda.stream(self._decoding):
+            self._decoding.wait_event(handle.computed)
+            # Ends with copies to the host, so nothing reads `output` any more when its memory is given back.
+            return self.decoder(handle.output, handle.original_sizes)

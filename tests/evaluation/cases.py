@@ -76,6 +76,49 @@ def random_case(seed: int, *, difficult: bool = False) -> tuple[DataSplit, list[
     return make_split(*records, class_names=("cat", "dog", "owl")), detections
 
 
+def hard_case(seed: int, *, text_ids: bool = False) -> tuple[DataSplit, list[Detections]]:
+    """60 images with all that makes COCO's figures awkward, on whole pixels and scores of one decimal.
+
+    Crowds, difficult objects, areas that are not the boxes', many equal scores, doubles of equal boxes, ids out of
+    order, images without objects or detections, a class that is never found, one that is never there, one that is
+    only difficult, and an image with more detections of a class than count.
+    """
+    rng = np.random.default_rng(seed)
+    records, detections = [], []
+    for image_id in rng.permutation(60).tolist():
+        count = int(rng.integers(0, 9))
+        corners = rng.integers(0, 300, (count, 2))
+        boxes = np.concatenate([corners, corners + rng.integers(8, 200, (count, 2))], axis=1)
+        labels = rng.choice([1, 2, 3, 5], count)
+        crowd = rng.random(count) < 0.15
+        difficult = (rng.random(count) < 0.2) | (labels == 5)
+        record = make_record(
+            f"image {image_id}" if text_ids else image_id,
+            list(zip(boxes, labels.tolist(), strict=True)),
+            difficult=np.flatnonzero(difficult),
+            crowd=np.flatnonzero(crowd),
+        )
+        record.areas[:] = np.round(record.areas * rng.uniform(0.3, 1, count))
+        records.append(record)
+        chosen = rng.integers(0, count, 3 * count) if count else np.zeros(0, int)
+        found = boxes[chosen] + rng.integers(-6, 7, (len(chosen), 4)) * (rng.random((len(chosen), 1)) < 0.7)
+        inside = np.concatenate([found[:, :2], np.minimum(found[:, :2] + 15, found[:, 2:])], axis=1)
+        found = np.where(rng.random((len(chosen), 1)) < 0.2, inside, found)
+        invented = np.array([[5, 5, 60, 90]] * int(rng.integers(0, 4))).reshape(-1, 4)
+        found, found_labels = (
+            np.concatenate([found, invented]),
+            np.concatenate([labels[chosen], rng.choice([1, 2, 4, 5], len(invented))]),
+        )
+        found_labels[found_labels == 3] = 2
+        if image_id == 7:  # 130 of one class, of which COCO looks at 100
+            found, found_labels = np.resize([[5, 5, 60, 90], [0, 0, 40, 40]], (130, 4)), np.full(130, 1)
+        if image_id % 10 == 3:
+            found, found_labels = found[:0], found_labels[:0]
+        scores = rng.integers(1, 10, len(found)) / 10
+        detections.append(make_detections(*zip(found, scores.tolist(), found_labels.tolist(), strict=True)))
+    return make_split(*records, class_names=("cat", "dog", "owl", "absent", "only difficult")), detections
+
+
 def bccd_split() -> DataSplit:
     """Twenty records of the blood cell images; skips the test where they are not there."""
     root = os.environ.get("SSDLITE_TEST_DATA")

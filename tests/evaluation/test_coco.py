@@ -7,19 +7,40 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ssdlite.errors import DataError
-from ssdlite.evaluation.coco import SUMMARY_NAMES, coco_metrics, read_coco_results, to_coco_results
+from ssdlite.evaluation.coco import (
+    SUMMARY_NAMES,
+    CocoMetrics,
+    coco_metrics,
+    read_coco_results,
+    to_coco_results,
+)
 from ssdlite.evaluation.voc import voc_metrics
 from ssdlite.structures import DataSplit, Detections
 
-from .cases import bccd_split, make_detections, make_record, make_split, random_case, truth_as_detections
+from .cases import (
+    bccd_split,
+    hard_case,
+    make_detections,
+    make_record,
+    make_split,
+    random_case,
+    truth_as_detections,
+)
 
 A, B = (0, 0, 100, 100), (200, 0, 300, 100)
 
 
-def test_hand_worked_figures():
+@pytest.fixture(params=["pycocotools", "faster"])
+def backend(request):
+    if request.param == "faster":
+        pytest.importorskip("faster_coco_eval")
+    return request.param
+
+
+def test_hand_worked_figures(backend):
     # IoU .82: right at the thresholds .50 .55 ... .80, seven of ten. Area 100² > 96² is large.
     split = make_split(make_record(1, [(A, 1)]))
-    metrics = coco_metrics(split, [make_detections(((0, 0, 100, 82), 0.9, 1))])
+    metrics = coco_metrics(split, [make_detections(((0, 0, 100, 82), 0.9, 1))], backend)
     assert tuple(metrics.summary) == SUMMARY_NAMES
     for name in ("AP", "AP_large", "AR1", "AR10", "AR100", "AR_large"):
         assert metrics.summary[name] == pytest.approx(0.7), name
@@ -30,41 +51,58 @@ def test_hand_worked_figures():
     assert math.isnan(metrics.ap["dog"])
 
 
-def test_area_is_the_annotation_s_own():
+def test_area_is_the_annotation_s_own(backend):
     record = make_record(1, [(A, 1)])
     split = make_split(record)
     record.areas[0] = 50.0  # a thin mask in a large box
-    summary = coco_metrics(split, truth_as_detections(split)).summary
+    summary = coco_metrics(split, truth_as_detections(split), backend).summary
     assert summary["AP_small"] == pytest.approx(1) and math.isnan(summary["AP_large"])
 
 
 @pytest.mark.parametrize("kind, expected", [("difficult", 0.5), ("crowd", 1.0)])
-def test_difficult_takes_one_detection_and_crowd_any_number(kind, expected):
+def test_difficult_takes_one_detection_and_crowd_any_number(kind, expected, backend):
     # Two better-scored hits on the ignored A, then the object B. A crowd excuses both hits; a difficult
     # object one of them, the double is wrong and halves the precision.
     split = make_split(make_record(1, [(A, 1), (B, 1)], **{kind: [0]}))
     found = make_detections((A, 0.9, 1), (A, 0.8, 1), (B, 0.7, 1))
-    assert coco_metrics(split, [found]).summary["AP"] == pytest.approx(expected)
+    assert coco_metrics(split, [found], backend).summary["AP"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("kind, expected", [("difficult", 0.5), ("crowd", 1.0)])
-def test_difficult_goes_by_iou_and_crowd_by_the_share_inside(kind, expected):
+def test_difficult_goes_by_iou_and_crowd_by_the_share_inside(kind, expected, backend):
     split = make_split(make_record(1, [(A, 1), (B, 1)], **{kind: [0]}))
     found = make_detections(((0, 0, 20, 20), 0.9, 1), (B, 0.7, 1))  # IoU .04, all of it inside
-    assert coco_metrics(split, [found]).summary["AP"] == pytest.approx(expected)
+    assert coco_metrics(split, [found], backend).summary["AP"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_equals_pycocotools_from_files(seed, tmp_path):
+def test_equals_pycocotools_from_files(seed, backend):
     split, detections = random_case(seed)
     split.records[:] = split.records[::-1]  # ids out of order
-    detections = detections[::-1]
-    reference = pycocotools_stats(split, detections)
-    assert list(coco_metrics(split, detections).summary.values()) == pytest.approx(reference, abs=1e-9)
+    check_against_files(split, detections[::-1], backend)
 
 
-def pycocotools_stats(split: DataSplit, detections: list[Detections]) -> list[float]:
-    """The usual way: an annotation file, a result list, COCOeval."""
+@pytest.mark.parametrize("seed, text_ids", [(0, False), (1, True), (2, False)])
+def test_hard_cases_equal_pycocotools_from_files(seed, text_ids, backend):
+    split, detections = hard_case(seed, text_ids=text_ids)
+    metrics = check_against_files(split, detections, backend)
+    assert 0.02 < metrics.ap["dog"] < 0.9 and metrics.ap["owl"] == 0
+    assert math.isnan(metrics.ap["absent"]) and math.isnan(metrics.ap50["only difficult"])
+
+
+def check_against_files(split: DataSplit, detections: list[Detections], backend: str) -> CocoMetrics:
+    metrics = coco_metrics(split, detections, backend)
+    reference = evaluate_files(split, detections)
+    expected = np.where(reference.stats < 0, np.nan, reference.stats)
+    np.testing.assert_allclose(list(metrics.summary.values()), expected, atol=1e-9)
+    precision = np.where(reference.eval["precision"] < 0, np.nan, reference.eval["precision"])[..., 0, -1]
+    np.testing.assert_allclose(list(metrics.ap.values()), precision.mean(axis=(0, 1)), atol=1e-9)
+    np.testing.assert_allclose(list(metrics.ap50.values()), precision[0].mean(axis=0), atol=1e-9)
+    return metrics
+
+
+def evaluate_files(split: DataSplit, detections: list[Detections]) -> COCOeval:
+    """The usual way: an annotation file, a result list, and COCOeval over all images and classes."""
     truth = COCO()
     annotations = [
         {
@@ -72,11 +110,12 @@ def pycocotools_stats(split: DataSplit, detections: list[Detections]) -> list[fl
             "category_id": split.category_ids[label - 1],
             "bbox": [*box[:2], *(box[2:] - box[:2])],
             "area": area,
+            "difficult": int(ignore and not crowd),
             "iscrowd": int(crowd),
         }
         for record in split.records
-        for box, label, area, crowd in zip(
-            record.boxes.astype(float), record.labels, record.areas, record.crowd, strict=True
+        for box, label, area, ignore, crowd in zip(
+            record.boxes.astype(float), record.labels, record.areas, record.ignore, record.crowd, strict=True
         )
     ]
     truth.dataset = {
@@ -85,11 +124,21 @@ def pycocotools_stats(split: DataSplit, detections: list[Detections]) -> list[fl
         "categories": [{"id": category_id} for category_id in split.category_ids],
     }
     truth.createIndex()
-    evaluation = COCOeval(truth, truth.loadRes(to_coco_results(split, detections)), "bbox")
+    evaluation = EvalWithDifficult(truth, truth.loadRes(to_coco_results(split, detections)), "bbox")
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
-    return evaluation.stats.tolist()
+    return evaluation
+
+
+class EvalWithDifficult(COCOeval):
+    """COCOeval has no word for an ignored object that is no crowd, but follows `ignore` where it is set."""
+
+    def _prepare(self):
+        super()._prepare()
+        for truths in self._gts.values():
+            for truth in truths:
+                truth["ignore"] = truth["difficult"] or truth["iscrowd"]
 
 
 def test_agrees_with_voc_where_the_rules_coincide():
@@ -106,12 +155,24 @@ def test_agrees_with_voc_where_the_rules_coincide():
     assert 0.3 < area < 0.8
 
 
-def test_nothing_found_nothing_to_find(capsys):
-    split = make_split(make_record(1, [(A, 1)]), make_record(2, []))
-    assert coco_metrics(split, [Detections.empty()] * 2).summary["AP"] == 0
-    assert math.isnan(coco_metrics(make_split(make_record(1, [])), [make_detections((A, 0.9, 1))]).summary["AP"])
-    assert math.isnan(coco_metrics(make_split(), []).summary["AP"])
+def test_nothing_found_nothing_to_find(capsys, backend):
+    def ap(split, detections):
+        return coco_metrics(split, detections, backend).summary["AP"]
+
+    assert ap(make_split(make_record(1, [(A, 1)]), make_record(2, [])), [Detections.empty()] * 2) == 0
+    assert math.isnan(ap(make_split(make_record(1, [])), [make_detections((A, 0.9, 1))]))
+    assert math.isnan(ap(make_split(make_record(1, [])), [Detections.empty()]))
+    assert math.isnan(ap(make_split(), []))
+    assert math.isnan(ap(make_split(class_names=()), []))
     assert capsys.readouterr().out == ""
+
+
+def test_equal_scores_count_in_the_order_of_the_ids(backend):
+    # The image "a" first: right, wrong gives 1 at every recall; the other way round 1/2.
+    right, wrong = make_detections((A, 0.5, 1)), make_detections((B, 0.5, 1))
+    for ids, expected in ((("a", "b"), 1), (("b", "a"), 0.5), ((2, 10), 1), ((10, 2), 0.5)):
+        split = make_split(make_record(ids[0], [(A, 1)]), make_record(ids[1], []))
+        assert coco_metrics(split, [right, wrong], backend).ap["cat"] == pytest.approx(expected), ids
 
 
 def test_results_carry_the_data_set_s_own_ids():

@@ -71,6 +71,45 @@ def test_progress_wraps_the_loader():
     assert seen == [[0, 1], [2]]
 
 
+class Staged:
+    """A predictor in two stages that writes down what it is asked."""
+
+    def __init__(self, detections):
+        self.detections = detections
+        self.events = []
+
+    def __call__(self, batch):
+        return self.finish(self.start(batch))
+
+    def start(self, batch):
+        self.events.append(("start", *batch.indices))
+        return batch.indices
+
+    def finish(self, handle):
+        self.events.append(("finish", *handle))
+        return [self.detections[index] for index in handle]
+
+
+def test_the_next_batch_is_started_before_the_last_is_finished():
+    split, detections = random_case(0)
+    predictor = Staged(detections)
+    shares = [[4, 0], [1], [3, 2]]
+    found = predict_split(predictor, make_loader(shares), len(split))
+    assert predictor.events == [
+        *(("start", 4, 0), ("start", 1), ("finish", 4, 0)),
+        *(("start", 3, 2), ("finish", 1), ("finish", 3, 2)),
+    ]
+    plain = predict_split(make_predictor(detections), make_loader(shares), len(split))
+    assert list(found) == list(plain) and all(found[index] is plain[index] for index in plain)
+
+
+@pytest.mark.parametrize("shares", [[], [[0, 1]]])
+def test_few_batches_in_flight(shares):
+    split, detections = random_case(0)
+    found = predict_split(Staged(detections), make_loader(shares), len(split))
+    assert list(found) == [index for share in shares for index in share]
+
+
 def test_c41_figures_name_their_metric_and_are_json(caplog):
     split = make_split(make_record("a", [(A, 1), (B, 1)], difficult=[1]))
     figures = score_detections(split, truth_as_detections(split)).to_dict()
