@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
+from ssdlite.model.activation import replace_relu6
 from ssdlite.model.architecture import Dialect
 from ssdlite.model.corner_pool import bottom_pool, left_pool, right_pool, top_pool
 from ssdlite.model.network import Network, scaled
@@ -121,6 +122,7 @@ class CornerDetector(Network):
         self.top_left = CornerBranch(channels, num_classes, top_pool, left_pool)
         self.bottom_right = CornerBranch(channels, num_classes, bottom_pool, right_pool)
         replace_strided(self, dialect.padding)
+        replace_relu6(self)
         self._initialize()
 
     def forward(self, images: Tensor) -> CornerOutput:

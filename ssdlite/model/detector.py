@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ssdlite.model.activation import replace_relu6
 from ssdlite.model.architecture import Dialect
 from ssdlite.model.head import FOREGROUND_PRIOR, SSDLiteHead, extra_level
 from ssdlite.model.network import Network, scaled
@@ -50,6 +51,7 @@ class Detector(Network):
         priors_per_cell = [len(level.shapes) for level in dialect.prior_levels]
         self.head = SSDLiteHead(channels, priors_per_cell, num_classes + 1, dialect)
         replace_strided(self, dialect.padding)
+        replace_relu6(self)
         self._initialize(class_prior or FOREGROUND_PRIOR / num_classes)
         # Derived from the dialect and the size, so it is no part of the state; a buffer, so it moves along.
         priors = generate_priors(dialect.prior_levels, self.map_sizes, input_size, dialect.clamp_priors)

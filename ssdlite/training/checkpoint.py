@@ -73,7 +73,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-MAY_CHANGE = ("data.workers", "data.path", "data.draw", "eval.", "run.", "train.log_interval", "train.val_interval")
+MAY_CHANGE = (
+    *("data.workers", "data.cache_dir", "data.path", "data.draw"),
+    *("eval.", "run.", "train.log_interval", "train.val_interval"),
+)
 """Options that a resumed run may change without becoming another run."""
 
 

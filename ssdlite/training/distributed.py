@@ -23,6 +23,11 @@ def world_size() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
+def local_processes() -> int:
+    """Processes of this training on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if distributed.is_initialized() else 1
+
+
 def is_main() -> bool:
     """Whether this process writes files and talks."""
     return rank() == 0

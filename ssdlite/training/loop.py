@@ -10,20 +10,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.amp.grad_scaler import GradScaler
-from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from ssdlite.errors import CheckpointError, UserError
-from ssdlite.structures import Batch, ImageId
+from ssdlite.structures import Batch, ImageId, LossTerms
 from ssdlite.training.checkpoint import require_same_run, save_checkpoint
 from ssdlite.training.distributed import any_process, broadcast, is_main, synchronize_buffers, world_size
 from ssdlite.training.interrupt import Interrupt
 from ssdlite.training.logbook import Logbook
 from ssdlite.training.meter import Meter
+from ssdlite.training.prefetch import on_device
+from ssdlite.training.step import TrainStep
 
 logger = logging.getLogger(__name__)
 
@@ -49,19 +46,12 @@ class Trainer:
     processes but the main one). `header` is what every checkpoint says of itself: config and classes.
     """
 
-    model: nn.Module
-    criterion: nn.Module
-    optimizer: Optimizer
-    schedule: LRScheduler
-    ema: AveragedModel | None
+    step: TrainStep
     loader: DataLoader[Any]
     validate: Callable[[nn.Module, int], Mapping[str, Any]]
     run_dir: Path
     header: Mapping[str, Any]
-    device: torch.device
-    dtype: torch.dtype
     epochs: int
-    clip_norm: float
     log_interval: int
     val_interval: int
     logbook: Logbook | None = None  # in the main process
@@ -69,8 +59,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.progress = Progress()
-        self.scaler = GradScaler(self.device.type, enabled=self.dtype is torch.float16)
-        self.wrapped = self._wrap()
+        self.device = self.step.device
         self.meter = Meter()
         self.last_means: dict[str, float] = {}
         self.unchecked: list[tuple[Tensor, list[ImageId]]] = []  # losses not looked at yet
@@ -92,10 +81,10 @@ class Trainer:
 
     def _train_epoch(self, interrupt: Interrupt) -> bool:
         """The rest of the current epoch; False when it was interrupted."""
-        self.wrapped.train()
+        self.step.network.train()
         self._position_sampler()
-        for batch in self.meter.timed(self.loader):
-            terms = self._step(batch)
+        for batch in self.meter.timed(on_device(self.loader, self.device)):
+            terms = self._take_step(batch)
             self.progress.batch += 1
             self.progress.step += 1
             self.meter.count(terms, len(batch.images) * world_size())
@@ -109,30 +98,16 @@ class Trainer:
         self._log()  # the rest of the epoch, so that a short one is seen too
         return not any_process(interrupt.requested, self.device)
 
-    def _step(self, batch: Batch) -> dict[str, Tensor]:
-        batch = batch.to(self.device)
-        images = batch.images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32):
-            output = self.wrapped(images)
-        terms: dict[str, Tensor] = self.criterion(output, batch.boxes, batch.labels, batch.ignore)
+    def _take_step(self, batch: Batch) -> LossTerms:
+        terms = self.step.gradients(batch)
         loss = torch.stack(list(terms.values())).sum()
-        self.unchecked.append((loss.detach(), batch.image_ids))
+        self.unchecked.append((loss, batch.image_ids))
         if self.device.type == "cpu":  # elsewhere looking at the value would wait for the device
             self._check_finite()
-
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        self.scaler.unscale_(self.optimizer)
-        if self.clip_norm:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.schedule.step()
-        if self.ema:
-            self.ema.update_parameters(self.model)
+        self.step.update()
         if self.on_step:
             self.on_step(self.progress, loss.item() if self.device.type == "cpu" else float("nan"))
-        return {name: term.detach() for name, term in terms.items()}
+        return terms
 
     def _check_finite(self) -> None:
         """Stop on a loss that is not a number, with the names of the images that gave it."""
@@ -152,7 +127,10 @@ class Trainer:
         means = self.meter.take()
         self.last_means = means or self.last_means
         if self.logbook and means:
-            state = {"epoch": self.progress.epoch, "lr": max(group["lr"] for group in self.optimizer.param_groups)}
+            state = {
+                "epoch": self.progress.epoch,
+                "lr": max(group["lr"] for group in self.step.optimizer.param_groups),
+            }
             self.logbook.log("train", self.progress.step, {**state, **means})
 
     def _announce(self) -> None:
@@ -182,7 +160,7 @@ class Trainer:
 
     def _judged(self) -> nn.Module:
         """The model that is validated and shipped: the average of the weights, where there is one."""
-        return self.ema.module if self.ema else self.model
+        return self.step.ema.module if self.step.ema else self.step.model
 
     def _shipped(self, figures: Mapping[str, Any]) -> dict[str, Any]:
         return {**self.header, "weights": self._judged().state_dict(), "metrics": dict(figures)}
@@ -190,15 +168,7 @@ class Trainer:
     def _save_last(self) -> None:
         if not is_main():
             return
-        training = {
-            "progress": asdict(self.progress),
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "criterion": self.criterion.state_dict(),
-            "num_averaged": int(self.ema.n_averaged) if self.ema else 0,
-        }
+        training = {"progress": asdict(self.progress), **self.step.state_dict()}
         save_checkpoint(self.run_dir / "last.pt", {**self._shipped({}), "training": training})
 
     def restore(self, checkpoint: Mapping[str, Any]) -> None:
@@ -209,26 +179,14 @@ class Trainer:
         training = checkpoint["training"]
         require_same_run(checkpoint, self.header)
         try:
-            self.model.load_state_dict(training["model"])
-            self.optimizer.load_state_dict(training["optimizer"])
-            self.schedule.load_state_dict(training["schedule"])
-            self.scaler.load_state_dict(training["scaler"])
-            self.criterion.load_state_dict(training.get("criterion", {}))  # older runs had none with a state
+            self.step.load_state_dict(training, averaged=checkpoint["weights"])
         except (RuntimeError, ValueError, KeyError):
             raise CheckpointError(
                 f"{self.run_dir / 'last.pt'} was trained with other classes or model options; resume with its own "
                 f"{self.run_dir / 'config.yaml'}."
             ) from None
         self.progress = Progress(**training["progress"])
-        if self.ema:
-            self.ema.module.load_state_dict(checkpoint["weights"])
-            self.ema.n_averaged.fill_(training["num_averaged"])
 
     def _position_sampler(self) -> None:
         batch_size = self.loader.batch_size or 1
         self.loader.sampler.set_epoch(self.progress.epoch, start=self.progress.batch * batch_size)  # type: ignore[attr-defined]
-
-    def _wrap(self) -> nn.Module:
-        if world_size() == 1:
-            return self.model
-        return DistributedDataParallel(self.model, device_ids=[self.device] if self.device.type == "cuda" else None)

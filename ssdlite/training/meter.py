@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from ssdlite.errors import UserError
 from ssdlite.structures import Batch
@@ -20,7 +18,7 @@ class Meter:
     def __init__(self) -> None:
         self._restart()
 
-    def timed(self, loader: DataLoader[Any]) -> Iterator[Batch]:
+    def timed(self, loader: Iterable[Batch]) -> Iterator[Batch]:
         """The batches of `loader`; waiting for them is timed. A dead loader process becomes a UserError."""
         batches = iter(loader)
         while True:

@@ -10,7 +10,7 @@ from torchvision.models import mobilenet_v2
 from ssdlite.model.architecture import DIALECTS, PAPER
 from ssdlite.model.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, load_imagenet
 from ssdlite.model.detector import Detector
-from ssdlite.training.ema import build_ema
+from ssdlite.training.ema import WeightAverage
 
 
 def build(dialect="paper", num_classes=3, size=(96, 96), width=0.25) -> Detector:
@@ -207,7 +207,7 @@ def test_early_stages_end_before_stride_16():
 def test_freezing_survives_copies_and_changes_of_mode():
     detector = build()
     detector.freeze(["backbone"])
-    average = build_ema(detector, 0.5).module
+    average = WeightAverage(detector, 0.5).module
     for network in (detector, copy.deepcopy(detector), average):
         network.eval().train()
         assert not any(module.training for module in network.backbone.modules())

@@ -12,10 +12,11 @@ from ssdlite.data.loader import SeededSampler
 from ssdlite.errors import UserError
 from ssdlite.structures import Batch, HeadOutput
 from ssdlite.training.checkpoint import load_checkpoint
-from ssdlite.training.ema import build_ema
+from ssdlite.training.ema import WeightAverage
 from ssdlite.training.logbook import Logbook
 from ssdlite.training.loop import Trainer
 from ssdlite.training.optim import build_schedule, build_sgd
+from ssdlite.training.step import TrainStep
 
 
 class Pixels:
@@ -71,20 +72,23 @@ def make_trainer(run_dir, epochs=3, criterion=None, validate=None, logbook=None)
         Pixels(), batch_size=2, sampler=SeededSampler(10, seed=3), collate_fn=collate, drop_last=True
     )
     optimizer = build_sgd(net, lr=0.1, momentum=0.9, weight_decay=1e-4)
-    return Trainer(
+    step = TrainStep(
         model=net,
         criterion=criterion or Loss(),
         optimizer=optimizer,
         schedule=build_schedule(optimizer, total_steps=15, warmup_steps=3),
-        ema=build_ema(net, 0.9),
+        ema=WeightAverage(net, 0.9),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        clip_norm=10.0,
+    )
+    return Trainer(
+        step=step,
         loader=loader,
         validate=validate or (lambda model, step: {"AP": step / 100}),
         run_dir=run_dir,
         header={"config": {}, "classes": ["thing"]},
-        device=torch.device("cpu"),
-        dtype=torch.float32,
         epochs=epochs,
-        clip_norm=10.0,
         log_interval=2,
         val_interval=2,
         logbook=logbook,
@@ -94,15 +98,19 @@ def make_trainer(run_dir, epochs=3, criterion=None, validate=None, logbook=None)
 def test_it_learns_logs_and_saves(tmp_path):
     with Logbook(tmp_path) as logbook:
         trainer = make_trainer(tmp_path, logbook=logbook)
-        before = trainer.criterion(trainer.model(torch.full((1, 3, 2, 2), 128)), None, None, None)["only"].item()
+        before = trainer.step.criterion(trainer.step.model(torch.full((1, 3, 2, 2), 128)), None, None, None)[
+            "only"
+        ].item()
         assert trainer.run() is True
-    after = trainer.criterion(trainer.model(torch.full((1, 3, 2, 2), 128)), None, None, None)["only"].item()
+    after = trainer.step.criterion(trainer.step.model(torch.full((1, 3, 2, 2), 128)), None, None, None)[
+        "only"
+    ].item()
     assert after < before / 5
     assert (trainer.progress.epoch, trainer.progress.step) == (3, 15)
     best, last = load_checkpoint(tmp_path / "best.pt"), load_checkpoint(tmp_path / "last.pt")
     assert best["metrics"] == {"AP": 0.15} and "training" not in best
     assert last["training"]["progress"] == {"epoch": 3, "batch": 0, "step": 15, "best_ap": 0.15}
-    for key, value in trainer.ema.module.state_dict().items():
+    for key, value in trainer.step.ema.module.state_dict().items():
         assert best["weights"][key].equal(value)
 
 
@@ -136,15 +144,16 @@ def test_a_signal_saves_and_a_resumed_run_ends_with_the_same_weights(tmp_path, s
     second.restore(load_checkpoint(tmp_path / "parts" / "last.pt"))
     assert second.progress.step == stop_at
     assert second.run() is True
-    for key, value in whole.model.state_dict().items():
-        assert second.model.state_dict()[key].equal(value), key
-    for key, value in whole.ema.state_dict().items():
-        assert second.ema.state_dict()[key].equal(value), key
+    for key, value in whole.step.model.state_dict().items():
+        assert second.step.model.state_dict()[key].equal(value), key
+    for key, value in whole.step.ema.module.state_dict().items():
+        assert second.step.ema.module.state_dict()[key].equal(value), key
+    assert second.step.ema.num_updates == whole.step.ema.num_updates == 15
 
 
 def test_a_loss_that_is_no_number_names_its_images_and_spoils_nothing(tmp_path):
     trainer = make_trainer(tmp_path, criterion=Loss(poison_at=7))
     with pytest.raises(UserError, match=r"the loss became nan near step 7, on images image\d, image\d;"):
         trainer.run()
-    assert all(value.isfinite().all() for value in trainer.model.state_dict().values())
+    assert all(value.isfinite().all() for value in trainer.step.model.state_dict().values())
     assert load_checkpoint(tmp_path / "last.pt")["training"]["progress"]["step"] == 5  # the last whole epoch

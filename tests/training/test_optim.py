@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from ssdlite.training.ema import build_ema
 from ssdlite.training.optim import build_schedule, build_sgd, choose_precision
 
 
@@ -90,22 +89,6 @@ def test_what_is_frozen_is_left_out_and_a_factor_of_zero_moves_nothing():
     optimizer.step()
     moved = {name for name, value in model.named_parameters() if not value.equal(before[name])}
     assert moved == {name for name in before if name.startswith("head.")}
-
-
-def test_average_by_hand_with_warmup():
-    model = nn.Linear(1, 1, bias=False)
-    model.register_buffer("count", torch.tensor(0))
-    ema = build_ema(model, decay=0.5)
-    values, expected = [1.0, 2.0, 4.0], None
-    for update, value in enumerate(values):
-        with torch.no_grad():
-            model.weight.fill_(value)
-        model.count.fill_(update)
-        ema.update_parameters(model)
-        decay = min(0.5, (1 + update) / (10 + update))
-        expected = value if expected is None else decay * expected + (1 - decay) * value
-    assert ema.module.weight.item() == pytest.approx(expected)
-    assert ema.module.count.item() == 2
 
 
 def test_precision_of_this_machine_is_one_it_has():

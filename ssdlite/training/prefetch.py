@@ -1,0 +1,39 @@
+"""Batches on the device before they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from ssdlite.structures import Batch
+
+
+def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """`batches` in their order, on `device`; on a GPU the next one travels while this one is worked on.
+
+    The copies run beside the work if the loader has put the batches into pinned memory.
+    """
+    if device.type != "cuda":
+        for batch in batches:
+            yield batch.to(device)
+        return
+    stream = torch.cuda.Stream(device)
+    following: tuple[Batch, torch.cuda.Event] | None = None
+    for batch in batches:
+        with torch.cuda.stream(stream):
+            moved = batch.to(device), stream.record_event()
+        if following is not None:
+            yield _handed_over(*following)
+        following = moved
+    if following is not None:
+        yield _handed_over(*following)
+
+
+def _handed_over(batch: Batch, copied: torch.cuda.Event) -> Batch:
+    """A batch that the current stream uses from when its copies are done."""
+    current = torch.cuda.current_stream()
+    current.wait_event(copied)
+    for tensor in (batch.images, batch.boxes, batch.labels, batch.ignore):
+        tensor.record_stream(current)
+    return batch

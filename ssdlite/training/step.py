@@ -1,0 +1,139 @@
+"""One step of training: from a batch to better weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ssdlite.errors import ConfigError
+from ssdlite.structures import Batch, DetectorOutput, LossTerms
+from ssdlite.training.distributed import world_size
+from ssdlite.training.ema import WeightAverage
+
+CompileMode: TypeAlias = Literal["none", "default", "reduce-overhead"]
+
+
+@dataclass
+class TrainStep:
+    """Forward, loss, backward, optimizer, schedule and average of the weights, on one device.
+
+    A step is `gradients` and then `update`; `forward`, `loss` and `backward` are parts of the first, for whoever
+    times them. On a GPU nothing in it waits for a value.
+
+    Args:
+        dtype: autocast type of the network; losses are in float32.
+        clip_norm: bound on the gradient's norm, 0 for none.
+        accumulate: parts that a batch is computed in, one after the other, where memory is short. Their losses are
+            averaged; BatchNorm sees each part by itself.
+        compile_mode: of torch.compile; none leaves the network as it is.
+    """
+
+    model: nn.Module
+    criterion: nn.Module
+    optimizer: Optimizer
+    schedule: LRScheduler
+    ema: WeightAverage | None
+    device: torch.device
+    dtype: torch.dtype
+    clip_norm: float
+    accumulate: int = 1
+    compile_mode: CompileMode = "none"
+
+    def __post_init__(self) -> None:
+        self.scaler = GradScaler(self.device.type, enabled=self.dtype is torch.float16)
+        if self.compile_mode != "none":
+            self.model.compile(mode=self.compile_mode)  # in place, so that names and saved weights stay
+        self.network = self._wrap()
+
+    def gradients(self, batch: Batch) -> LossTerms:
+        """Forward, loss and backward of a batch on the device -> its loss terms, detached."""
+        means: LossTerms = {}
+        parts = split_batch(batch, self.accumulate)
+        for number, part in enumerate(parts, start=1):
+            share = len(part.images) / len(batch.images)
+            with nullcontext() if number == len(parts) else self._without_exchange():
+                terms = self.loss(self.forward(part), part)
+                self.backward(terms, share)
+            means = {name: means.get(name, 0) + term.detach() * share for name, term in terms.items()}
+        return means
+
+    def forward(self, batch: Batch) -> DetectorOutput:
+        images = batch.images.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32):
+            try:
+                return self.network(images)
+            except torch._dynamo.exc.TorchDynamoException as error:
+                reason = " ".join(str(error).split())[:300]
+                raise ConfigError(
+                    f"train.compile={self.compile_mode} is not possible here ({reason}); it needs a C++ compiler "
+                    "on a CPU, and Triton on a GPU. Set train.compile=none."
+                ) from None
+
+    def loss(self, output: DetectorOutput, batch: Batch) -> LossTerms:
+        return self.criterion(output, batch.boxes, batch.labels, batch.ignore)
+
+    def backward(self, terms: LossTerms, share: float = 1.0) -> None:
+        """Add the gradient of `share` of the sum of the terms."""
+        loss = torch.stack(list(terms.values())).sum()
+        self.scaler.scale(loss if share == 1 else loss * share).backward()
+
+    def update(self) -> None:
+        """Use up the gradients."""
+        self.scaler.unscale_(self.optimizer)
+        if self.clip_norm:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.schedule.step()
+        if self.ema:
+            self.ema.update(self.model)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs of it, but for the average's weights, which every checkpoint ships."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "criterion": self.criterion.state_dict(),
+            "num_averaged": self.ema.num_updates if self.ema else 0,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], averaged: Mapping[str, Tensor]) -> None:
+        """Raises RuntimeError, ValueError or KeyError where the state is of other objects."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.criterion.load_state_dict(state.get("criterion", {}))  # older runs had none with a state
+        if self.ema:
+            self.ema.module.load_state_dict(averaged)
+            self.ema.num_updates = state["num_averaged"]
+
+    def _wrap(self) -> nn.Module:
+        if world_size() == 1:
+            return self.model
+        return DistributedDataParallel(self.model, device_ids=[self.device] if self.device.type == "cuda" else None)
+
+    def _without_exchange(self) -> AbstractContextManager[None]:
+        """Several processes average their gradients once a step, in its last part."""
+        return self.network.no_sync() if isinstance(self.network, DistributedDataParallel) else nullcontext()
+
+
+def split_batch(batch: Batch, parts: int) -> list[Batch]:
+    """At most `parts` batches of nearly equal length that make up `batch`, in order."""
+    if parts == 1:
+        return [batch]
+    size = -(-len(batch.images) // parts)
+    starts = range(0, len(batch.images), size)
+    return [Batch._make(field[start : start + size] for field in batch) for start in starts]
