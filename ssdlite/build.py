@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from ssdlite.config import (
     AssignmentConfig,
@@ -30,7 +31,10 @@ from ssdlite.config import (
     TaskAlignedAssignmentConfig,
     config_from_dict,
 )
+from ssdlite.data.cache import build_cache, choose_form, memory_of
+from ssdlite.data.dataset import DetectionDataset, Sample
 from ssdlite.data.layout import CocoSource, Source, VocSource, find_layout, read_split
+from ssdlite.data.loader import build_train_loader, build_val_loader, default_workers
 from ssdlite.errors import CheckpointError, ConfigError, DataError
 from ssdlite.evaluation.voc import count_objects
 from ssdlite.importers.names import ForeignNetwork
@@ -51,9 +55,12 @@ from ssdlite.model.decode import Decoder
 from ssdlite.model.detector import Detector
 from ssdlite.model.network import Network
 from ssdlite.model.transfer import TransferReport, transfer
-from ssdlite.structures import DataSplit
+from ssdlite.structures import DataSplit, ResizeAlignment
 from ssdlite.training.checkpoint import load_checkpoint
-from ssdlite.training.optim import AUTOCAST_DTYPE, choose_precision
+from ssdlite.training.distributed import local_processes, rank, world_size
+from ssdlite.training.ema import WeightAverage
+from ssdlite.training.optim import AUTOCAST_DTYPE, build_schedule, build_sgd, choose_precision
+from ssdlite.training.step import TrainStep
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +109,55 @@ def _find_sources(config: DataConfig) -> dict[str, Sequence[Source] | None]:
         if nodes is not None:
             found[split] = [_source(node) for node in nodes]
     return found
+
+
+def build_loader(
+    config: Config,
+    split: DataSplit,
+    *,
+    training: bool,
+    alignment: ResizeAlignment,
+    device: torch.device,
+    workers: int | None = None,
+    beside: DataLoader[Sample] | None = None,
+) -> DataLoader[Sample]:
+    """Batches of this process's share of `split`, to train on or to validate on, through the cache of `data.cache`.
+
+    `workers` replaces `data.workers`; a cache in memory leaves room for that of the loader `beside`. Raises
+    ConfigError where the cache has no room, or the batch cannot be shared by all processes.
+    """
+    data, size = config.data, config.model.input_size
+    if config.train.batch_size % world_size():
+        raise ConfigError(
+            f"train.batch_size={config.train.batch_size} cannot be shared by {world_size()} processes evenly."
+        )
+    recipe = data.augmentation if training else "none"
+    cache = build_cache(
+        data.cache,
+        split,
+        choose_form(recipe, size, alignment, data.cache_side),
+        folder=data.cache_dir or config.run.dir / "image-cache",
+        processes=local_processes(),
+        reserved=memory_of(beside.dataset.cache) if beside else 0,  # type: ignore[attr-defined]
+    )
+    flip = training and data.vertical_flip
+    dataset = DetectionDataset(split, size, recipe, alignment=alignment, vertical_flip=flip, cache=cache)
+    if workers is None:
+        workers = default_workers() if data.workers == "auto" else data.workers
+    if not training:
+        batch_size = config.eval.batch_size
+        return build_val_loader(
+            dataset, batch_size=batch_size, workers=workers, rank=rank(), world_size=world_size()
+        )
+    return build_train_loader(
+        dataset,
+        batch_size=config.train.batch_size // world_size(),
+        workers=workers,
+        seed=config.run.seed,
+        rank=rank(),
+        world_size=world_size(),
+        pin_memory=device.type == "cuda",
+    )
 
 
 def build_detector(config: Config, class_names: Sequence[str]) -> Network:
@@ -260,6 +316,39 @@ def _class_weights(config: Literal["balanced"] | dict[str, float] | None, split:
     if unknown := [name for name in config if name not in names]:
         raise ConfigError(f"loss.class_weights names '{unknown[0]}', but the classes are {', '.join(names)}.")
     return [config.get(name, 1.0) for name in names]
+
+
+def build_step(
+    config: Config,
+    detector: Network,
+    criterion: nn.Module,
+    *,
+    total_steps: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> TrainStep:
+    """What trains `detector`, which is on `device`; it lasts `total_steps`."""
+    optim = config.optim
+    factors = optim.lr_factors.model_dump()
+    optimizer = build_sgd(
+        detector,
+        lr=optim.lr,
+        momentum=optim.momentum,
+        weight_decay=optim.weight_decay,
+        lr_factors={child: factors[part] for child, part in detector.parts.items()},
+    )
+    return TrainStep(
+        model=detector,
+        criterion=criterion.to(device),
+        optimizer=optimizer,
+        schedule=build_schedule(optimizer, total_steps=total_steps, warmup_steps=optim.warmup_steps),
+        ema=WeightAverage(detector, config.train.ema_decay) if config.train.ema_decay else None,
+        device=device,
+        dtype=dtype,
+        clip_norm=config.train.clip_norm,
+        accumulate=config.train.accumulate,
+        compile_mode=config.train.compile,
+    )
 
 
 def build_decoder(config: EvalConfig, input_size: tuple[int, int]) -> Decoder:

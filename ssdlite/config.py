@@ -107,11 +107,27 @@ class DataConfig(Section):
     """Mirror top to bottom as well, for images without an up such as those of microscopes and from the air."""
     workers: NotNegative | Literal["auto"] = "auto"
     """Loader processes of each training process; auto leaves most of the processor to the network on a CPU."""
+    cache: Literal["none", "memory", "disk"] = "none"
+    """Keep what was decoded and shrunk, so that it is done once: in memory, shared by the loader processes, or in files
+    that later runs find again. Validation keeps the network's inputs, so no figure changes."""
+    cache_side: Positive | None = None
+    """Longest side of a training image in the cache, pixels. Default: one and a half times the network input's, because
+    random crops enlarge."""
+    cache_dir: Path | None = None
+    """Folder of the files. Default: image-cache in run.dir."""
 
     @model_validator(mode="after")
     def _path_has_a_use(self) -> DataConfig:
         if None not in (self.path, self.train, self.val):
             raise ValueError("path has no effect beside both train and val; data=PATH replaces them")
+        return self
+
+    @model_validator(mode="after")
+    def _cache_options_have_a_use(self) -> DataConfig:
+        if self.cache == "none" and self.cache_side is not None:
+            raise ValueError("cache_side has no effect with cache=none; set data.cache=memory or disk")
+        if self.cache != "disk" and self.cache_dir is not None:
+            raise ValueError(f"cache_dir has no effect with cache={self.cache}; set data.cache=disk")
         return self
 
     @model_validator(mode="after")
@@ -348,6 +364,11 @@ class TrainConfig(Section):
     epochs: Positive = 100
     batch_size: Positive = 32
     """Images a step, over all processes together."""
+    accumulate: Positive = 1
+    """Parts that a step's images go through the network in, one after the other, where memory is short."""
+    compile: Literal["none", "default", "reduce-overhead"] = "none"
+    """torch.compile's mode for the network: default fuses what lies between the convolutions, reduce-overhead uses CUDA
+    graphs as well. Compiling takes a minute or two, and on a CPU needs a C++ compiler."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Autocast type. auto: bf16 where the processor has it, fp16 with a loss scaler on older GPUs, else fp32."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9998

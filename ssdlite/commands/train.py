@@ -7,6 +7,7 @@ import itertools
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,7 @@ from ssdlite import build
 from ssdlite.commands.data import draw_data
 from ssdlite.commands.screen import bars, console, print_evaluation, tracker
 from ssdlite.config import Config, config_from_dict
-from ssdlite.data.dataset import DetectionDataset
 from ssdlite.data.images import read_image
-from ssdlite.data.loader import build_train_loader, build_val_loader, default_workers
 from ssdlite.drawing import draw_comparison, make_grid, write_image
 from ssdlite.errors import CheckpointError, ConfigError, UserError
 from ssdlite.evaluation.evaluate import Evaluation, evaluate, warn_of_absent_classes
@@ -27,11 +26,10 @@ from ssdlite.files import write_text
 from ssdlite.model.predictor import TorchPredictor
 from ssdlite.structures import DataSplit
 from ssdlite.training.checkpoint import load_checkpoint
-from ssdlite.training.distributed import in_main_process, is_main, merge_dicts, process_group, rank, world_size
-from ssdlite.training.ema import build_ema
+from ssdlite.training.distributed import in_main_process, is_main, merge_dicts, process_group, rank
 from ssdlite.training.logbook import Logbook
 from ssdlite.training.loop import Progress, Trainer
-from ssdlite.training.optim import build_schedule, build_sgd
+from ssdlite.training.memory import keep_memory
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +44,8 @@ def train(config: Config, *, default_name: str, resume: bool, device: str) -> No
         if not is_main():
             logging.getLogger("ssdlite").setLevel(logging.ERROR)
         torch.manual_seed(config.run.seed)
+        if chosen.type == "cpu":
+            keep_memory()
         if chosen.type == "cuda":
             torch.backends.cudnn.benchmark = True
             torch.set_float32_matmul_precision("high")
@@ -137,33 +137,9 @@ class _Session:
         make = build.build_detector if fresh else build.empty_detector
         detector = make(config, train_split.class_names)
         alignment = detector.dialect.resize_alignment
-        workers = default_workers() if config.data.workers == "auto" else config.data.workers
-        if config.train.batch_size % world_size():
-            raise ConfigError(
-                f"train.batch_size={config.train.batch_size} cannot be shared by {world_size()} processes evenly."
-            )
-        self.train_loader = build_train_loader(
-            DetectionDataset(
-                train_split,
-                size,
-                config.data.augmentation,
-                alignment=alignment,
-                vertical_flip=config.data.vertical_flip,
-            ),
-            batch_size=config.train.batch_size // world_size(),
-            workers=workers,
-            seed=config.run.seed,
-            pin_memory=device.type == "cuda",
-            rank=rank(),
-            world_size=world_size(),
-        )
-        self.val_loader = build_val_loader(
-            DetectionDataset(val_split, size, alignment=alignment),
-            batch_size=config.eval.batch_size,
-            workers=workers,
-            rank=rank(),
-            world_size=world_size(),
-        )
+        make_loader = partial(build.build_loader, config, alignment=alignment, device=device)
+        self.train_loader = make_loader(train_split, training=True)
+        self.val_loader = make_loader(val_split, training=False, beside=self.train_loader)
         if (self.train_loader.batch_size or 0) < 2:
             raise ConfigError(
                 "each process needs at least 2 images a step, because BatchNorm sees a 1x1 map; raise "
@@ -209,32 +185,20 @@ class _Session:
 
     def _build_trainer(self) -> Trainer:
         options = self.config.train
-        factors = self.config.optim.lr_factors.model_dump()
-        optimizer = build_sgd(
-            self.detector,
-            lr=self.config.optim.lr,
-            momentum=self.config.optim.momentum,
-            weight_decay=self.config.optim.weight_decay,
-            lr_factors={child: factors[part] for child, part in self.detector.parts.items()},
-        )
         return Trainer(
-            model=self.detector,
-            criterion=self.criterion.to(self.device),
-            optimizer=optimizer,
-            schedule=build_schedule(
-                optimizer,
+            step=build.build_step(
+                self.config,
+                self.detector,
+                self.criterion,
                 total_steps=options.epochs * len(self.train_loader),
-                warmup_steps=self.config.optim.warmup_steps,
+                device=self.device,
+                dtype=self.dtype,
             ),
-            ema=build_ema(self.detector, options.ema_decay) if options.ema_decay else None,
             loader=self.train_loader,
             validate=self._validate,
             run_dir=self.run_dir,
             header=self.header,
-            device=self.device,
-            dtype=self.dtype,
             epochs=options.epochs,
-            clip_norm=options.clip_norm,
             log_interval=options.log_interval,
             val_interval=options.val_interval,
         )

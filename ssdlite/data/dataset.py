@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ssdlite.data.images import read_image
+from ssdlite.data.cache import ImageCache
+from ssdlite.data.images import read_annotated
 from ssdlite.data.transforms import MEAN_COLOR, AugmentationName, augment, build_augmentation
-from ssdlite.errors import DataError
 from ssdlite.structures import DataSplit, ImageId, ResizeAlignment, Targets
 
 
@@ -28,7 +28,8 @@ class DetectionDataset(Dataset[Sample]):
     """The images of `split` at `size` (height, width) under an augmentation recipe.
 
     `dataset[index, seed]` draws everything from `seed`, so a sample does not depend on worker, order or what
-    was drawn before; `dataset[index]` is for the recipe `none`, which draws nothing.
+    was drawn before; `dataset[index]` is for the recipe `none`, which draws nothing. A `cache` of the same split,
+    in the form that `cache.choose_form` gives for the recipe, replaces reading; boxes follow its smaller images.
     Raises `DataError` for images that cannot be read or whose size is not the annotation's.
     """
 
@@ -40,8 +41,10 @@ class DetectionDataset(Dataset[Sample]):
         mean_color: tuple[int, int, int] = MEAN_COLOR,
         alignment: ResizeAlignment = "half_pixel",
         vertical_flip: bool = False,
+        cache: ImageCache | None = None,
     ) -> None:
         self.split = split
+        self.cache = cache
         self.pipeline = build_augmentation(augmentation, size, mean_color, alignment, vertical_flip)
 
     def __len__(self) -> int:
@@ -50,13 +53,9 @@ class DetectionDataset(Dataset[Sample]):
     def __getitem__(self, key: int | tuple[int, int]) -> Sample:
         index, seed = key if isinstance(key, tuple) else (key, None)
         record = self.split.records[index]
-        image = read_image(record.image_path, annotated_size=record.size)
-        if image.shape[:2] != record.size:
-            (height, width), (annotated_height, annotated_width) = image.shape[:2], record.size
-            raise DataError(
-                f"{record.image_path}: the image is {width}x{height} but its annotation says "
-                f"{annotated_width}x{annotated_height}; correct the size in the annotation, and the boxes with it"
-            )
-        image, targets = augment(self.pipeline, image, record.boxes, record.labels, record.ignore, seed)
+        image = self.cache.read(index, record) if self.cache is not None else read_annotated(record)
+        image, targets = augment(
+            self.pipeline, image, record.boxes, record.labels, record.ignore, seed, annotated_size=record.size
+        )
         pixels = torch.from_numpy(image).permute(2, 0, 1)
         return Sample(pixels, targets, record.image_id, record.size, index)

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ssdlite.errors import DataError
+from ssdlite.structures import Record
 
 EXIF_ORIENTATION = 0x0112
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*")
@@ -37,6 +38,18 @@ def read_image(path: str | Path, annotated_size: tuple[int, int] | None = None) 
         as_stored = _decode(data, path, upright=False)
         if as_stored.shape[:2] == annotated_size:
             return as_stored
+    return image
+
+
+def read_annotated(record: Record) -> np.ndarray:
+    """The image of `record` as `read_image` gives it. Raises `DataError` also if it has not the annotated size."""
+    image = read_image(record.image_path, annotated_size=record.size)
+    if image.shape[:2] != record.size:
+        (height, width), (annotated_height, annotated_width) = image.shape[:2], record.size
+        raise DataError(
+            f"{record.image_path}: the image is {width}x{height} but its annotation says "
+            f"{annotated_width}x{annotated_height}; correct the size in the annotation, and the boxes with it"
+        )
     return image
 
 

@@ -7,7 +7,6 @@ workers nor a resumed run changes them.
 from __future__ import annotations
 
 import logging
-import os
 import signal
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
@@ -17,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from ssdlite.data.dataset import DetectionDataset, Sample
+from ssdlite.data.machine import usable_cores
 from ssdlite.errors import DataError
 from ssdlite.structures import Batch
 
@@ -146,8 +146,7 @@ def default_workers() -> int:
 
     So 2 cores give 1, and a single core 0. Published loaders of JPEGs are fastest at 4 to 8 workers on 16 cores.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores - 1, MAX_WORKERS)
+    return min(usable_cores() - 1, MAX_WORKERS)
 
 
 def _build_loader(
@@ -158,6 +157,10 @@ def _build_loader(
     pin_memory: bool,
     drop_last: bool,
 ) -> DataLoader[Sample]:
+    if dataset.cache is not None:
+        dataset.cache.check_workers(workers)
+    # Each worker is two batches ahead, DataLoader's own choice: eight with batches of 32 at 320x320 hold 160 MB of
+    # shared memory. More would not help, since a loader that is too slow is so on average.
     return DataLoader(
         dataset,
         batch_size=batch_size,

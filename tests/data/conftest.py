@@ -23,9 +23,11 @@ def real_data() -> Path:
     return Path(folder)
 
 
-def write_image(path: Path, size: tuple[int, int] = (40, 60)) -> None:
+def write_image(path: Path, size: tuple[int, int] = (40, 60), pixels: np.ndarray | None = None) -> None:
+    """Of `pixels`, or of noise that is the same for all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    if pixels is None:
+        pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
 
 
@@ -87,11 +89,12 @@ def make_voc(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def split(tmp_path: Path) -> DataSplit:
-    """Nine images with 0, 1, 2, 0, 1, … objects."""
+    """Nine different images with 0, 1, 2, 0, 1, … objects."""
     records = []
+    rng = np.random.default_rng(0)
     for index in range(9):
         path = tmp_path / f"{index}.png"
-        write_image(path)
+        write_image(path, pixels=rng.integers(0, 256, (40, 60, 3), dtype=np.uint8))
         count = index % 3
         records.append(
             Record(

@@ -10,8 +10,18 @@ import pytest
 import torch
 
 from ssdlite.boxes import iou
-from ssdlite.data.transforms import augment, build_augmentation, resize
-from ssdlite.data.window import WindowResize, crop, overlap_with_windows, place, zoom_out
+from ssdlite.data.photometric import Colors
+from ssdlite.data.transforms import MEAN_COLOR, augment, build_augmentation, resize
+from ssdlite.data.window import (
+    WindowResize,
+    crop,
+    halvings,
+    overlap_with_windows,
+    place,
+    shrink,
+    trim,
+    zoom_out,
+)
 
 RECIPES = ("ssd", "light", "flip", "none")
 SIZE = (30, 50)
@@ -125,8 +135,7 @@ def test_boxes_follow_the_pixels() -> None:
     image, boxes, labels, ignore = two_squares()
     size = (120, 160)
     window = WindowResize(size, (0, 0, 0), zoom_out_probability=0.5, with_crop=True)
-    parameters = A.BboxParams("pascal_voc", clip=True, filter_invalid_bboxes=True, check_each_transform=False)
-    pipeline = A.Compose([window, A.HorizontalFlip(p=0.5)], bbox_params=parameters)
+    pipeline = A.Compose([window, A.HorizontalFlip(p=0.5)])
     seen = 0
     for seed in range(200):
         output, targets = augment(pipeline, image, boxes, labels, ignore, seed=seed)
@@ -146,7 +155,7 @@ def test_boxes_follow_the_pixels() -> None:
 def test_mirror_is_exact() -> None:
     """x becomes W − x (C32)."""
     image, boxes, labels, ignore = two_squares()
-    flip = A.Compose([A.HorizontalFlip(p=1)], bbox_params=A.BboxParams("pascal_voc"))
+    flip = A.Compose([A.HorizontalFlip(p=1)])
     mirrored = augment(flip, image, boxes, labels, ignore)[1].boxes
     assert torch.allclose(mirrored, torch.tensor([[70.0, 20, 130, 60], [10, 70, 60, 110]]), atol=1e-4)
 
@@ -226,7 +235,7 @@ def test_zoom_out_by_hand() -> None:
 
 def test_zoom_out_fills_with_the_mean_color() -> None:
     window = WindowResize((100, 100), (1, 2, 3), zoom_out_probability=1, with_crop=False)
-    params = {"source": np.array([0, 0, 160, 120]), "target": np.array([50, 25, 100, 75])}
+    params = {"source": np.array([0, 0, 160, 120]), "target": np.array([50, 25, 100, 75]), "colors": Colors()}
     output = window.apply(np.full((120, 160, 3), 9, np.uint8), **params)
     assert (output[25:75, 50:] == 9).all()
     assert (output[:, :50] == [1, 2, 3]).all()
@@ -274,16 +283,82 @@ def test_c34_colours_are_clipped_not_wrapped() -> None:
 
 
 def test_photometric_draws_are_independent() -> None:
-    """With albumentations' own seeding every transform of p = .5 is applied together with the others."""
+    """With albumentations' own seeding whatever has p = .5 is applied together; here also with the mirror."""
     pipeline = build_augmentation("ssd", SIZE)
+    window, mirror = pipeline.transforms
     image, *objects = two_squares()
     flags = []
     for seed in range(400):
         augment(pipeline, image, *objects, seed=seed)
-        flags.append([bool(step.params) for step in pipeline.transforms[1:5]])
+        colors = zip(window.params["colors"][:4], Colors()[:4], strict=True)
+        flags.append([bool(mirror.params), *(drawn != identity for drawn, identity in colors)])
     applied = np.array(flags)
     assert np.abs(applied.mean(0) - 0.5).max() < 0.1
-    assert all(abs(np.corrcoef(applied[:, a], applied[:, b])[0, 1]) < 0.2 for a, b in pairwise(range(4)))
+    assert all(abs(np.corrcoef(applied[:, a], applied[:, b])[0, 1]) < 0.2 for a, b in pairwise(range(5)))
+
+
+def test_what_zooming_out_leaves_keeps_its_colour() -> None:
+    """A canvas with 0 after normalisation, as in SSD's code, which distorts the colours first."""
+    pipeline = build_augmentation("ssd", SIZE)
+    image, *objects = two_squares()
+    zoomed_out = 0
+    for seed in range(60):
+        output, _ = augment(pipeline, image, *objects, seed=seed)
+        left, top, right, bottom = pipeline.transforms[0].params["target"]
+        outside = np.ones(SIZE, bool)
+        outside[top:bottom, left:right] = False
+        if pipeline.transforms[1].params:  # mirrored
+            outside = outside[:, ::-1]
+        assert (output[outside] == MEAN_COLOR).all()
+        zoomed_out += outside.any()
+    assert zoomed_out > 15
+
+
+@pytest.mark.parametrize(
+    ("size", "target", "count"),
+    [
+        ((300, 300), (300, 300), 0),
+        ((600, 800), (300, 300), 0),
+        ((601, 601), (300, 300), 1),
+        ((640, 640), (150, 150), 2),
+        ((1200, 700), (300, 300), 1),
+        ((100, 10), (5, 10), 0),
+    ],
+)
+def test_halvings_leave_less_than_twice_the_target(size, target, count) -> None:
+    assert halvings(size, target) == count
+
+
+def test_shrinking_a_window_is_close_to_averaging() -> None:
+    """A smooth picture of 640 to 150: within two levels of the exact mean over 4.27x4.27 pixels."""
+    noise = np.random.default_rng(0).integers(0, 256, (640, 640, 3), dtype=np.uint8)
+    image = cv2.GaussianBlur(noise, (0, 0), 8)
+    exact = cv2.resize(image, (150, 150), interpolation=cv2.INTER_AREA)
+    assert np.abs(shrink(image, (150, 150)).astype(int) - exact).max() <= 2
+    assert np.array_equal(shrink(image, (320, 320)), cv2.resize(image, (320, 320), interpolation=cv2.INTER_AREA))
+    assert np.array_equal(shrink(image, (400, 640)), resize(image, (400, 640)))
+    assert np.array_equal(shrink(image, (90, 90), "asymmetric"), resize(image, (90, 90), "asymmetric"))
+
+
+def test_a_window_is_trimmed_to_what_can_be_halved() -> None:
+    """100x103 to 20x20 is halved twice, so 103 becomes 100; 99 rows to 50 are not halved."""
+    assert trim(np.array([5, 7, 105, 110]), np.array([0, 0, 20, 20])).tolist() == [5, 7, 105, 107]
+    assert trim(np.array([0, 0, 300, 99]), np.array([9, 9, 59, 59])).tolist() == [0, 0, 300, 99]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_boxes_of_a_smaller_copy_are_those_of_the_original(recipe: str) -> None:
+    """A copy of half the size has the same fractions, so the same draws; windows move by rounding alone."""
+    image, *objects = two_squares()
+    half = cv2.resize(image, (80, 60), interpolation=cv2.INTER_AREA)
+    pipeline = build_augmentation(recipe, SIZE)
+    for seed in range(30):
+        targets = augment(pipeline, image, *objects, seed=seed)[1]
+        copied = augment(pipeline, half, *objects, seed=seed, annotated_size=(120, 160))[1]
+        assert torch.equal(targets.labels, copied.labels)
+        if recipe in ("flip", "none"):
+            assert torch.equal(targets.boxes, copied.boxes)
+        assert torch.allclose(targets.boxes, copied.boxes, atol=2.5)
 
 
 def test_seed_decides_everything() -> None:
