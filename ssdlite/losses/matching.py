@@ -1,11 +1,14 @@
-"""Which prior learns which object. Batched on padded targets, without a Python loop over images."""
+"""Which prior learns which object. Batched on padded targets."""
 
 from __future__ import annotations
+
+from heapq import heapify, heappop, heappush
 
 import torch
 from torch import Tensor
 
 from ssdlite import boxes as box_ops
+from ssdlite.losses.blocks import in_blocks
 from ssdlite.structures import Assignment, HeadOutput
 
 TIE = 1e-5
@@ -15,6 +18,7 @@ IGNORED_COVER = 0.5
 """A prior that lies in an ignored region by at least this share of its area is neither object nor background."""
 
 
+@in_blocks
 def assign_iou(
     output: HeadOutput,
     boxes: Tensor,
@@ -45,11 +49,7 @@ def assign_iou(
         Labels (B, P) and boxes (B, P, 4); the box of a prior without an object is the prior itself.
     """
     priors_xyxy = box_ops.cxcywh_to_xyxy(output.priors)
-    learnable = (labels > 0) & ~ignore  # (B, M)
-    common_BMP = box_ops.intersection(boxes, priors_xyxy)
-    iou_BMP = box_ops.iou_of_intersection(common_BMP, boxes, priors_xyxy)
-    iou_BMP.masked_fill_(~learnable.unsqueeze(-1), 0)
-
+    iou_BMP = learnable_iou(priors_xyxy, boxes, labels, ignore)
     best_iou_BP, object_BP = iou_BMP.max(dim=1)
     positive_BP = best_iou_BP >= iou_threshold
     if all_ties:
@@ -58,11 +58,35 @@ def assign_iou(
         tied_BMP = (iou_BMP >= most_BM1 * (1 - TIE)) & (most_BM1 > 0)
         positive_BP |= tied_BMP.gather(1, object_BP.unsqueeze(1)).squeeze(1)
     object_BP, positive_BP = force_matches(match_greedily(iou_BMP), object_BP, positive_BP)
-    assignment = finish(output.priors, boxes, labels, ignore, object_BP, positive_BP, common_BMP)
+    assignment = finish(priors_xyxy, boxes, labels, ignore, object_BP, positive_BP)
     if background_below is None:
         return assignment
     undecided_BP = (best_iou_BP >= background_below) & ~positive_BP
     return assignment._replace(labels=assignment.labels.masked_fill(undecided_BP, -1))
+
+
+def learnable_iou(priors_xyxy: Tensor, boxes: Tensor, labels: Tensor, ignore: Tensor) -> Tensor:
+    """Overlap of each object with each prior (B, M, P), 0 for those that are ignored and for padding.
+
+    Args:
+        priors_xyxy: (P, 4), input pixels.
+        boxes, labels, ignore: as for `assign_iou`.
+    """
+    learnable = (labels > 0) & ~ignore
+    # A box without area overlaps nothing, which saves a pass over all overlaps.
+    return box_ops.iou(torch.where(learnable.unsqueeze(-1), boxes, 0), priors_xyxy)
+
+
+def depth_in(boxes: Tensor, points: Tensor) -> Tensor:
+    """Distance of each point to the nearest edge of each object: (B, M, 4) and (P, 2) -> (B, M, P) pixels.
+
+    Above 0 inside, 0 on the border, below 0 outside. One comparison is left for the caller, where four and their
+    conjunction take most of an assignment's time on a CPU.
+    """
+    x, y = points.t().contiguous()
+    x1, y1, x2, y2 = boxes.unsqueeze(-1).unbind(dim=-2)
+    across = torch.minimum(x - x1, x2 - x)
+    return torch.minimum(across, torch.minimum(y - y1, y2 - y), out=across)
 
 
 def force_matches(claims_BM: Tensor, object_BP: Tensor, positive_BP: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,39 +101,70 @@ def force_matches(claims_BM: Tensor, object_BP: Tensor, positive_BP: Tensor) -> 
 
 
 def finish(
-    priors: Tensor,
+    priors_xyxy: Tensor,
     boxes: Tensor,
     labels: Tensor,
     ignore: Tensor,
     object_BP: Tensor,
     positive_BP: Tensor,
-    common_BMP: Tensor,
 ) -> Assignment:
     """What every assignment ends with: the labels and boxes of the chosen objects, and the ignored regions.
 
     Args:
-        priors: (P, 4) cxcywh, input pixels.
+        priors_xyxy: (P, 4), input pixels.
         boxes, labels, ignore: as for `assign_iou`.
         object_BP: (B, P) index of the object that a prior learns; of no meaning where it is not positive.
         positive_BP: (B, P) bool.
-        common_BMP: (B, M, P) area that objects and priors have in common, pixels²; it is overwritten.
     """
-    priors_xyxy = box_ops.cxcywh_to_xyxy(priors)
     assigned_labels = labels.gather(1, object_BP) * positive_BP
     assigned_boxes = boxes.gather(1, object_BP.unsqueeze(-1).expand(-1, -1, 4))
     assigned_boxes = torch.where(positive_BP.unsqueeze(-1), assigned_boxes, priors_xyxy)
 
-    ignored_BP = common_BMP.mul_((ignore & (labels > 0)).unsqueeze(-1)).amax(dim=1)
-    in_ignored = (ignored_BP >= IGNORED_COVER * box_ops.area(priors_xyxy)) & ~positive_BP
+    ignored = ignore & (labels > 0)
+    if ignored.device.type == "cpu" and not ignored.any():
+        return Assignment(assigned_labels, assigned_boxes)
+    regions = torch.where(ignored.unsqueeze(-1), boxes, 0)
+    largest_BP = box_ops.intersection(regions, priors_xyxy).amax(dim=1)
+    in_ignored = (largest_BP >= IGNORED_COVER * box_ops.area(priors_xyxy)) & ~positive_BP
     return Assignment(assigned_labels.masked_fill(in_ignored, -1), assigned_boxes)
 
 
 def match_greedily(iou_BMP: Tensor) -> Tensor:
     """Bipartite matching by descending overlap: (B, M, P) -> the prior of each object (B, M), -1 for none.
 
-    Exactly what picking the largest remaining pair again and again gives. A pair that is the largest of its
-    object and of its prior can be taken at once, so a few rounds do for all; and since M objects can take at most
-    M - 1 priors from another one, its M best priors are all that it can need.
+    The largest remaining pair again and again; of equal ones that of the first object. Of its equally good priors a
+    CPU takes the first, a GPU any.
+    """
+    if iou_BMP.device.type != "cpu":
+        return _match_in_rounds(iou_BMP)
+    best_iou, best_prior = iou_BMP.max(dim=-1)
+    claims = map(_match_one_by_one, iou_BMP, best_iou.tolist(), best_prior.tolist())
+    return torch.tensor(list(claims), dtype=torch.int64).view(iou_BMP.shape[:2])
+
+
+def _match_one_by_one(iou_MP: Tensor, best_iou: list[float], best_prior: list[int]) -> list[int]:
+    """`match_greedily` for one image on a CPU, from the best prior of each object."""
+    queue = [(-iou, index, prior) for index, (iou, prior) in enumerate(zip(best_iou, best_prior, strict=True))]
+    heapify(queue)
+    claims = [-1] * len(queue)
+    taken: list[int] = []
+    while queue and queue[0][0] < 0:
+        _, index, prior = heappop(queue)
+        if prior not in taken:
+            claims[index] = prior
+            taken.append(prior)
+        else:  # the best of those that are left is this one's new wish
+            iou, free = iou_MP[index].index_fill(0, torch.tensor(taken), 0).max(dim=0)
+            heappush(queue, (-iou.item(), index, int(free)))
+    return claims
+
+
+def _match_in_rounds(iou_BMP: Tensor) -> Tensor:
+    """`match_greedily` without a look at any value.
+
+    A pair that is the largest of its object and of its prior can be taken at once, so that each round does for
+    many; and since M objects can take at most M - 1 priors from another one, its M best priors are all that it can
+    need.
     """
     num_objects, num_priors = iou_BMP.shape[1:]
     iou_BMk, prior_BMk = iou_BMP.topk(min(num_objects, num_priors), dim=-1)
@@ -130,8 +185,6 @@ def match_greedily(iou_BMP: Tensor) -> Tensor:
         taken_BP = (best_BP * 0).bool().scatter_reduce(1, prior_BM, wins, "amax")
         gone = wins.unsqueeze(-1) | taken_BP.gather(1, prior_BMk.flatten(1)).view_as(prior_BMk)
         iou_BMk = iou_BMk.masked_fill(gone, 0)
-        if iou_BMk.device.type == "cpu" and not iou_BMk.any():
-            break  # on a GPU asking would cost more than the remaining rounds
     return claims_BM
 
 

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from ssdlite import boxes as box_ops
-from ssdlite.losses.matching import finish, force_matches, match_greedily
+from ssdlite.losses.blocks import in_blocks
+from ssdlite.losses.matching import depth_in, finish, force_matches, match_greedily
 from ssdlite.structures import Assignment, HeadOutput
 
 
-@torch.no_grad()
+@in_blocks
 def assign_task_aligned(
     output: HeadOutput,
     boxes: Tensor,
@@ -37,44 +38,54 @@ def assign_task_aligned(
     Args:
         boxes, labels, ignore: as for `assign_iou`.
     """
-    predicted_BP4 = box_ops.decode(output.deltas.detach().float(), output.priors)
-    overlap_BMP = box_ops.iou(boxes, predicted_BP4)
-    overlap_BMP = torch.nan_to_num(overlap_BMP)  # of a size that overflowed
-    alignment_BMP = _scores_of(output, labels).pow(score_power) * overlap_BMP.pow(overlap_power)
-    wanted_BMP = _is_near(boxes, output.priors) & ((labels > 0) & ~ignore).unsqueeze(-1)
-    alignment_BMP = torch.where(wanted_BMP, alignment_BMP, 0)
+    overlap_BMP = box_ops.iou(boxes, box_ops.decode(output.deltas.float(), output.priors))
+    overlap_BMP = overlap_BMP.nan_to_num_()  # of a size that overflowed
+    alignment_BMP = _scores_of(output, labels).pow(score_power)
+    # x⁶ as (x²)³: torch has products for a square and a cube, and logarithms for other powers.
+    alignment_BMP *= overlap_BMP.square().pow_(overlap_power / 2)
+    alignment_BMP *= _is_near(boxes, output.priors)
+    alignment_BMP *= ((labels > 0) & ~ignore).to(alignment_BMP.dtype).unsqueeze(-1)
 
     best_BMk = alignment_BMP.topk(min(candidates, alignment_BMP.shape[-1]), dim=-1)
-    chosen_BMP = torch.zeros_like(wanted_BMP).scatter(-1, best_BMk.indices, best_BMk.values > 0)
-    object_BP = torch.where(chosen_BMP, overlap_BMP, -1.0).argmax(dim=1)
-    object_BP, positive_BP = force_matches(match_greedily(alignment_BMP), object_BP, chosen_BMP.any(dim=1))
+    wanted = torch.where(best_BMk.values > 0, overlap_BMP.gather(-1, best_BMk.indices), 0)
+    chosen_BMP = torch.zeros_like(overlap_BMP).scatter_(-1, best_BMk.indices, wanted)
+    best_overlap_BP, object_BP = chosen_BMP.max(dim=1)
+    object_BP, positive_BP = force_matches(match_greedily(alignment_BMP), object_BP, best_overlap_BP > 0)
 
-    common_BMP = box_ops.intersection(boxes, box_ops.cxcywh_to_xyxy(output.priors))
-    assignment = finish(output.priors, boxes, labels, ignore, object_BP, positive_BP, common_BMP)
+    priors_xyxy = box_ops.cxcywh_to_xyxy(output.priors)
+    assignment = finish(priors_xyxy, boxes, labels, ignore, object_BP, positive_BP)
     return assignment._replace(quality=_quality(alignment_BMP, overlap_BMP, object_BP, positive_BP))
 
 
 def _scores_of(output: HeadOutput, labels: Tensor) -> Tensor:
     """The predicted score of each object's class at each prior: (B, M, P)."""
-    logits = output.logits.detach().float()
+    logits = output.logits.float()
     scores_BPC = logits.softmax(dim=-1) if output.score_activation == "softmax" else logits.sigmoid()
-    return scores_BPC.gather(2, labels.unsqueeze(1).expand(-1, scores_BPC.shape[1], -1)).transpose(1, 2)
+    # Rows of classes are copied whole, where a gather over priors picks every number.
+    rows = scores_BPC.transpose(1, 2).flatten(0, 1)
+    first = torch.arange(len(labels), device=labels.device).unsqueeze(1) * scores_BPC.shape[2]
+    return rows.index_select(0, (labels + first).flatten()).view(*labels.shape, scores_BPC.shape[1])
 
 
 def _is_near(boxes: Tensor, priors: Tensor) -> Tensor:
-    """Whether a prior's centre lies in an object, or no prior's centre is nearer to the object's: (B, M, P)."""
-    x, y = priors[:, 0], priors[:, 1]
-    x1, y1, x2, y2 = boxes.unsqueeze(-2).movedim(-1, 0)  # (B, M, 1) each
-    inside = (x > x1) & (x < x2) & (y > y1) & (y < y2)
-    distance = (x - (x1 + x2) / 2).square() + (y - (y1 + y2) / 2).square()
-    return inside | (distance <= distance.amin(dim=-1, keepdim=True))
+    """1 where a prior's centre lies in an object, or no prior's centre is nearer to the object's; (B, M, P)."""
+    x, y = box_ops.xyxy_to_cxcywh(boxes)[..., :2, None].unbind(dim=-2)
+    prior_x, prior_y = priors[:, :2].t().contiguous()
+    distance = (x - prior_x).square_().add_((y - prior_y).square_())
+    beyond = distance.sub_(distance.amin(dim=-1, keepdim=True))  # 0 for the nearest
+    inside = depth_in(boxes, priors[:, :2]).gt_(0)
+    return torch.maximum(inside, beyond.le_(0), out=inside)
 
 
 def _quality(alignment_BMP: Tensor, overlap_BMP: Tensor, object_BP: Tensor, positive_BP: Tensor) -> Tensor:
     """The normalised alignment of each positive prior with its object: (B, P), 0 elsewhere."""
-    objects = torch.arange(alignment_BMP.shape[1], device=object_BP.device).view(1, -1, 1)
-    mine_BMP = (object_BP.unsqueeze(1) == objects) & positive_BP.unsqueeze(1)
-    alignment_BMP = alignment_BMP * mine_BMP
-    largest_overlap = (overlap_BMP * mine_BMP).amax(dim=-1, keepdim=True)
-    scale = largest_overlap / alignment_BMP.amax(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-    return (alignment_BMP * scale).amax(dim=1).clamp(max=1)
+
+    def of_own(values_BMP: Tensor) -> tuple[Tensor, Tensor]:
+        """The positives' own values (B, P), and the largest one of each object (B, M)."""
+        own_BP = values_BMP.gather(1, object_BP.unsqueeze(1)).squeeze(1) * positive_BP
+        return own_BP, torch.zeros_like(values_BMP[..., 0]).scatter_reduce(1, object_BP, own_BP, "amax")
+
+    alignment_BP, largest_alignment_BM = of_own(alignment_BMP)
+    _, largest_overlap_BM = of_own(overlap_BMP)
+    scale_BM = largest_overlap_BM / largest_alignment_BM.clamp(min=torch.finfo(torch.float32).tiny)
+    return (alignment_BP * scale_BM.gather(1, object_BP)).clamp(max=1)

@@ -73,5 +73,6 @@ def weight_of(labels: Tensor, weights: Tensor | None) -> Tensor:
 
 def one_hot_objects(labels: Tensor, values: Tensor, num_classes: int) -> Tensor:
     """(B, P) labels in -1..K and values -> (B, P, K) with the value in the label's column, 0 elsewhere."""
-    columns = torch.arange(1, num_classes + 1, device=labels.device)
-    return torch.where(labels.unsqueeze(-1) == columns, values.unsqueeze(-1), 0.0)
+    columns = values.new_zeros(*labels.shape, 1 + num_classes)
+    # What has no class writes into a column that is cut off again.
+    return columns.scatter_(-1, labels.clamp(min=0).unsqueeze(-1), values.unsqueeze(-1))[..., 1:]

@@ -1,10 +1,11 @@
 """Assignment: bipartite first, then the threshold, then ignored regions."""
 
+import numpy as np
 import pytest
 import torch
 
 from ssdlite import boxes as box_ops
-from ssdlite.losses.matching import assign_iou, match_greedily
+from ssdlite.losses.matching import IGNORED_COVER, TIE, _match_in_rounds, assign_iou, depth_in, match_greedily
 from ssdlite.model.architecture import PYTORCH_SSD
 from ssdlite.model.detector import Detector
 from ssdlite.structures import Assignment, HeadOutput
@@ -42,22 +43,104 @@ def slow_greedy(iou: torch.Tensor) -> torch.Tensor:
     return claims
 
 
+def corners_of(priors: torch.Tensor) -> np.ndarray:
+    return box_ops.cxcywh_to_xyxy(priors).numpy()
+
+
+def slow_assign(priors, boxes, labels, ignore, threshold, background_below, all_ties) -> tuple[list[int], list]:
+    """The docstring of `assign_iou` as loops over one image, in float32 so that ties are the same ties."""
+    corners, boxes = corners_of(priors), boxes.numpy()
+    labels, ignore = labels.tolist(), ignore.tolist()
+
+    def sizes(box):
+        return max(box[2] - box[0], np.float32(0)) * max(box[3] - box[1], np.float32(0))
+
+    def common(box, other):
+        return sizes(np.concatenate([np.maximum(box[:2], other[:2]), np.minimum(box[2:], other[2:])]))
+
+    objects = [m for m in range(len(boxes)) if labels[m] > 0 and not ignore[m]]
+    iou = np.zeros((len(boxes), len(corners)), np.float32)
+    for m in objects:
+        for p, corner in enumerate(corners):
+            shared = common(boxes[m], corner)
+            iou[m, p] = shared / (sizes(boxes[m]) + sizes(corner) - shared)
+    owner: dict[int, int] = {}
+    pairs = sorted((-iou[m, p], m, p) for m in objects for p in range(len(corners)) if iou[m, p] > 0)
+    for _, m, p in pairs:
+        if p not in owner and m not in owner.values():
+            owner[p] = m
+    found_labels, found_boxes = [], []
+    for p, corner in enumerate(corners):
+        best = int(iou[:, p].argmax())
+        tied = all_ties and iou[best].max() > 0 and iou[best, p] >= iou[best].max() * np.float32(1 - TIE)
+        if p not in owner and (iou[best, p] >= np.float32(threshold) or tied):
+            owner[p] = best
+        regions = [m for m in range(len(boxes)) if ignore[m] and labels[m] > 0]
+        covered = any(common(boxes[m], corner) >= np.float32(IGNORED_COVER) * sizes(corner) for m in regions)
+        undecided = background_below is not None and iou[best, p] >= np.float32(background_below)
+        found_labels.append(labels[owner[p]] if p in owner else -1 if covered or undecided else 0)
+        found_boxes.append(boxes[owner[p]] if p in owner else corner)
+    return found_labels, found_boxes
+
+
+@pytest.mark.parametrize("options", [(0.5, None, False), (0.7, 0.3, False), (0.6, 0.4, True)])
+@pytest.mark.parametrize("seed", range(8))
+def test_equals_its_docstring_read_as_loops(seed, options):
+    """Whole pixels, and priors of equal area at one place: half of these scenes have ties of a best prior."""
+    generator = torch.Generator().manual_seed(seed)
+    priors = torch.tensor(
+        [[x, y, *shape] for y in (16.0, 48, 80) for x in (16.0, 48, 80) for shape in ((32, 32), (64, 16), (16, 64))]
+    )
+    sides = torch.randint(4, 60, (3, 7, 2), generator=generator)
+    corners = torch.randint(0, 60, (3, 7, 2), generator=generator)
+    labels = torch.randint(0, 5, (3, 7), generator=generator)
+    boxes = torch.cat([corners, corners + sides], dim=-1).float()
+    ignore = torch.rand(3, 7, generator=generator) < 0.2 * (seed % 2)
+    result = assign(
+        priors, boxes, labels, ignore, iou_threshold=options[0], background_below=options[1], all_ties=options[2]
+    )
+    for image in range(3):
+        expected_labels, expected_boxes = slow_assign(priors, boxes[image], labels[image], ignore[image], *options)
+        assert result.labels[image].tolist() == expected_labels
+        assert np.array_equal(result.boxes[image].numpy(), np.stack(expected_boxes))
+
+
+@pytest.mark.parametrize("match", [match_greedily, _match_in_rounds], ids=["one by one", "in rounds"])
 @pytest.mark.parametrize("seed", range(10))
-def test_rounds_equal_greedy_matching(seed):
+def test_greedy_matching_takes_the_largest_pair_again_and_again(seed, match):
     torch.manual_seed(seed)
     iou = torch.rand(3, 12, 40) * (torch.rand(3, 12, 40) > 0.6)
+    iou[:, :, 8:] *= 0.5  # twelve objects want eight priors
     expected = torch.stack([slow_greedy(image) for image in iou])
-    assert match_greedily(iou).equal(expected)
+    assert match(iou).equal(expected)
 
 
-def test_more_objects_than_priors():
+def test_equal_priors_are_taken_in_their_order():
+    torch.manual_seed(0)
+    iou = torch.randint(0, 4, (4, 12, 15)) / 4  # hardly a pair without its equals
+    assert match_greedily(iou).equal(torch.stack([slow_greedy(image) for image in iou]))
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 5), (2, 0, 5)])
+def test_matching_of_nothing(shape):
+    assert match_greedily(torch.zeros(shape)).shape == shape[:2]
+
+
+def test_depth_by_hand():
+    box, points = torch.tensor([[[10.0, 20, 30, 60]]]), torch.tensor([[15.0, 40], [20, 57], [30, 40], [35, 40]])
+    assert depth_in(box, points).tolist() == [[[5, 3, 0, -5]]]
+
+
+@pytest.mark.parametrize("match", [match_greedily, _match_in_rounds], ids=["one by one", "in rounds"])
+def test_more_objects_than_priors(match):
     iou = torch.tensor([[[0.9], [0.8], [0.0]]])
-    assert match_greedily(iou).tolist() == [[0, -1, -1]]
+    assert match(iou).tolist() == [[0, -1, -1]]
 
 
-def test_ties_go_to_the_first_object_and_both_get_a_prior():
+@pytest.mark.parametrize("match", [match_greedily, _match_in_rounds], ids=["one by one", "in rounds"])
+def test_ties_go_to_the_first_object_and_both_get_a_prior(match):
     iou = torch.tensor([[[0.5, 0.4], [0.5, 0.4]]])
-    assert match_greedily(iou).tolist() == [[0, 1]]
+    assert match(iou).tolist() == [[0, 1]]
 
 
 def test_c11_no_object_loses_its_prior_to_another():
