@@ -108,11 +108,11 @@ class DataConfig(Section):
     workers: NotNegative | Literal["auto"] = "auto"
     """Loader processes of each training process; auto leaves most of the processor to the network on a CPU."""
     cache: Literal["none", "memory", "disk"] = "none"
-    """Keep what was decoded and shrunk, so that it is done once: in memory, shared by the loader processes, or in files
-    that later runs find again. Validation keeps the network's inputs, so no figure changes."""
+    """Keep what was decoded and shrunk, so that it is done once: in memory, shared by the loader processes, or in
+    files that later runs find again. Validation keeps the network's inputs, so no figure changes."""
     cache_side: Positive | None = None
-    """Longest side of a training image in the cache, pixels. Default: one and a half times the network input's, because
-    random crops enlarge."""
+    """Longest side of a training image in the cache, pixels. Default: one and a half times the network input's,
+    because random crops enlarge."""
     cache_dir: Path | None = None
     """Folder of the files. Default: image-cache in run.dir."""
 
@@ -367,8 +367,8 @@ class TrainConfig(Section):
     accumulate: Positive = 1
     """Parts that a step's images go through the network in, one after the other, where memory is short."""
     compile: Literal["none", "default", "reduce-overhead"] = "none"
-    """torch.compile's mode for the network: default fuses what lies between the convolutions, reduce-overhead uses CUDA
-    graphs as well. Compiling takes a minute or two, and on a CPU needs a C++ compiler."""
+    """torch.compile's mode for the network: default fuses what lies between the convolutions, reduce-overhead uses
+    CUDA graphs as well. Compiling takes a minute or two, and on a CPU needs a C++ compiler."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Autocast type. auto: bf16 where the processor has it, fp16 with a loss scaler on older GPUs, else fp32."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9998
@@ -379,6 +379,13 @@ class TrainConfig(Section):
     """Steps between lines of the log."""
     val_interval: Positive = 5
     """Epochs between validations; the last epoch is always validated."""
+    save_interval: NotNegative = 1000
+    """Steps between checkpoints within an epoch, besides the one after each; 0 for none."""
+    keep: Annotated[int, Field(ge=1, le=100)] = 2
+    """Checkpoints to resume from that are kept: if the newest cannot be read, the one before it is taken."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """Where a loss or gradient is infinite or no number, which never reaches the weights. stop: save the batch and
+    say who is likely to blame; skip: leave the step out, up to 20 times a run."""
 
 
 class EvalConfig(Section):

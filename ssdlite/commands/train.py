@@ -25,7 +25,7 @@ from ssdlite.evaluation.evaluate import Evaluation, evaluate, warn_of_absent_cla
 from ssdlite.files import write_text
 from ssdlite.model.predictor import TorchPredictor
 from ssdlite.structures import DataSplit
-from ssdlite.training.checkpoint import load_checkpoint
+from ssdlite.training.checkpoint import has_newest, load_newest
 from ssdlite.training.distributed import in_main_process, is_main, merge_dicts, process_group, rank
 from ssdlite.training.logbook import Logbook
 from ssdlite.training.loop import Progress, Trainer
@@ -50,22 +50,22 @@ def train(config: Config, *, default_name: str, resume: bool, device: str) -> No
             torch.backends.cudnn.benchmark = True
             torch.set_float32_matmul_precision("high")
         resumed = in_main_process(lambda: _latest_run(config, default_name)) if resume else None
-        checkpoint = _load_run(resumed / "last.pt") if resumed else None
+        checkpoint = _load_run(resumed) if resumed else None
         train_split, val_split = _read_data(config)
         session = _Session(config, train_split, val_split, chosen, fresh=checkpoint is None)
         run_dir = resumed or in_main_process(lambda: _new_run(config, default_name))
         try:
             session.run(run_dir, checkpoint)
         except UserError:
-            if is_main() and not (run_dir / "last.pt").exists():
+            if is_main() and not has_newest(run_dir) and not any(run_dir.glob("nonfinite-*")):
                 shutil.rmtree(run_dir)  # nothing was trained that one could come back to
             raise
 
 
-def _load_run(path: Path) -> dict[str, Any]:
-    """A checkpoint to resume; options that are younger than it get their defaults."""
-    checkpoint = load_checkpoint(path)
-    return {**checkpoint, "config": config_from_dict(checkpoint["config"], origin=str(path)).to_dict()}
+def _load_run(run_dir: Path) -> dict[str, Any]:
+    """The checkpoint to resume; options that are younger than it get their defaults."""
+    checkpoint = load_newest(run_dir)
+    return {**checkpoint, "config": config_from_dict(checkpoint["config"], origin=str(run_dir)).to_dict()}
 
 
 def _read_data(config: Config) -> tuple[DataSplit, DataSplit]:
@@ -115,7 +115,7 @@ def _new_run(config: Config, default_name: str) -> Path:
 def _latest_run(config: Config, default_name: str) -> Path:
     """The last folder that is taken. Raises CheckpointError if there is nothing in it to resume."""
     taken = list(itertools.takewhile(Path.exists, _run_dirs(config, default_name)))
-    if not taken or not (taken[-1] / "last.pt").exists():
+    if not taken or not has_newest(taken[-1]):
         missing = (taken[-1] if taken else next(_run_dirs(config, default_name))) / "last.pt"
         raise CheckpointError(f"there is nothing to resume: {missing} does not exist.")
     return taken[-1]
@@ -201,6 +201,9 @@ class _Session:
             epochs=options.epochs,
             log_interval=options.log_interval,
             val_interval=options.val_interval,
+            save_interval=options.save_interval,
+            keep=options.keep,
+            on_nonfinite=options.on_nonfinite,
         )
 
     def _validate(self, model: nn.Module, step: int) -> Mapping[str, Any]:

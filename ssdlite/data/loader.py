@@ -103,6 +103,13 @@ def collate(samples: Sequence[Sample]) -> Batch:
     )
 
 
+def sample_batch(loader: DataLoader[Sample], epoch: int, indices: Sequence[int]) -> Batch:
+    """The samples `indices` once more, as `loader` gave them out in `epoch`."""
+    seed = loader.sampler.seed  # type: ignore[attr-defined]
+    samples = [loader.dataset[index, mix_seed(seed, epoch, index)] for index in indices]  # type: ignore[index]
+    return loader.collate_fn(samples)
+
+
 def build_train_loader(
     dataset: DetectionDataset,
     *,

@@ -11,21 +11,79 @@ training  what a resumed run needs (in last.pt only)
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ssdlite.errors import CheckpointError
+from ssdlite.files import load_tensors, require_regular
+
+logger = logging.getLogger(__name__)
 
 SCHEMA = 1
+MAX_KEPT = 100  # checkpoints of one run to resume from
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write a checkpoint of this schema. Raises as `write_whole`."""
     write_whole(path, {"schema": SCHEMA, **content})
+
+
+def save_newest(run_dir: Path, content: dict[str, Any], *, keep: int) -> None:
+    """Write `last.pt` and keep the ones before it as last-1.pt (the youngest) to last-{keep - 1}.pt.
+
+    Raises as `write_whole`.
+    """
+    younger = run_dir / "new.pt"
+    save_checkpoint(younger, content)  # first, so that a full disk leaves all others where they are
+    names = [run_dir / name for name in _names(keep)]
+    for name, older in reversed(list(pairwise(names))):
+        if name.exists():
+            name.replace(older)
+    younger.replace(names[0])
+    _flush_folder(run_dir)
+
+
+def load_newest(run_dir: Path) -> dict[str, Any]:
+    """The newest checkpoint of a run that can be read, with a warning for each that cannot.
+
+    Raises CheckpointError where there is none.
+    """
+    paths = [path for path in (run_dir / "new.pt", *map(run_dir.joinpath, _names(MAX_KEPT))) if path.exists()]
+    if not paths:
+        raise CheckpointError(f"there is nothing to resume: {run_dir / 'last.pt'} does not exist.")
+    for path, older in zip(paths, [*paths[1:], None], strict=True):
+        try:
+            return load_checkpoint(path)
+        except CheckpointError as error:
+            if older is None:
+                raise
+            logger.warning("%s Resuming from %s, which is older.", error, older)
+    raise AssertionError("the last path either loads or raises")
+
+
+def has_newest(run_dir: Path) -> bool:
+    """Whether there is anything that `load_newest` would look at."""
+    return any((run_dir / name).exists() for name in ("new.pt", *_names(MAX_KEPT)))
+
+
+def _names(keep: int) -> list[str]:
+    return ["last.pt", *(f"last-{number}.pt" for number in range(1, keep))]
+
+
+def _flush_folder(folder: Path) -> None:
+    """Put renames on the disk, where the system has a way to say so."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_whole(path: Path, content: Any) -> None:
@@ -41,6 +99,7 @@ def write_whole(path: Path, content: Any) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        _flush_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch.save turns a failed write into a RuntimeError
         raise CheckpointError(f"cannot write {path} ({error}); what was there before is whole.") from None
     finally:
@@ -54,28 +113,51 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises CheckpointError for a missing, broken or foreign file.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        require_regular(path)
     except FileNotFoundError:
         raise CheckpointError(f"there is no checkpoint {path}.") from None
-    except PermissionError:
-        raise CheckpointError(f"{path} may not be read; change its permissions.") from None
     except IsADirectoryError:
         raise CheckpointError(f"{path} is a folder; name the file in it, such as {path / 'best.pt'}.") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be opened: {error.strerror}.") from None
+    try:
+        content = load_tensors(path)
+    except PermissionError:
+        raise CheckpointError(f"{path} may not be read; change its permissions.") from None
     except Exception:  # a damaged pickle can raise any
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint: it is truncated, of another program, or holds code."
         ) from None
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if type(schema) is not int or schema != SCHEMA:
         raise CheckpointError(
             f"{path} is not a checkpoint of ssdlite (schema {SCHEMA}); make one of another program's with "
             "'ssdlite import-checkpoint'."
         )
+    for key, is_right in _PARTS.items():
+        if key in content and not is_right(content[key]):
+            raise CheckpointError(
+                f"{path} is damaged: its {key} are not what a checkpoint holds; use another copy."
+            )
     return content
+
+
+def _is_named(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
+
+
+_PARTS: dict[str, Callable[[Any], bool]] = {
+    "config": _is_named,
+    "classes": lambda value: isinstance(value, list | tuple) and all(isinstance(name, str) for name in value),
+    "weights": lambda value: _is_named(value) and all(isinstance(part, torch.Tensor) for part in value.values()),
+    "metrics": _is_named,
+    "training": _is_named,
+}
 
 
 MAY_CHANGE = (
     *("data.workers", "data.cache_dir", "data.path", "data.draw"),
-    *("eval.", "run.", "train.log_interval", "train.val_interval"),
+    *("eval.", "run.", "train.log_interval", "train.val_interval", "train.save_interval", "train.keep"),
 )
 """Options that a resumed run may change without becoming another run."""
 

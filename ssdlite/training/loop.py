@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ssdlite.data.loader import sample_batch
 from ssdlite.errors import CheckpointError, UserError
 from ssdlite.structures import Batch, ImageId, LossTerms
-from ssdlite.training.checkpoint import require_same_run, save_checkpoint
-from ssdlite.training.distributed import any_process, broadcast, is_main, synchronize_buffers, world_size
+from ssdlite.training.blackbox import record_failure
+from ssdlite.training.checkpoint import require_same_run, save_checkpoint, save_newest
+from ssdlite.training.distributed import any_process, broadcast, is_main, rank, synchronize_buffers, world_size
 from ssdlite.training.interrupt import Interrupt
 from ssdlite.training.logbook import Logbook
 from ssdlite.training.meter import Meter
 from ssdlite.training.prefetch import on_device
+from ssdlite.training.random_state import random_state, set_random_state
 from ssdlite.training.step import TrainStep
 
 logger = logging.getLogger(__name__)
 
 UNDEFINED_AP = -1.0  # nothing to find; the latest such weights are kept until there is a real figure
+MAX_SKIPPED = 20  # steps of a run that may be left out; more are no accident
 GPU_VOTE_INTERVAL = 10  # steps; torchrun kills what has not left 30 s after a signal
 
 
@@ -36,6 +41,18 @@ class Progress:
     batch: int = 0
     step: int = 0
     best_ap: float = UNDEFINED_AP
+    skipped: int = 0  # steps that were left out because something in them was not finite
+
+
+class Seen(NamedTuple):
+    """A step that is done, and what is not known of it yet: on a GPU values are looked at now and then."""
+
+    step: int
+    epoch: int
+    indices: list[int]
+    image_ids: list[ImageId]
+    loss: Tensor
+    spoiled: Tensor  # see `TrainStep.update`
 
 
 @dataclass
@@ -44,6 +61,10 @@ class Trainer:
 
     `validate` takes the model to judge and gives its figures, with "AP" among them where it is defined ({} in all
     processes but the main one). `header` is what every checkpoint says of itself: config and classes.
+
+    A run that was killed and resumed ends with the weights and the log of one that was not, to the bit on a CPU
+    with the same number of threads: what a sample looks like follows from (seed, epoch, index), and everything else
+    that a step depends on is in `last.pt`.
     """
 
     step: TrainStep
@@ -54,6 +75,9 @@ class Trainer:
     epochs: int
     log_interval: int
     val_interval: int
+    save_interval: int = 0  # steps between checkpoints within an epoch; 0 for none
+    keep: int = 1  # checkpoints to resume from that are kept, the newest with them
+    on_nonfinite: Literal["stop", "skip"] = "stop"
     logbook: Logbook | None = None  # in the main process
     on_step: Callable[[Progress, float], None] | None = None  # for a progress bar: progress, loss
 
@@ -62,7 +86,7 @@ class Trainer:
         self.device = self.step.device
         self.meter = Meter()
         self.last_means: dict[str, float] = {}
-        self.unchecked: list[tuple[Tensor, list[ImageId]]] = []  # losses not looked at yet
+        self.unchecked: list[Seen] = []
 
     def run(self) -> bool:
         """Train to the last epoch; False when a signal ended it early, with everything saved."""
@@ -90,6 +114,9 @@ class Trainer:
             self.meter.count(terms, len(batch.images) * world_size())
             if self.progress.step % self.log_interval == 0:
                 self._log()
+            if self.save_interval and self.progress.step % self.save_interval == 0:
+                self._check_finite()
+                self._save_last()
             # Processes must agree on leaving. Asking stalls a GPU, so there it is done now and then.
             asked = self.device.type == "cpu" or world_size() == 1 or self.progress.step % GPU_VOTE_INTERVAL == 0
             if asked and any_process(interrupt.requested, self.device):
@@ -101,26 +128,45 @@ class Trainer:
     def _take_step(self, batch: Batch) -> LossTerms:
         terms = self.step.gradients(batch)
         loss = torch.stack(list(terms.values())).sum()
-        self.unchecked.append((loss, batch.image_ids))
+        spoiled = self.step.update(loss)
+        where = self.progress.step + 1, self.progress.epoch
+        self.unchecked.append(Seen(*where, batch.indices, batch.image_ids, loss, spoiled))
         if self.device.type == "cpu":  # elsewhere looking at the value would wait for the device
             self._check_finite()
-        self.step.update()
         if self.on_step:
             self.on_step(self.progress, loss.item() if self.device.type == "cpu" else float("nan"))
         return terms
 
     def _check_finite(self) -> None:
-        """Stop on a loss that is not a number, with the names of the images that gave it."""
-        losses = torch.stack([loss for loss, _ in self.unchecked]) if self.unchecked else torch.zeros(1)
-        checked, self.unchecked = self.unchecked, []
-        if bool(losses.isfinite().all()):
+        """Answer for the steps since the last call that had to be left out."""
+        seen, self.unchecked = self.unchecked, []
+        if seen and bool(torch.stack([one.spoiled for one in seen]).any()):
+            for one in seen:
+                if one.spoiled:
+                    self._answer_for(one)
+
+    def _answer_for(self, seen: Seen) -> None:
+        """Count a step that was left out; stop where that is asked for, or where there are too many."""
+        self.progress.skipped += 1
+        loss = seen.loss.item()
+        what = "a gradient became infinite or no number" if math.isfinite(loss) else f"the loss became {loss}"
+        what = f"step {seen.step}: {what} on images {', '.join(map(str, seen.image_ids))}"
+        if self.on_nonfinite == "skip" and self.progress.skipped <= MAX_SKIPPED:
+            count = self.progress.skipped
+            logger.warning("%s; the step is left out (%d of at most %d)", what, count, MAX_SKIPPED)
             return
-        value, image_ids = next((loss, ids) for loss, ids in checked if not loss.isfinite())
-        raise UserError(
-            f"the loss became {value.item()} near step {self.progress.step + 1}, on images "
-            f"{', '.join(map(str, image_ids))}; look at these images or lower optim.lr. "
-            f"What was saved before is whole."
-        )
+        suffix = f"-process{rank()}" if world_size() > 1 else ""
+        folder = self.run_dir / f"nonfinite-{seen.step:06d}{suffix}"
+        batch = sample_batch(self.loader, seen.epoch, seen.indices)
+        facts: dict[str, Any] = {
+            "step": seen.step,
+            "epoch": seen.epoch,
+            "loss": loss,
+            "skipped": self.progress.skipped,
+        }
+        facts["lr"] = [group["lr"] for group in self.step.optimizer.param_groups]
+        culprit = record_failure(folder, self.step, batch.to(self.device), self.header["classes"], facts)
+        raise UserError(f"{what}. Likely: {culprit}. The batch is in {folder}; what was saved before is whole.")
 
     def _log(self) -> None:
         self._check_finite()
@@ -168,8 +214,13 @@ class Trainer:
     def _save_last(self) -> None:
         if not is_main():
             return
-        training = {"progress": asdict(self.progress), **self.step.state_dict()}
-        save_checkpoint(self.run_dir / "last.pt", {**self._shipped({}), "training": training})
+        training = {
+            "progress": asdict(self.progress),
+            "meter": self.meter.state_dict(),
+            "random": random_state(),
+            **self.step.state_dict(),
+        }
+        save_newest(self.run_dir, {**self._shipped({}), "training": training}, keep=self.keep)
 
     def restore(self, checkpoint: Mapping[str, Any]) -> None:
         """Continue where the `last.pt` that `checkpoint` holds was written.
@@ -186,6 +237,9 @@ class Trainer:
                 f"{self.run_dir / 'config.yaml'}."
             ) from None
         self.progress = Progress(**training["progress"])
+        self.meter.load_state_dict(training.get("meter", []))
+        if "random" in training:
+            set_random_state(training["random"])
 
     def _position_sampler(self) -> None:
         batch_size = self.loader.batch_size or 1

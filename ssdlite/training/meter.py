@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 import torch
-from torch import Tensor
 
 from ssdlite.errors import UserError
-from ssdlite.structures import Batch
+from ssdlite.structures import Batch, LossTerms
 
 
 class Meter:
@@ -36,7 +35,7 @@ class Meter:
             self._waited += time.perf_counter() - asked
             yield batch
 
-    def count(self, terms: Mapping[str, Tensor], images: int) -> None:
+    def count(self, terms: LossTerms, images: int) -> None:
         """Add a step; its loss terms are not looked at before `take`, so that a GPU need not be waited for."""
         self._terms.append(terms)
         self._images += images
@@ -47,13 +46,21 @@ class Meter:
             return {}
         seconds = time.perf_counter() - self._start
         names = list(self._terms[0])
-        sums = torch.stack([torch.stack([terms[name] for name in names]) for terms in self._terms])
-        means = dict(zip(names, sums.mean(dim=0).tolist(), strict=True))
+        rows = torch.stack([torch.stack([terms[name] for name in names]) for terms in self._terms]).cpu()
+        finite = rows[rows.isfinite().all(dim=1)]  # the others were steps that are left out
+        means = dict(zip(names, finite.mean(dim=0).tolist(), strict=True))
         rates = {"images_per_second": self._images / seconds, "waiting_for_data": self._waited / seconds}
         self._restart()
         return {"loss": sum(means.values()), **means, **rates}
 
+    def state_dict(self) -> list[dict[str, float]]:
+        """The loss terms that `take` has not had yet; times are not worth keeping."""
+        return [{name: float(term) for name, term in terms.items()} for terms in self._terms]
+
+    def load_state_dict(self, state: list[dict[str, float]]) -> None:
+        self._terms[:] = [{name: torch.tensor(value) for name, value in terms.items()} for terms in state]
+
     def _restart(self) -> None:
         self._start = time.perf_counter()
         self._waited, self._images = 0.0, 0
-        self._terms: list[Mapping[str, Tensor]] = []
+        self._terms: list[LossTerms] = []

@@ -38,7 +38,13 @@ def build_sgd(
         {"params": parameters, "lr": lr * factor, "weight_decay": weight_decay if decayed else 0.0}
         for (factor, decayed), parameters in groups.items()
     ]
-    return SGD(options, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
+    optimizer = SGD(options, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
+    if momentum:
+        # PyTorch 2.15's fused step leaves these uninitialised where it skips the first one, as a scaler has it.
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def build_schedule(optimizer: Optimizer, *, total_steps: int, warmup_steps: int) -> LRScheduler:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
@@ -86,17 +86,32 @@ class TrainStep:
         loss = torch.stack(list(terms.values())).sum()
         self.scaler.scale(loss if share == 1 else loss * share).backward()
 
-    def update(self) -> None:
-        """Use up the gradients."""
+    def update(self, loss: Tensor) -> Tensor:
+        """Use up the gradients of `loss`, but leave the weights as they are where it or a gradient is not finite.
+
+        Returns:
+            Whether they were left, a bool on the device, the same in all processes. What fp16's scaler leaves out
+            because it scaled too far does not count.
+        """
         self.scaler.unscale_(self.optimizer)
+        parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
         if self.clip_norm:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+            nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
+        scaled = self.scaler.is_enabled()
+        spoiled = (~loss.isfinite() if scaled else ~(loss + norm).isfinite()).float()
+        if world_size() > 1:
+            distributed.all_reduce(spoiled, distributed.ReduceOp.MAX)
+        if not scaled:
+            # The fused optimizer looks at it on the device, as it does for a scaler.
+            self.optimizer.found_inf = spoiled  # type: ignore[attr-defined]
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
         if self.ema:
             self.ema.update(self.model)
+        return spoiled.bool()
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs of it, but for the average's weights, which every checkpoint ships."""

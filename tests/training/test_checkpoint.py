@@ -2,12 +2,14 @@
 
 import os
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
 
 from ssdlite.errors import CheckpointError
-from ssdlite.training.checkpoint import load_checkpoint, save_checkpoint
+from ssdlite.training import checkpoint
+from ssdlite.training.checkpoint import has_newest, load_checkpoint, load_newest, save_checkpoint, save_newest
 
 
 def test_round_trip(tmp_path):
@@ -69,3 +71,80 @@ def test_missing_files_and_folders_are_named(tmp_path):
         load_checkpoint(tmp_path / "none.pt")
     with pytest.raises(CheckpointError, match=r"is a folder"):
         load_checkpoint(tmp_path)
+
+
+def number_of(content: dict) -> int:
+    return int(content["classes"][0])
+
+
+def test_the_last_few_are_kept_youngest_first(tmp_path):
+    assert not has_newest(tmp_path)
+    for number in range(5):
+        save_newest(tmp_path, {"classes": [str(number)]}, keep=3)
+        assert number_of(load_newest(tmp_path)) == number
+    names = ["last.pt", "last-1.pt", "last-2.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    assert [number_of(load_checkpoint(tmp_path / name)) for name in names] == [4, 3, 2]
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 but no more"])
+def test_a_damaged_one_falls_back_to_the_one_before(tmp_path, damage, caplog):
+    for number in range(3):
+        save_newest(tmp_path, {"classes": [str(number)]}, keep=3)
+    (tmp_path / "last.pt").write_bytes(damage)
+    with caplog.at_level("WARNING", "ssdlite"):
+        assert number_of(load_newest(tmp_path)) == 1
+    (record,) = caplog.records
+    assert "last.pt cannot be read as a checkpoint" in record.getMessage()
+    assert record.getMessage().endswith(f"Resuming from {tmp_path / 'last-1.pt'}, which is older.")
+    for name in ("last-1.pt", "last-2.pt"):
+        (tmp_path / name).write_bytes(damage)
+    with pytest.raises(CheckpointError, match=r"last-2\.pt cannot be read as a checkpoint"):
+        load_newest(tmp_path)
+
+
+@pytest.mark.parametrize("moves", [0, 1, 2, 3])
+def test_a_kill_between_any_two_renames_loses_nothing(tmp_path, moves, monkeypatch):
+    """Of writing new.pt, last-1 to last-2, last to last-1 and new to last, the first few are done."""
+    for number in range(3):
+        save_newest(tmp_path, {"classes": [str(number)]}, keep=3)
+    done = []
+    rename = Path.replace
+
+    def replace(self, target):
+        if len(done) > moves:
+            raise KeyboardInterrupt
+        done.append(self)
+        return rename(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", replace)
+        if moves < 3:
+            with pytest.raises(KeyboardInterrupt):
+                save_newest(tmp_path, {"classes": ["3"]}, keep=3)
+        else:
+            save_newest(tmp_path, {"classes": ["3"]}, keep=3)
+    assert number_of(load_newest(tmp_path)) == 3
+    save_newest(tmp_path, {"classes": ["4"]}, keep=3)
+    assert number_of(load_newest(tmp_path)) == 4
+    assert not (tmp_path / "new.pt").exists()
+
+
+def test_a_full_disk_leaves_all_as_it_was(tmp_path, monkeypatch):
+    for number in range(2):
+        save_newest(tmp_path, {"classes": [str(number)]}, keep=2)
+
+    def full(content, file):
+        file.write(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.torch, "save", full)
+    with pytest.raises(CheckpointError, match=r"No space left on device.*what was there before is whole"):
+        save_newest(tmp_path, {"classes": ["2"]}, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last-1.pt", "last.pt"]
+    assert number_of(load_newest(tmp_path)) == 1
+
+
+def test_nothing_to_resume_is_a_sentence(tmp_path):
+    with pytest.raises(CheckpointError, match=r"there is nothing to resume: .*last\.pt does not exist"):
+        load_newest(tmp_path)

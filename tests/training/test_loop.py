@@ -1,5 +1,6 @@
 """The loop on a network of one layer: what it saves, when it stops, how it resumes."""
 
+import json
 import os
 import signal
 
@@ -11,7 +12,8 @@ from torch.utils.data import DataLoader
 from ssdlite.data.loader import SeededSampler
 from ssdlite.errors import UserError
 from ssdlite.structures import Batch, HeadOutput
-from ssdlite.training.checkpoint import load_checkpoint
+from ssdlite.training import loop
+from ssdlite.training.checkpoint import has_newest, load_checkpoint, load_newest
 from ssdlite.training.ema import WeightAverage
 from ssdlite.training.logbook import Logbook
 from ssdlite.training.loop import Trainer
@@ -61,12 +63,12 @@ def collate(items) -> Batch:
         empty.long(),
         empty.bool(),
         [f"image{i}" for i, _ in items],
-        [],
-        [],
+        [(2, 2)] * len(items),
+        [i for i, _ in items],
     )
 
 
-def make_trainer(run_dir, epochs=3, criterion=None, validate=None, logbook=None) -> Trainer:
+def make_trainer(run_dir, epochs=3, criterion=None, validate=None, logbook=None, **options) -> Trainer:
     net = Net()
     loader = DataLoader(
         Pixels(), batch_size=2, sampler=SeededSampler(10, seed=3), collate_fn=collate, drop_last=True
@@ -92,6 +94,7 @@ def make_trainer(run_dir, epochs=3, criterion=None, validate=None, logbook=None)
         log_interval=2,
         val_interval=2,
         logbook=logbook,
+        **options,
     )
 
 
@@ -109,7 +112,10 @@ def test_it_learns_logs_and_saves(tmp_path):
     assert (trainer.progress.epoch, trainer.progress.step) == (3, 15)
     best, last = load_checkpoint(tmp_path / "best.pt"), load_checkpoint(tmp_path / "last.pt")
     assert best["metrics"] == {"AP": 0.15} and "training" not in best
-    assert last["training"]["progress"] == {"epoch": 3, "batch": 0, "step": 15, "best_ap": 0.15}
+    assert last["training"]["progress"] == {
+        **{"epoch": 3, "batch": 0, "step": 15},
+        **{"best_ap": 0.15, "skipped": 0},
+    }
     for key, value in trainer.step.ema.module.state_dict().items():
         assert best["weights"][key].equal(value)
 
@@ -153,7 +159,75 @@ def test_a_signal_saves_and_a_resumed_run_ends_with_the_same_weights(tmp_path, s
 
 def test_a_loss_that_is_no_number_names_its_images_and_spoils_nothing(tmp_path):
     trainer = make_trainer(tmp_path, criterion=Loss(poison_at=7))
-    with pytest.raises(UserError, match=r"the loss became nan near step 7, on images image\d, image\d;"):
+    sentence = r"step 7: the loss became nan on images image\d, image\d\. Likely: "
+    with pytest.raises(UserError, match=sentence) as failure:
         trainer.run()
     assert all(value.isfinite().all() for value in trainer.step.model.state_dict().values())
     assert load_checkpoint(tmp_path / "last.pt")["training"]["progress"]["step"] == 5  # the last whole epoch
+    folder = tmp_path / "nonfinite-000007"
+    assert str(folder) in str(failure.value)
+    report = json.loads((folder / "report.json").read_text())
+    assert (report["step"], report["loss"]) == (7, "nan")
+    assert [image["image_id"] in str(failure.value) for image in report["images"]] == [True, True]
+    saved = torch.load(folder / "batch.pt", weights_only=True)
+    assert [f"image{index}" for index in saved["indices"]] == saved["image_ids"]
+    assert (folder / "images.jpg").stat().st_size > 0
+
+
+def test_a_step_may_be_left_out_instead(tmp_path, caplog):
+    with Logbook(tmp_path) as logbook:
+        trainer = make_trainer(tmp_path, criterion=Loss(poison_at=3), on_nonfinite="skip", logbook=logbook)
+        with caplog.at_level("WARNING", "ssdlite"):
+            assert trainer.run() is True
+    (record,) = caplog.records
+    assert record.getMessage().startswith("step 3: the loss became nan on images image")
+    assert record.getMessage().endswith("the step is left out (1 of at most 20)")
+    assert load_checkpoint(tmp_path / "last.pt")["training"]["progress"]["skipped"] == 1
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if line["kind"] == "train"]
+    assert all(isinstance(loss, float) for loss in losses)  # the mean of the others
+
+
+class AlwaysNan(Loss):
+    def forward(self, output, boxes, labels, ignore):
+        return {"only": (output.logits * float("nan")).mean()}
+
+
+def test_too_many_left_out_steps_end_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "MAX_SKIPPED", 4)
+    trainer = make_trainer(tmp_path, criterion=AlwaysNan(), on_nonfinite="skip")
+    with pytest.raises(UserError, match=r"step 5: the loss became nan .* alone gives a only loss of nan"):
+        trainer.run()
+
+
+class Killed(Exception):
+    """In place of SIGKILL: nothing of the run goes on."""
+
+
+def losses_of(run_dir) -> list[tuple[int, float]]:
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [(line["step"], line["only"]) for line in lines if line["kind"] == "train"]
+
+
+@pytest.mark.parametrize("save_interval", [0, 1, 3])
+@pytest.mark.parametrize("kill_at", [2, 5, 6, 8, 13])
+def test_a_killed_run_ends_with_the_same_weights_and_the_same_log(tmp_path, save_interval, kill_at):
+    with Logbook(tmp_path / "whole") as logbook:
+        whole = make_trainer(tmp_path / "whole", logbook=logbook)
+        whole.run()
+
+    def kill(progress, loss):
+        if progress.step + 1 == kill_at:
+            raise Killed
+
+    with Logbook(tmp_path / "parts") as logbook, pytest.raises(Killed):
+        make_trainer(tmp_path / "parts", logbook=logbook, save_interval=save_interval, keep=2, on_step=kill).run()
+    second = make_trainer(tmp_path / "parts", save_interval=save_interval, keep=2)
+    if has_newest(tmp_path / "parts"):
+        second.restore(load_newest(tmp_path / "parts"))
+    assert kill_at - 1 - second.progress.step < (save_interval or 5)
+    with Logbook(tmp_path / "parts", purge_step=second.progress.step + 1) as second.logbook:
+        assert second.run() is True
+    for key, value in whole.step.model.state_dict().items():
+        assert second.step.model.state_dict()[key].equal(value), key
+    assert losses_of(tmp_path / "parts") == losses_of(tmp_path / "whole")

@@ -58,6 +58,11 @@ def make_batch(images: int = 4) -> Batch:
     )
 
 
+def take(step: TrainStep, batch: Batch) -> torch.Tensor:
+    """One step -> whether it was left out."""
+    return step.update(sum(step.gradients(batch).values()))
+
+
 def gradients(step: TrainStep) -> dict[str, torch.Tensor]:
     return {name: p.grad for name, p in step.model.named_parameters() if p.grad is not None}
 
@@ -94,26 +99,42 @@ def test_an_update_uses_the_gradients_up_and_moves_weights_and_average():
     step = make_step()
     before = {name: value.clone() for name, value in step.model.named_parameters()}
     for _ in range(2):
-        step.gradients(make_batch())
-        step.update()
+        take(step, make_batch())
     assert not gradients(step)
     assert any(not value.equal(before[name]) for name, value in step.model.named_parameters())
     assert step.ema is not None and step.ema.num_updates == 2
 
 
+@pytest.mark.parametrize("spoil", ["gradient", "loss"])
+@pytest.mark.parametrize("when", [0, 1])
+def test_what_is_not_finite_never_reaches_the_weights(spoil, when):
+    """At the first step too, where PyTorch's fused SGD would leave its momentum uninitialised."""
+    step = make_step()
+    for number in range(3):
+        if number == when:
+            before = {name: value.clone() for name, value in step.model.named_parameters()}
+            loss = sum(step.gradients(make_batch()).values())
+            if spoil == "gradient":
+                next(step.model.parameters()).grad.view(-1)[0] = torch.inf
+            assert step.update(loss * float("nan") if spoil == "loss" else loss)
+            assert all(value.equal(before[name]) for name, value in step.model.named_parameters())
+        else:
+            assert not take(step, make_batch())
+    assert all(value.isfinite().all() for value in step.model.state_dict().values())
+    momentum = [state["momentum_buffer"] for state in step.optimizer.state.values()]
+    assert momentum and all(buffer.isfinite().all() and buffer.abs().max() < 1e3 for buffer in momentum)
+
+
 def test_state_continues_bit_for_bit():
     whole, first, second = make_step(), make_step(), make_step()
     for _ in range(4):
-        whole.gradients(make_batch())
-        whole.update()
+        take(whole, make_batch())
     for _ in range(2):
-        first.gradients(make_batch())
-        first.update()
+        take(first, make_batch())
     assert first.ema is not None and second.ema is not None and whole.ema is not None
     second.load_state_dict(first.state_dict(), averaged=first.ema.module.state_dict())
     for _ in range(2):
-        second.gradients(make_batch())
-        second.update()
+        take(second, make_batch())
     for ours, theirs in ((second.model, whole.model), (second.ema.module, whole.ema.module)):
         expected = theirs.state_dict()
         assert all(value.equal(expected[name]) for name, value in ours.state_dict().items())
@@ -125,13 +146,15 @@ def test_nothing_in_a_step_looks_at_a_value(monkeypatch):
     monkeypatch.setattr(ema, "deepcopy", lambda model: make_detector(device))  # a copied fake tensor is of no use
     with FakeTensorMode():
         step = make_step(device)
-        monkeypatch.setattr(step.optimizer, "step", lambda: None)  # the fused one needs a real GPU, like the backward
+        monkeypatch.setattr(
+            step.optimizer, "step", lambda: None
+        )  # the fused one needs a real GPU, like the backward
         batch = make_batch().to(device)
         for _ in range(2):
-            step.loss(step.forward(batch), batch)
+            terms = step.loss(step.forward(batch), batch)
             for parameter in step.model.parameters():
                 parameter.grad = torch.zeros_like(parameter)
-            step.update()
+            step.update(sum(terms.values()))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -141,13 +164,11 @@ def test_a_gpu_is_never_waited_for():
     pinned = [make_batch().pin_memory() for _ in range(4)]
     batches = on_device(pinned, device)
     for _ in range(2):  # the first steps choose algorithms and allocate
-        step.gradients(next(batches))
-        step.update()
+        take(step, next(batches))
     torch.cuda.set_sync_debug_mode("error")
     try:
         for batch in batches:
-            step.gradients(batch)
-            step.update()
+            take(step, batch)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
