@@ -32,7 +32,7 @@ from ssdlite.config import (
     config_from_dict,
 )
 from ssdlite.data.cache import build_cache, choose_form, memory_of
-from ssdlite.data.dataset import DetectionDataset, Sample
+from ssdlite.data.dataset import DetectionDataset, DraftDataset, Sample
 from ssdlite.data.layout import CocoSource, Source, VocSource, find_layout, read_split
 from ssdlite.data.loader import build_train_loader, build_val_loader, default_workers
 from ssdlite.errors import CheckpointError, ConfigError, DataError
@@ -132,25 +132,28 @@ def build_loader(
             f"train.batch_size={config.train.batch_size} cannot be shared by {world_size()} processes evenly."
         )
     recipe = data.augmentation if training else "none"
+    form = choose_form(recipe, size, alignment, data.cache_side)
     cache = build_cache(
         data.cache,
         split,
-        choose_form(recipe, size, alignment, data.cache_side),
+        form,
         folder=data.cache_dir or config.run.dir / "image-cache",
         processes=local_processes(),
         reserved=memory_of(beside.dataset.cache) if beside else 0,  # type: ignore[attr-defined]
     )
-    flip = training and data.vertical_flip
-    dataset = DetectionDataset(split, size, recipe, alignment=alignment, vertical_flip=flip, cache=cache)
     if workers is None:
         workers = default_workers() if data.workers == "auto" else data.workers
     if not training:
         batch_size = config.eval.batch_size
+        dataset = DetectionDataset(split, size, recipe, alignment=alignment, cache=cache)
         return build_val_loader(
             dataset, batch_size=batch_size, workers=workers, rank=rank(), world_size=world_size()
         )
+    if data.augment_on == "device" and device.type == "cpu":
+        logger.warning("data.augment_on=device is for GPUs: on a CPU the loader processes are faster at it.")
+    make = partial(DraftDataset, form=form) if data.augment_on == "device" else DetectionDataset
     return build_train_loader(
-        dataset,
+        make(split, size, recipe, alignment=alignment, vertical_flip=data.vertical_flip, cache=cache),
         batch_size=config.train.batch_size // world_size(),
         workers=workers,
         seed=config.run.seed,

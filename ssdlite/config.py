@@ -105,6 +105,10 @@ class DataConfig(Section):
     taken at one distance. none: resize only."""
     vertical_flip: bool = False
     """Mirror top to bottom as well, for images without an up such as those of microscopes and from the air."""
+    augment_on: Literal["workers", "device"] = "workers"
+    """Where training images are resized, coloured and mirrored; the draws are the same. device: loader processes
+    hand out parts of what a cache would keep, and the rest is done for whole batches where the network is, which is
+    for GPUs that wait for data."""
     workers: NotNegative | Literal["auto"] = "auto"
     """Loader processes of each training process; auto leaves most of the processor to the network on a CPU."""
     cache: Literal["none", "memory", "disk"] = "none"
@@ -124,10 +128,16 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _cache_options_have_a_use(self) -> DataConfig:
-        if self.cache == "none" and self.cache_side is not None:
+        if self.cache == "none" and self.augment_on == "workers" and self.cache_side is not None:
             raise ValueError("cache_side has no effect with cache=none; set data.cache=memory or disk")
         if self.cache != "disk" and self.cache_dir is not None:
             raise ValueError(f"cache_dir has no effect with cache={self.cache}; set data.cache=disk")
+        return self
+
+    @model_validator(mode="after")
+    def _device_has_a_use(self) -> DataConfig:
+        if self.augment_on == "device" and self.augmentation == "none":
+            raise ValueError("augment_on=device has no effect with augmentation=none; set data.augment_on=workers")
         return self
 
     @model_validator(mode="after")
@@ -364,6 +374,9 @@ class TrainConfig(Section):
     epochs: Positive = 100
     batch_size: Positive = 32
     """Images a step, over all processes together."""
+    sync_norms: bool = False
+    """BatchNorm over the images of all processes, on GPUs; else each process has statistics of its own images, and
+    those of the first are kept."""
     accumulate: Positive = 1
     """Parts that a step's images go through the network in, one after the other, where memory is short."""
     compile: Literal["none", "default", "reduce-overhead"] = "none"
@@ -435,6 +448,12 @@ class Config(Section):
             raise ValueError("loss=corner needs model.head=corner")
         if self.loss.kind != "corner" and self.model.head == "corner":
             raise ValueError(f"model.head=corner learns by loss=corner, not by loss={self.loss.kind}")
+        return self
+
+    @model_validator(mode="after")
+    def _frozen_norms_need_no_other_images(self) -> Config:
+        if self.train.sync_norms and "norms" in self.model.freeze:
+            raise ValueError("train.sync_norms has no effect, because model.freeze keeps the norms")
         return self
 
     @model_validator(mode="after")

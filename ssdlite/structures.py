@@ -66,7 +66,11 @@ class Targets(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Images and padded targets, as they travel from the loader to the device."""
+    """Images and padded targets, as they travel from the loader to the device.
+
+    With `pending` rows the images are not made yet: `images` then holds the pixels that they are to be made of by
+    `data.device.finish_images`, (S, 3) uint8 RGB, one part of an image after the other.
+    """
 
     images: Tensor  # (B, 3, H, W) uint8 RGB
     boxes: Tensor  # (B, M, 4) float32 xyxy, input pixels; zeros as padding
@@ -75,6 +79,7 @@ class Batch(NamedTuple):
     image_ids: list[ImageId]
     original_sizes: list[tuple[int, int]]  # (height, width) of each image before resizing
     indices: list[int]  # position of each image in its split
+    pending: Tensor | None = None  # (B, R) float32: what is to be done to each image; None if nothing is
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
         """The same batch with its tensors on `device`."""
@@ -90,6 +95,7 @@ class Batch(NamedTuple):
             boxes=move(self.boxes),
             labels=move(self.labels),
             ignore=move(self.ignore),
+            pending=None if self.pending is None else move(self.pending),
         )
 
 

@@ -18,6 +18,7 @@ from ssdlite import build
 from ssdlite.commands.data import draw_data
 from ssdlite.commands.screen import bars, console, print_evaluation, tracker
 from ssdlite.config import Config, config_from_dict
+from ssdlite.data.device import finish_images
 from ssdlite.data.images import read_image
 from ssdlite.drawing import draw_comparison, make_grid, write_image
 from ssdlite.errors import CheckpointError, ConfigError, UserError
@@ -26,7 +27,15 @@ from ssdlite.files import write_text
 from ssdlite.model.predictor import TorchPredictor
 from ssdlite.structures import DataSplit
 from ssdlite.training.checkpoint import has_newest, load_newest
-from ssdlite.training.distributed import in_main_process, is_main, merge_dicts, process_group, rank
+from ssdlite.training.distributed import (
+    in_main_process,
+    is_main,
+    merge_dicts,
+    process_group,
+    rank,
+    restarts,
+    world_size,
+)
 from ssdlite.training.logbook import Logbook
 from ssdlite.training.loop import Progress, Trainer
 from ssdlite.training.memory import keep_memory
@@ -49,6 +58,8 @@ def train(config: Config, *, default_name: str, resume: bool, device: str) -> No
         if chosen.type == "cuda":
             torch.backends.cudnn.benchmark = True
             torch.set_float32_matmul_precision("high")
+        if restarts() and not resume:
+            resume = in_main_process(lambda: _has_run(config, default_name))
         resumed = in_main_process(lambda: _latest_run(config, default_name)) if resume else None
         checkpoint = _load_run(resumed) if resumed else None
         train_split, val_split = _read_data(config)
@@ -112,6 +123,15 @@ def _new_run(config: Config, default_name: str) -> Path:
     raise AssertionError("there are always more numbers")
 
 
+def _has_run(config: Config, default_name: str) -> bool:
+    """Whether there is anything to resume; a run that was killed before its first checkpoint begins again."""
+    try:
+        _latest_run(config, default_name)
+    except CheckpointError:
+        return False
+    return True
+
+
 def _latest_run(config: Config, default_name: str) -> Path:
     """The last folder that is taken. Raises CheckpointError if there is nothing in it to resume."""
     taken = list(itertools.takewhile(Path.exists, _run_dirs(config, default_name)))
@@ -145,6 +165,10 @@ class _Session:
                 "each process needs at least 2 images a step, because BatchNorm sees a 1x1 map; raise "
                 "train.batch_size, or add images."
             )
+        if config.train.sync_norms and world_size() > 1:
+            if device.type != "cuda":
+                raise ConfigError(f"train.sync_norms works between GPUs only, and this is {device}; leave it out.")
+            detector = nn.SyncBatchNorm.convert_sync_batchnorm(detector)
         self.detector = detector.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.decoder = build.build_decoder(config.eval, size)
         self.header = {"config": config.to_dict(), "classes": list(train_split.class_names)}
@@ -204,6 +228,7 @@ class _Session:
             save_interval=options.save_interval,
             keep=options.keep,
             on_nonfinite=options.on_nonfinite,
+            finish=partial(finish_images, size=self.config.model.input_size),
         )
 
     def _validate(self, model: nn.Module, step: int) -> Mapping[str, Any]:

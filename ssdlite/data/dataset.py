@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ssdlite.data.cache import ImageCache
+from ssdlite.data.cache import Form, ImageCache
 from ssdlite.data.images import read_annotated
-from ssdlite.data.transforms import MEAN_COLOR, AugmentationName, augment, build_augmentation
+from ssdlite.data.transforms import MEAN_COLOR, AugmentationName, augment, build_augmentation, draft
 from ssdlite.structures import DataSplit, ImageId, ResizeAlignment, Targets
 
 
@@ -18,6 +19,17 @@ class Sample(NamedTuple):
     """One network input with its objects."""
 
     image: Tensor  # (3, H, W) uint8 RGB, a view of (H, W, 3) memory
+    targets: Targets  # boxes in input pixels
+    image_id: ImageId
+    original_size: tuple[int, int]  # (height, width)
+    index: int  # type: ignore[assignment]  # position in the split
+
+
+class Draft(NamedTuple):
+    """One network input whose pixels are still to be made by `device.finish_images`, with its objects."""
+
+    part: np.ndarray  # (h, w, 3) uint8 RGB: what it is to be made of; maybe a cache's, not to be written to
+    row: np.ndarray  # (R,) float32: what is to be done
     targets: Targets  # boxes in input pixels
     image_id: ImageId
     original_size: tuple[int, int]  # (height, width)
@@ -59,3 +71,40 @@ class DetectionDataset(Dataset[Sample]):
         )
         pixels = torch.from_numpy(image).permute(2, 0, 1)
         return Sample(pixels, targets, record.image_id, record.size, index)
+
+
+class DraftDataset(Dataset[Draft]):
+    """`DetectionDataset` for a recipe that draws something, with the pixels left to the device.
+
+    Draws and objects are those of `DetectionDataset` with a cache. `form` is what `cache.choose_form` gives for the
+    recipe; without a `cache` images are brought to it when they are read.
+    """
+
+    def __init__(
+        self,
+        split: DataSplit,
+        size: tuple[int, int],
+        augmentation: AugmentationName,
+        form: Form,
+        mean_color: tuple[int, int, int] = MEAN_COLOR,
+        alignment: ResizeAlignment = "half_pixel",
+        vertical_flip: bool = False,
+        cache: ImageCache | None = None,
+    ) -> None:
+        assert augmentation != "none", "nothing is left to the device"
+        self.split = split
+        self.form = form
+        self.cache = cache
+        self.pipeline = build_augmentation(augmentation, size, mean_color, alignment, vertical_flip, cut_only=True)
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, key: tuple[int, int]) -> Draft:
+        index, seed = key
+        record = self.split.records[index]
+        image = self.cache.read(index, record) if self.cache is not None else self.form(read_annotated(record))
+        part, row, targets = draft(
+            self.pipeline, image, record.boxes, record.labels, record.ignore, seed, annotated_size=record.size
+        )
+        return Draft(part, row, targets, record.image_id, record.size, index)

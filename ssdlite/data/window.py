@@ -8,7 +8,7 @@ changed before what lies outside is filled, as in SSD's code: the fill stays wha
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import albumentations as A
 import cv2
@@ -24,6 +24,18 @@ MIN_SIDE = 0.3  # of the canvas
 ASPECT_RATIOS = (0.5, 2.0)
 
 Window = np.ndarray  # (4,) xyxy in pixels of the image, may reach beyond it
+
+CORNERS = np.array([[0, 1], [2, 3]], np.uint8)[:, :, None].repeat(3, axis=2)
+"""A picture of 2x2 pixels that shows by its first one which mirrors it went through: 1 left to right, 2 top to
+bottom, 3 both."""
+
+
+class Cut(NamedTuple):
+    """What `WindowResize` has drawn, before bilinear interpolation and colours."""
+
+    part: np.ndarray  # (h, w, 3) uint8: what the window shows of the image, halved as `shrink` does
+    target: tuple[int, int, int, int]  # xyxy, pixels of the output: where it belongs
+    colors: Colors
 
 
 def resize(image: np.ndarray, size: tuple[int, int], alignment: ResizeAlignment = "half_pixel") -> np.ndarray:
@@ -55,11 +67,16 @@ def shrink(image: np.ndarray, size: tuple[int, int], alignment: ResizeAlignment 
     Averages of 2x2 pixels are vectorised in OpenCV, those of 2.13x2.13 are not: 640x640 to 150x150 takes 0.17 ms
     in place of 1.0. Where the sides of `image` are no multiples of the power of two it is right but slow.
     """
+    return resize(halve(image, size, alignment), size, alignment)
+
+
+def halve(image: np.ndarray, size: tuple[int, int], alignment: ResizeAlignment = "half_pixel") -> np.ndarray:
+    """The first part of `shrink`: (H, W, 3) -> what is left to interpolate."""
     if alignment == "half_pixel":
         for _ in range(halvings(image.shape[:2], size)):
             half = (image.shape[1] // 2, image.shape[0] // 2)
             image = cv2.resize(image, half, interpolation=cv2.INTER_AREA)
-    return resize(image, size, alignment)
+    return image
 
 
 def zoom_out(size: tuple[int, int], ratio: float, left: float, top: float) -> Window:
@@ -131,6 +148,8 @@ class WindowResize(A.DualTransform):
     `with_colors` distorts the colours of the window's part of the image.
     Boxes (fractions of the image, as between all transforms of albumentations) whose centre lies in the window are
     kept and clipped to it. With `zoom_out_probability` 0 and `with_crop` false it is the plain `resize`.
+
+    With `cut_only` draws and boxes are the same, but the image stays behind as `cut`, and `CORNERS` goes on for it.
     """
 
     def __init__(
@@ -141,6 +160,7 @@ class WindowResize(A.DualTransform):
         with_crop: bool,
         alignment: ResizeAlignment = "half_pixel",
         with_colors: bool = False,
+        cut_only: bool = False,
     ) -> None:
         super().__init__(p=1.0)
         self.size = size
@@ -149,6 +169,8 @@ class WindowResize(A.DualTransform):
         self.with_crop = with_crop
         self.alignment: ResizeAlignment = alignment
         self.with_colors = with_colors
+        self.cut_only = cut_only
+        self.cut: Cut | None = None
         self.plain = zoom_out_probability == 0 and not with_crop and not with_colors
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
@@ -170,6 +192,9 @@ class WindowResize(A.DualTransform):
         return {"source": trim(source, target), "target": target, "colors": colors}
 
     def apply(self, img: np.ndarray, *args: Any, **params: Any) -> np.ndarray:
+        if self.cut_only:
+            self.cut = self._cut(img, params)
+            return CORNERS
         if self.plain:
             return resize(img, self.size, self.alignment)
         x1, y1, x2, y2 = params["source"]
@@ -180,6 +205,14 @@ class WindowResize(A.DualTransform):
             return part
         margins = (top, self.size[0] - bottom, left, self.size[1] - right)
         return cv2.copyMakeBorder(part, *margins, cv2.BORDER_CONSTANT, value=self.fill_color)
+
+    def _cut(self, image: np.ndarray, params: dict[str, Any]) -> Cut:
+        if self.plain:
+            return Cut(resize(image, self.size, self.alignment), (0, 0, self.size[1], self.size[0]), Colors())
+        x1, y1, x2, y2 = params["source"]
+        left, top, right, bottom = params["target"].tolist()
+        part = halve(image[y1:y2, x1:x2], (bottom - top, right - left), self.alignment)
+        return Cut(part, (left, top, right, bottom), params["colors"])
 
     def apply_to_bboxes(self, bboxes: np.ndarray, *args: Any, **params: Any) -> np.ndarray:
         if self.plain or not len(bboxes):

@@ -28,6 +28,11 @@ def local_processes() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if distributed.is_initialized() else 1
 
 
+def restarts() -> int:
+    """How often torchrun has started these processes anew because one of them died (--max-restarts)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
 def is_main() -> bool:
     """Whether this process writes files and talks."""
     return rank() == 0
@@ -47,9 +52,20 @@ def process_group(device: str) -> Iterator[torch.device]:
     if chosen.type == "cuda":
         chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(chosen)
-    distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    store, number, total = next(distributed.rendezvous("env://"))
+    # torchrun's store outlives its restarts, and gloo would read the addresses of those that died.
+    store = distributed.PrefixStore(f"attempt-{restarts()}", store)
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, store=store, rank=number, world_size=total)
     try:
         yield chosen
+    except RuntimeError as error:  # DistBackendError is one
+        if not any(word in str(error) for word in ("gloo", "Gloo", "NCCL")):
+            raise
+        raise UserError(
+            f"process {rank()} lost the others ({' '.join(str(error).split())[:200]}); look for the one that died "
+            "first. What was saved before is whole; torchrun's --max-restarts=N continues by itself."
+        ) from None
     finally:
         distributed.destroy_process_group()
 

@@ -78,6 +78,7 @@ class Trainer:
     save_interval: int = 0  # steps between checkpoints within an epoch; 0 for none
     keep: int = 1  # checkpoints to resume from that are kept, the newest with them
     on_nonfinite: Literal["stop", "skip"] = "stop"
+    finish: Callable[[Batch], Batch] = lambda batch: batch  # makes images where the loader gives drafts
     logbook: Logbook | None = None  # in the main process
     on_step: Callable[[Progress, float], None] | None = None  # for a progress bar: progress, loss
 
@@ -107,7 +108,7 @@ class Trainer:
         """The rest of the current epoch; False when it was interrupted."""
         self.step.network.train()
         self._position_sampler()
-        for batch in self.meter.timed(on_device(self.loader, self.device)):
+        for batch in self.meter.timed(on_device(self.loader, self.device, self.finish)):
             terms = self._take_step(batch)
             self.progress.batch += 1
             self.progress.step += 1
@@ -157,7 +158,7 @@ class Trainer:
             return
         suffix = f"-process{rank()}" if world_size() > 1 else ""
         folder = self.run_dir / f"nonfinite-{seen.step:06d}{suffix}"
-        batch = sample_batch(self.loader, seen.epoch, seen.indices)
+        batch = self.finish(sample_batch(self.loader, seen.epoch, seen.indices).to(self.device))
         facts: dict[str, Any] = {
             "step": seen.step,
             "epoch": seen.epoch,
@@ -165,7 +166,7 @@ class Trainer:
             "skipped": self.progress.skipped,
         }
         facts["lr"] = [group["lr"] for group in self.step.optimizer.param_groups]
-        culprit = record_failure(folder, self.step, batch.to(self.device), self.header["classes"], facts)
+        culprit = record_failure(folder, self.step, batch, self.header["classes"], facts)
         raise UserError(f"{what}. Likely: {culprit}. The batch is in {folder}; what was saved before is whole.")
 
     def _log(self) -> None:

@@ -151,4 +151,5 @@ def split_batch(batch: Batch, parts: int) -> list[Batch]:
         return [batch]
     size = -(-len(batch.images) // parts)
     starts = range(0, len(batch.images), size)
-    return [Batch._make(field[start : start + size] for field in batch) for start in starts]
+    assert batch.pending is None, "drafts are finished before they are split"
+    return [Batch._make((*(field[start : start + size] for field in batch[:-1]), None)) for start in starts]

@@ -4,21 +4,23 @@ import dataclasses
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from ssdlite.data.dataset import DetectionDataset
+from ssdlite.data.dataset import DetectionDataset, Draft
 from ssdlite.data.layout import find_layout, read_split
 from ssdlite.data.loader import (
     SeededSampler,
     build_train_loader,
     build_val_loader,
     collate,
+    collate_drafts,
     default_workers,
     mix_seed,
 )
 from ssdlite.errors import DataError
-from ssdlite.structures import Batch, DataSplit
+from ssdlite.structures import Batch, DataSplit, Targets
 
 SIZE = (32, 48)
 
@@ -105,6 +107,25 @@ def test_a_batch_without_objects_has_one_padded_row(split: DataSplit) -> None:
     batch = collate([DetectionDataset(split, SIZE)[0]])
     assert batch.boxes.shape == (1, 1, 4)
     assert batch.labels.tolist() == [[0]]
+
+
+def test_parts_of_drafts_lie_one_after_the_other() -> None:
+    """A view of 2x2 pixels out of 3x3, and a pixel: row by row, and the views are not written to."""
+    image = np.arange(27, dtype=np.uint8).reshape(3, 3, 3)
+    image.flags.writeable = False
+    some = Targets(torch.ones(1, 4), torch.tensor([2]), torch.tensor([True]))
+    none = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
+    drafts = [
+        Draft(image[1:, 1:], np.array([2, 2], np.float32), none, "a", (3, 3), 4),
+        Draft(image[:1, :1], np.array([1, 1], np.float32), some, "b", (6, 6), 7),
+    ]
+    batch = collate_drafts(drafts)
+    assert batch.images[:, 0].tolist() == [12, 15, 21, 24, 0]
+    assert batch.images[0].tolist() == [12, 13, 14]
+    assert batch.pending.tolist() == [[2, 2], [1, 1]]
+    assert batch.labels.tolist() == [[0], [2]]
+    assert batch.ignore.tolist() == [[False], [True]]
+    assert (batch.image_ids, batch.original_sizes, batch.indices) == (["a", "b"], [(3, 3), (6, 6)], [4, 7])
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -11,10 +11,12 @@ import torch
 
 from ssdlite.boxes import iou
 from ssdlite.data.photometric import Colors
-from ssdlite.data.transforms import MEAN_COLOR, augment, build_augmentation, resize
+from ssdlite.data.transforms import MEAN_COLOR, augment, build_augmentation, draft, resize
 from ssdlite.data.window import (
+    CORNERS,
     WindowResize,
     crop,
+    halve,
     halvings,
     overlap_with_windows,
     place,
@@ -338,6 +340,35 @@ def test_shrinking_a_window_is_close_to_averaging() -> None:
     assert np.array_equal(shrink(image, (320, 320)), cv2.resize(image, (320, 320), interpolation=cv2.INTER_AREA))
     assert np.array_equal(shrink(image, (400, 640)), resize(image, (400, 640)))
     assert np.array_equal(shrink(image, (90, 90), "asymmetric"), resize(image, (90, 90), "asymmetric"))
+
+
+def test_halving_leaves_the_rest_to_interpolation() -> None:
+    """640x640 to 150x150 is halved twice; to 90x640, and asymmetric, not at all."""
+    image = np.random.default_rng(0).integers(0, 256, (640, 640, 3), dtype=np.uint8)
+    assert halve(image, (150, 150)).shape == (160, 160, 3)
+    assert halve(image, (90, 640)) is image
+    assert halve(image, (150, 150), "asymmetric") is image
+
+
+@pytest.mark.parametrize("recipe", ["ssd", "light", "flip"])
+def test_a_draft_is_the_same_draw_without_the_pixels(recipe: str) -> None:
+    """Its part is cut from the image, its row says where that goes, and which mirrors the boxes saw."""
+    image, *objects = two_squares()
+    whole = build_augmentation(recipe, SIZE, vertical_flip=True)
+    cutting = build_augmentation(recipe, SIZE, vertical_flip=True, cut_only=True)
+    seen = set()
+    for seed in range(40):
+        targets = augment(whole, image, *objects, seed=seed)[1]
+        part, row, drafted = draft(cutting, image, *objects, seed=seed)
+        assert all(torch.equal(a, b) for a, b in zip(targets, drafted, strict=True))
+        assert row[:2].tolist() == [part.shape[1], part.shape[0]]
+        mirrors = [bool(mirror.params) for mirror in whole.transforms[1:]]
+        assert row[7:9].tolist() == mirrors
+        seen.add(tuple(mirrors))
+        if recipe != "flip":
+            assert row[2:6].tolist() == whole.transforms[0].params["target"].tolist()
+    assert len(seen) == 4
+    assert CORNERS[..., 0].tolist() == [[0, 1], [2, 3]], "nothing was mirrored in place"
 
 
 def test_a_window_is_trimmed_to_what_can_be_halved() -> None:
