@@ -198,6 +198,51 @@ def make_data(
     run(directory, images=images, size=size, seed=seed)
 
 
+@app.command("check-data")
+def check_data(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="CONFIG|PATH [KEY=VALUE]...", help="A YAML file, or a folder as for data=PATH."),
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write all findings here.")] = None,
+    fix: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write cleaned annotations into this new folder.")
+    ] = None,
+) -> None:
+    """Find every mistake in a data set at once, in annotations and images; exit code 1 if training would refuse it.
+
+    Boxes, classes, ids, sizes, unreadable or unusual images, and images that are there twice or in both splits.
+    With --fix a cleaned copy of the annotations is written; the originals stay as they are.
+    """
+    _show_log()
+    from ssdlite.commands.check_data import check
+
+    path, overrides = _split_arguments(arguments)
+    check(path, overrides, json_path=json, fixed_dir=fix)
+
+
+@app.command()
+def benchmark(
+    arguments: ConfigArguments = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="SECTION,...", help="loader, step, train, eval, infer. Default: all.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
+    quick: Annotated[bool, typer.Option(help="One run of each: shows that it works, not how fast.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Measure how fast this machine loads, trains, judges and predicts, and the memory that takes. Some minutes.
+
+    Without data=PATH it draws photograph-like images; without a config the input is 300x300 and a batch 16 images.
+    torchvision's SSDLite trains on the same batch for comparison. Nothing is fetched, and no run folder is made.
+    """
+    _show_log()
+    from ssdlite.commands.benchmark import benchmark as run
+
+    path, overrides = _split_arguments(arguments)
+    run(path, overrides, only=only, json_path=json, quick=quick, device=device)
+
+
 def _show_log() -> None:
     from ssdlite.commands.screen import show_log
 
@@ -208,15 +253,21 @@ def _read_config(arguments: list[str] | None) -> tuple[Any, str]:
     """The config that `[CONFIG] [KEY=VALUE]...` stands for, and a name for its runs."""
     from ssdlite.config import QUICKSTART_PATH, load_config
 
-    overrides = list(arguments or [])
-    path = Path(overrides.pop(0)) if overrides and _is_path(overrides[0]) else None
-    if stray := next((text for text in overrides if "=" not in text), None):
-        raise ConfigError(f"'{stray}' is not of the form KEY=VALUE; the config file comes first, then options.")
+    path, overrides = _split_arguments(arguments)
     if path is not None:
         return load_config(path, overrides), path.stem
     own_data = any(text.startswith(("data=", "data.path=", "data.train=")) for text in overrides)
     config = load_config(None if own_data else QUICKSTART_PATH, overrides)
     return config, config.data.path.resolve().name if config.data.path else "run"
+
+
+def _split_arguments(arguments: list[str] | None) -> tuple[Path | None, list[str]]:
+    """`[CONFIG] [KEY=VALUE]...` as the two."""
+    overrides = list(arguments or [])
+    path = Path(overrides.pop(0)) if overrides and _is_path(overrides[0]) else None
+    if stray := next((text for text in overrides if "=" not in text), None):
+        raise ConfigError(f"'{stray}' is not of the form KEY=VALUE; the config file comes first, then options.")
+    return path, overrides
 
 
 def _is_path(argument: str) -> bool:

@@ -12,6 +12,7 @@ FLOORS = [
     {"config", "drawing", "data", "model", "losses"},
     {"training", "evaluation", "deploy", "importers"},
     {"build"},
+    {"benchmark"},
     {"commands"},
     {"cli", "__main__", "__init__"},
 ]

@@ -1,0 +1,1 @@
+"""How fast this machine trains, judges and predicts, and how much memory that takes."""

@@ -1,0 +1,124 @@
+"""`ssdlite benchmark` as a person types it, on a network too small to mean anything."""
+
+import json
+import tempfile
+
+import pytest
+
+from ssdlite.benchmark.workload import DEFAULTS
+from ssdlite.commands import benchmark as command
+from ssdlite.errors import ConfigError
+
+TINY = ["model.width=0.25", "model.input_size=64", "train.batch_size=4", "eval.batch_size=4", "data.workers=1"]
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory):
+    """What one quick run of everything writes."""
+    path = tmp_path_factory.mktemp("benchmark") / "figures.json"
+    command.benchmark(None, TINY, only=None, json_path=path, quick=True, device="cpu")
+    return json.loads(path.read_text())
+
+
+def find(figures, section, name, unit=None):
+    rows = [row for row in figures["rows"] if row["section"] == section and row["name"].startswith(name)]
+    return next(row for row in rows if unit in (None, row["unit"]))["value"]
+
+
+def test_every_section_says_something(figures):
+    assert list(dict.fromkeys(row["section"] for row in figures["rows"])) == [
+        "loader",
+        "step",
+        "train",
+        "eval",
+        "infer",
+    ]
+    assert all(row["value"] > 0 for row in figures["rows"] if row["name"] != "time waiting for data")
+    assert figures["quick"] is True
+
+
+def test_the_machine_and_the_options_are_named(figures):
+    machine = figures["machine"]
+    assert machine["processor"] and machine["cores"] > 0 and machine["threads"]["torch"] == 1
+    assert {"python", "torch", "torchvision", "albumentations", "onnxruntime"} <= set(machine["versions"])
+    assert figures["config"]["model"]["input_size"] == [64, 64]
+    assert figures["config"]["data"]["train"] is None  # nothing of the folder that is gone by now
+    assert "run" not in figures["config"]
+
+
+def test_ratios_are_quotients_of_what_they_say(figures):
+    # one run of each, so that the quotient of the medians is the median of the quotients
+    whole = find(figures, "step", "whole step", "ms")
+    alone = find(figures, "step", "forward + backward alone")
+    assert find(figures, "step", "whole step / forward + backward") == pytest.approx(whole / alone)
+    assert find(figures, "step", "whole step", "images/s") == pytest.approx(4000 / whole)
+    ours = find(figures, "step", "our step in turn")
+    for rival in ("this network in plain PyTorch", "torchvision"):
+        theirs = find(figures, "step", rival, "ms")
+        assert find(figures, "step", rival, "ratio") == pytest.approx(theirs / ours)
+    loaded = find(figures, "train", "training from end to end")
+    resident = find(figures, "train", "training on a resident batch")
+    assert find(figures, "train", "end to end / resident") == pytest.approx(loaded / resident)
+
+
+def test_all_parts_of_a_step_are_there(figures):
+    parts = ("forward", "assignment", "loss", "backward", "optimizer and clipping", "EMA")
+    names = [row["name"] for row in figures["rows"] if row["section"] == "step"]
+    assert set(parts) <= set(names)
+    assert {f"assignment {kind}, fixed size" for kind in ("iou", "atss", "task-aligned")} <= set(names)
+
+
+def test_memory_is_stated(figures):
+    names = " ".join(f"{row['section']}: {row['name']}," for row in figures["rows"] if row["unit"] == "MB")
+    for wanted in ("step: peak of training", "train: peak of", "loader: size of the memory cache", "eval: COCO AP"):
+        assert wanted in names
+
+
+def test_latency_of_both_programs_at_both_batches(figures):
+    for program in ("PyTorch, cpu", "ONNX Runtime, cpu"):
+        for batch in (1, 8):
+            name = f"{program}, fp32, batch {batch}"
+            assert find(figures, "infer", f"{name}, p50") <= find(figures, "infer", f"{name}, p95")
+
+
+def test_a_network_without_priors_is_measured_too(tmp_path):
+    path = tmp_path / "figures.json"
+    command.benchmark(None, [*TINY, "model.head=corner"], only="step", json_path=path, quick=True, device="cpu")
+    names = [row["name"] for row in json.loads(path.read_text())["rows"]]
+    assert "loss" in names and "assignment" not in names
+
+
+def test_sections_run_in_the_order_given():
+    assert command.choose_sections("eval, loader,eval") == ["eval", "loader"]
+    assert command.choose_sections(None) == ["loader", "step", "train", "eval", "infer"]
+    with pytest.raises(ConfigError, match="not ''"):
+        command.choose_sections("")
+
+
+def test_a_wrong_section_is_one_sentence(cli):
+    result = cli("benchmark", "--only", "lodaer")
+    assert result.code == 2
+    assert result.err.strip().splitlines() == [
+        "error: --only is loader, step, train, eval, infer or several of them with commas, not 'lodaer'; "
+        "did you mean 'loader'?"
+    ]
+
+
+def test_the_defaults_give_way_to_what_is_typed(cli, monkeypatch):
+    seen = []
+    monkeypatch.setitem(command.SECTIONS, "step", lambda workload: seen.append(workload.config) or [])
+    assert cli("benchmark", "--only", "step", "--quick", "train.batch_size=3").code == 0
+    assert seen[0].train.batch_size == 3 and seen[0].model.input_size == (300, 300)
+    assert {text.partition("=")[0] for text in DEFAULTS} >= {"model.input_size", "train.batch_size"}
+
+
+def test_ctrl_c_leaves_nothing(cli, monkeypatch, tmp_path):
+    def interrupted(workload):
+        assert workload.scratch.is_dir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setitem(command.SECTIONS, "step", interrupted)
+    result = cli("benchmark", "--only", "step", "--quick", "--json", tmp_path / "figures.json")
+    assert result.code == 130 and "Traceback" not in result.err
+    assert list(tmp_path.iterdir()) == []
