@@ -72,7 +72,7 @@ def read_data(
 
     Says what was found at `config.path`. No image is opened but for sizes that annotations lack.
     """
-    found = _find_sources(config)
+    found = find_sources(config)
     if config.path is not None:
         logger.info("%s", find_layout(config.path).description)
     data: list[DataSplit] = []
@@ -96,10 +96,10 @@ def read_data(
 
 def has_split(config: DataConfig, split: str) -> bool:
     """Whether there are sources for 'train' or 'val'."""
-    return bool(_find_sources(config)[split])
+    return bool(find_sources(config)[split])
 
 
-def _find_sources(config: DataConfig) -> dict[str, Sequence[Source] | None]:
+def find_sources(config: DataConfig) -> dict[str, Sequence[Source] | None]:
     """What the config names, and for splits that it does not name what lies at its path."""
     found: dict[str, Sequence[Source] | None] = {"train": None, "val": None}
     if config.path is not None and None in (config.train, config.val):

@@ -18,6 +18,8 @@ from ssdlite import build
 from ssdlite.commands.data import draw_data
 from ssdlite.commands.screen import bars, console, print_evaluation, tracker
 from ssdlite.config import Config, config_from_dict
+from ssdlite.data.checks.check import quick_check
+from ssdlite.data.checks.findings import SAID_BY_READERS, summary_lines
 from ssdlite.data.device import finish_images
 from ssdlite.data.images import read_image
 from ssdlite.drawing import draw_comparison, make_grid, write_image
@@ -88,6 +90,16 @@ def _read_data(config: Config) -> tuple[DataSplit, DataSplit]:
         in_main_process(
             lambda: draw_data(path, num_train=draw.train, num_val=draw.val, size=draw.size, seed=draw.seed)
         )
+    if is_main():
+        sources = build.find_sources(config.data)
+        findings = quick_check(
+            sources["train"] or [],
+            sources["val"] or [],
+            config.data.class_names,
+            ignore_unknown=config.data.ignore_unknown,
+        )
+        for line in summary_lines([one for one in findings if one.kind not in SAID_BY_READERS]):
+            logger.warning("%s", line)
     train_split, val_split = build.read_data(config.data)
     logger.info(
         "%d images to train on, %d to validate on, %d classes: %s",

@@ -1,0 +1,125 @@
+"""`ssdlite check-data`: every mistake in a data set at once, and a cleaned copy of its annotations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from ssdlite import build
+from ssdlite.commands.screen import console, tracker
+from ssdlite.config import load_config
+from ssdlite.data.checks.check import Report, check_data, quick_check
+from ssdlite.data.checks.findings import SEVERITIES, Finding, by_severity, count_errors, summarise
+from ssdlite.data.checks.fix import require_new, train_command, write_fixed
+from ssdlite.data.layout import find_layout
+from ssdlite.errors import ConfigError, DataError
+from ssdlite.files import require_writable, write_text
+
+NUM_SHOWN = 20  # findings printed in full
+STYLES: dict[str, str] = {"error": "red", "warning": "yellow", "note": "dim"}
+
+
+def check(path: Path | None, overrides: Sequence[str], *, json_path: Path | None, fixed_dir: Path | None) -> None:
+    """Check a config's data or a folder; see `ssdlite check-data --help`. Raises DataError if there are errors."""
+    if path is not None and not path.exists():
+        raise ConfigError(f"{path}: there is no such folder or config file; check the path.")
+    if path is not None and path.is_dir():
+        config = load_config(None, [f"data.path={json.dumps(str(path))}", *overrides]).data
+    else:
+        config = load_config(path, overrides).data
+    if (config.path, config.train, config.val) == (None, None, None):
+        raise ConfigError("there is nothing to check: name a folder, a config file, or data=PATH.")
+    if json_path:
+        require_writable(json_path)
+    if fixed_dir:
+        require_new(fixed_dir)
+    sources = build.find_sources(config)
+    if config.path is not None:
+        console.print(find_layout(config.path).description)
+    report = check_data(
+        sources["train"] or [],
+        sources["val"] or [],
+        config.class_names,
+        ignore_unknown=config.ignore_unknown,
+        track=tracker("Reading images"),
+    )
+    _print_report(report)
+    if json_path:
+        write_text(json_path, json.dumps(_as_document(report), indent=2, ensure_ascii=False) + "\n")
+        console.print(f"Wrote {json_path}")
+    if fixed_dir:
+        _write_copy(report, fixed_dir, config.class_names, ignore_unknown=config.ignore_unknown)
+    if num_errors := count_errors(report.findings):
+        next_step = (
+            "train on the cleaned copy" if fixed_dir else "correct them, or let --fix DIR write a cleaned copy"
+        )
+        raise DataError(
+            f"{num_errors} error{'s' * (num_errors > 1)} in the data, which training refuses; {next_step}."
+        )
+
+
+def _write_copy(
+    report: Report, directory: Path, class_names: Sequence[str] | None, *, ignore_unknown: bool
+) -> None:
+    copy = write_fixed(report, directory)
+    changes = ", ".join(f"{count} {what}" for what, count in copy.changes.items())
+    console.print(
+        f"Wrote a cleaned copy of the annotations to {directory}: {changes or 'nothing had to be changed'}."
+    )
+    for name, other in report.spellings.items():
+        console.print(f"  the class '{name}' is now '{other}'")
+    console.print(train_command(copy, directory), soft_wrap=True)
+    left = quick_check(copy.train, copy.val, class_names, ignore_unknown=ignore_unknown)
+    for finding in left:
+        if finding.severity == "error":
+            console.print(f"still to be corrected: {finding}", style="red")
+
+
+def _print_report(report: Report) -> None:
+    speed = report.num_images / max(report.image_seconds, 1e-9)
+    console.print(
+        f"{report.num_images} images with {report.num_objects} objects of {len(report.class_names)} classes; "
+        f"read in {report.image_seconds:.1f} s ({speed:.0f} images/s)"
+    )
+    rows = summarise(report.findings)
+    if not rows:
+        console.print("Nothing was found.")
+        return
+    table = Table(box=None, padding=(0, 2))
+    for name in ("kind", "severity", "count", "first"):
+        table.add_column(name, justify="right" if name == "count" else "left", overflow="fold")
+    for row in rows:
+        first = f"{row.first.file.name}: {row.first.item}" if row.first.item else row.first.file.name
+        table.add_row(row.kind, row.severity, str(row.num), first, style=STYLES[row.severity])
+    console.print(table)
+    shown = by_severity(report.findings)[:NUM_SHOWN]
+    for finding in shown:
+        console.print(f"{finding.severity} {finding.kind}: {finding}", style=STYLES[finding.severity])
+    if (more := len(report.findings) - len(shown)) > 0:
+        console.print(f"and {more} more; --json FILE has them all")
+    counts = {severity: sum(row.num for row in rows if row.severity == severity) for severity in SEVERITIES}
+    console.print(", ".join(f"{count} {severity}{'s' * (count != 1)}" for severity, count in counts.items()))
+
+
+def _as_document(report: Report) -> dict[str, Any]:
+    return {
+        "images": report.num_images,
+        "objects": report.num_objects,
+        "classes": report.class_names,
+        "summary": {row.kind: {"severity": row.severity, "count": row.num} for row in summarise(report.findings)},
+        "findings": [_as_row(finding) for finding in by_severity(report.findings)],
+    }
+
+
+def _as_row(finding: Finding) -> dict[str, str]:
+    return {
+        "kind": finding.kind,
+        "severity": finding.severity,
+        "file": str(finding.file),
+        "item": finding.item,
+        "text": finding.text,
+    }
