@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
 
-.PHONY: help install train test test-parity lint types check format clean
+.PHONY: help install train test soak test-parity lint types check format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/'
@@ -28,6 +28,9 @@ train: install  ## draw a data set, train, evaluate and export: minutes on two C
 
 test: install  ## all tests
 	$(BIN)/pytest
+
+soak: install  ## what is too long for every day: 20 kills of one run, 10,000 fuzz cases a reader
+	SSDLITE_SOAK=1 SSDLITE_FUZZ_EXAMPLES=10000 $(BIN)/pytest tests/commands/test_kills.py tests/hostile
 
 test-parity: install  ## fetch a real TensorFlow network (12 MB) and compare our answers with TensorFlow's
 	$(BIN)/python scripts/check_parity.py --cache data/parity

@@ -30,6 +30,16 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_word_is_a_number(cls, values: Any) -> Any:
+        """YAML's true, yes and on would pass for 1."""
+        for name, value in values.items() if isinstance(values, Mapping) else ():
+            field = cls.model_fields.get(name)
+            if isinstance(value, bool) and field and field.annotation is not bool:
+                raise ValueError(f"{name} must not be {str(value).lower()}")
+        return values
+
 
 class CocoSourceConfig(Section):
     """Images of a folder with one COCO annotation file."""
@@ -439,7 +449,7 @@ class Config(Section):
         if not isinstance(loss, Mapping) or "kind" in loss:
             return {**values, "loss": loss}
         model = values.get("model") or {}
-        head = model.get("head") if isinstance(model, Mapping) else model.head
+        head = model.get("head") if isinstance(model, Mapping) else getattr(model, "head", None)
         return {**values, "loss": {**loss, "kind": "corner" if head == "corner" else "multibox"}}
 
     @model_validator(mode="after")

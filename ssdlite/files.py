@@ -22,7 +22,8 @@ LONGEST = 600  # characters of a sentence that holds words of a file
 _BRIEF = reprlib.Repr()
 _BRIEF.maxstring, _BRIEF.maxlong, _BRIEF.maxother, _BRIEF.maxlevel = 200, 60, 60, 3
 
-_UNUSABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_UNUSABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""Control characters, what breaks lines, and halves of UTF-16 pairs."""
 
 
 def require_regular(path: Path) -> None:
@@ -97,7 +98,7 @@ def _unpacked_size(path: Path) -> int:
 
 
 def is_usable(text: str) -> bool:
-    """Whether `text` can name something: it has no control characters, and no half of a UTF-16 pair."""
+    """Whether `text` can name something: it has no control characters, line breaks or halves of UTF-16 pairs."""
     return text.isprintable() or not _UNUSABLE.search(text)
 
 

@@ -11,13 +11,19 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from ssdlite.files import one_line, quoted
+
 
 def first_mistake(error: ValidationError, origin: str, root: type[BaseModel]) -> str:
     """The first problem as one sentence with the dotted name and, for a typo, the nearest real name."""
+    return one_line(_first_mistake(error, origin, root))
+
+
+def _first_mistake(error: ValidationError, origin: str, root: type[BaseModel]) -> str:
     problem = error.errors(include_url=False)[0]
     unknown = problem["type"] == "extra_forbidden"
     location, known = _walk(problem["loc"], root, keep_last=unknown)
-    dotted = ".".join(location)
+    dotted = one_line(".".join(location), 200)
     if unknown:
         return f"unknown option '{dotted}' in {origin}; {_hint(location, known, root)}"
     if problem["type"] in ("union_tag_not_found", "union_tag_invalid"):
@@ -26,11 +32,13 @@ def first_mistake(error: ValidationError, origin: str, root: type[BaseModel]) ->
         return f"'{dotted}.kind' in {origin} must be {' or '.join(kinds)}, as in {example}."
     if problem["type"] == "model_type":
         return f"'{dotted}' in {origin} is a section: give its options, as in {dotted}.NAME=VALUE."
+    if problem["type"] == "invalid_key":
+        return f"the names of options in {origin} must be text (got {quoted(problem.get('input'))})."
     message = problem["msg"].removeprefix("Value error, ")
     if not dotted:  # about two sections at once
         return f"{message} ({origin})."
     given = problem.get("input")
-    shown = f" (got {given!r})" if isinstance(given, str | int | float | None) else ""
+    shown = f" (got {quoted(given)})" if isinstance(given, str | int | float | None) else ""
     return f"'{dotted}' in {origin}: {message[0].lower()}{message[1:]}{shown}."
 
 
@@ -92,7 +100,7 @@ def _walk(location: Sequence[int | str], root: type[BaseModel], keep_last: bool)
             known = list(fields)
             models = _sections_in(fields[part].annotation) if part in fields else []
         else:  # the tag of a union: one of its variants
-            models = [model for model in models if _kind(model) == part]
+            models = [model for model in models if "kind" in model.model_fields and _kind(model) == part]
     return dotted, known
 
 

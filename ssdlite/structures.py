@@ -12,6 +12,7 @@ Shape letters, used in docstrings and as suffixes of local names (`iou_BMP`):
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
@@ -80,6 +81,7 @@ class Batch(NamedTuple):
     original_sizes: list[tuple[int, int]]  # (height, width) of each image before resizing
     indices: list[int]  # position of each image in its split
     pending: Tensor | None = None  # (B, R) float32: what is to be done to each image; None if nothing is
+    problems: Sequence[str] = ()  # a sentence for each image that could not be read and has another in its place
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
         """The same batch with its tensors on `device`."""

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ssdlite.benchmark.children import in_child
 from ssdlite.benchmark.memory import own_memory, proportional_memory, resident_memory
 from ssdlite.benchmark.rows import Rows
 from ssdlite.benchmark.timing import reading, take_turns
-from ssdlite.benchmark.workload import Workload, loader_for, repeated, start_epoch, with_cache
+from ssdlite.benchmark.workload import Workload, loader_for, prepare_process, repeated, start_epoch, with_cache
 from ssdlite.data.cache import MemoryCache
 from ssdlite.data.dataset import Sample
 from ssdlite.data.images import read_image
@@ -37,6 +38,7 @@ def run(workload: Workload) -> Rows:
 
 
 def _measure(workload: Workload) -> Rows:
+    prepare_process(workload.device)
     cv2.setNumThreads(0)  # as in a loader process
     rows = Rows(NAME)
     _add_files(rows, workload)
@@ -69,6 +71,10 @@ def _add_parts(rows: Rows, workload: Workload) -> None:
     plain = with_cache(config, "none", workload.scratch)
     train_set = loader_for(plain, chosen, 0).dataset
     val_set = loader_for(plain, chosen, 0, training=False).dataset
+    cached = {
+        kind: loader_for(with_cache(config, kind, workload.scratch / "parts-cache"), chosen, 0).dataset
+        for kind in ("memory", "disk")
+    }
     seeds = count()
 
     def augment_all() -> None:
@@ -76,10 +82,10 @@ def _add_parts(rows: Rows, workload: Workload) -> None:
         for index, (record, image) in enumerate(zip(records, images, strict=True)):
             augment(pipeline, image, record.boxes, record.labels, record.ignore, mix_seed(0, turn, index))
 
-    def load_all() -> None:
+    def load_all(dataset: Any) -> None:
         turn = next(seeds)
         for index in range(len(records)):
-            train_set[index, mix_seed(0, turn, index)]
+            dataset[index, mix_seed(0, turn, index)]
 
     def read_cold() -> float:
         _forget(paths)
@@ -89,7 +95,11 @@ def _add_parts(rows: Rows, workload: Workload) -> None:
         "decode": reading(lambda: _each(_read, records)),
         "decode, files not in memory": read_cold,
         f"augmentation {config.data.augmentation}": reading(augment_all),
-        "decode + augmentation: a training sample": reading(load_all),
+        "decode + augmentation: a training sample": reading(partial(load_all, train_set)),
+        **{
+            f"a training sample from the {kind} cache": reading(partial(load_all, dataset))
+            for kind, dataset in cached.items()
+        },
         "decode + resize: a validation sample": reading(lambda: _each(val_set.__getitem__, range(len(records)))),
     }
     for name, readings in take_turns(works, warmup=1, runs=effort.passes).items():

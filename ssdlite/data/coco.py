@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from pycocotools import mask as coco_mask
-
 from ssdlite.data.images import image_size, missing_images
-from ssdlite.data.records import RawObject, make_record, relabel, report_problems
+from ssdlite.data.masks import mask_bounds
+from ssdlite.data.records import (
+    MAX_SIDE,
+    RawObject,
+    check_class_name,
+    make_record,
+    relabel,
+    report_problems,
+)
 from ssdlite.errors import DataError
+from ssdlite.files import is_usable, one_line, quoted, read_json
 from ssdlite.structures import DataSplit, Record
+
+NUMBERS = {int, float}  # and not bool, which Python would take for one, nor text
 
 
 def read_coco(
@@ -25,11 +33,15 @@ def read_coco(
     order and a name that is not among them is an error, unless it has no objects. Crowd regions are `ignore`.
     Boxes are clipped to the image; those without area are left out and reported once.
 
-    Raises `DataError` for a file that is missing or malformed, and for images that are not there.
+    Numbers are JSON numbers: "12" is none, and true is none. Raises `DataError` for a file that is missing or
+    malformed, for images that are not there, and for a `file_name` that leads out of `images_dir`.
     """
     images_dir, annotation_path = Path(images_dir), Path(annotation_path)
-    if not images_dir.is_dir():
-        raise DataError(f"{images_dir}: there is no such folder of images; check the path")
+    try:
+        if not images_dir.is_dir():
+            raise DataError(f"{images_dir}: there is no such folder of images; check the path")
+    except OSError as error:
+        raise DataError(f"{images_dir}: the folder cannot be opened ({error.strerror}); check the path") from error
     content = _load(annotation_path)
     categories = _read_categories(content, annotation_path)
     labels = {category_id: label for label, category_id in enumerate(categories, 1)}
@@ -37,10 +49,10 @@ def read_coco(
     records: list[Record] = []
     for entry in content["images"]:
         path = _image_path(entry, images_dir, annotation_path)
-        size = _size(entry, path)
+        size = _size(entry, path, annotation_path)
         found = [_read_object(item, labels, size, path.name, annotation_path) for item in annotations[entry["id"]]]
-        records.append(make_record(path, entry["id"], size, found, labels, problems))
-    if absent := missing_images(record.image_path for record in records):
+        records.append(make_record(path, _plain_id(entry["id"]), size, found, labels, problems))
+    if absent := _missing(records, annotation_path):
         raise DataError(
             f"{annotation_path}: {len(absent)} of its {len(records)} images are not there, the first "
             f"is {absent[0]}; check the images folder"
@@ -52,11 +64,11 @@ def read_coco(
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
     except OSError as error:
         raise DataError(f"{path}: the annotations cannot be opened ({error.strerror}); check the path") from error
     except ValueError as error:
-        raise DataError(f"{path}: not valid JSON ({error}); export or download it again") from error
+        raise DataError(f"{path}: not valid JSON ({one_line(str(error))}); export or download it again") from error
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise DataError(f"{path}: has no list '{key}', so it is not a COCO instances file; choose another file")
@@ -66,80 +78,145 @@ def _load(path: Path) -> dict[str, Any]:
 def _read_categories(content: dict[str, Any], path: Path) -> dict[int, str]:
     """Names by category id, in ascending order of id."""
     names: dict[int, str] = {}
+    taken: set[str] = set()
     for category in content["categories"]:
-        category_id, name = (
-            _get(category, "id", "a category", path),
-            str(_get(category, "name", "a category", path)),
-        )
-        if category_id in names or name in names.values():
+        category_id = _plain_id(_get(category, "id", "a category", path))
+        name = _get(category, "name", "a category", path)
+        if type(category_id) is not int:
+            raise DataError(f"{path}: a category has the id {quoted(category_id)}; make it a whole number")
+        if type(name) not in (str, int):
+            raise DataError(f"{path}: category {category_id} has the name {quoted(name)}; make it text")
+        name = str(name)
+        check_class_name(name, f"category {category_id}", path)
+        if category_id in names or name in taken:
             raise DataError(f"{path}: category {category_id} '{name}' repeats an id or a name; make both unique")
         names[category_id] = name
+        taken.add(name)
     return dict(sorted(names.items()))
 
 
 def _group_by_image(content: dict[str, Any], path: Path) -> tuple[dict[Any, list[dict[str, Any]]], list[str]]:
     """Annotations by image id, and the names of those whose image the file does not list."""
     image_ids = [_get(entry, "id", "an image", path) for entry in content["images"]]
+    for image_id in image_ids:
+        if type(_plain_id(image_id)) not in (int, str) or (type(image_id) is str and not is_usable(image_id)):
+            raise DataError(f"{path}: an image has the id {quoted(image_id)}; make it a whole number or plain text")
     if len(set(image_ids)) != len(image_ids):
         repeated = Counter(image_ids).most_common(1)[0][0]
-        raise DataError(f"{path}: image id {repeated} is used by several images; make the ids unique")
+        raise DataError(f"{path}: image id {quoted(repeated)} is used by several images; make the ids unique")
     groups: dict[Any, list[dict[str, Any]]] = {image_id: [] for image_id in image_ids}
-    problems = []
+    strangers = []
     for item in content["annotations"]:
-        image_id = _get(item, "image_id", _name(item), path)
+        image_id = item.get("image_id") if isinstance(item, dict) else None
+        if image_id is None:
+            _get(item, "image_id", _name(item), path)  # raises
+        if type(image_id) not in (int, str, float):
+            raise DataError(f"{path}: {_name(item)} has image_id {quoted(image_id)}; make it that of an image")
         if image_id in groups:
             groups[image_id].append(item)
         else:
-            problems.append(f"{_name(item)} belongs to image {image_id}, which the file does not list")
+            strangers.append(item)
+    if strangers:
+        as_text = {str(image_id): image_id for image_id in image_ids}
+        for item in strangers:
+            if (own := as_text.get(str(item["image_id"]))) is not None:
+                raise DataError(
+                    f"{path}: {_name(item)} has image_id {quoted(item['image_id'])}, but its image has the id "
+                    f"{quoted(own)}; write both as numbers, or both as text"
+                )
+    problems = [
+        f"{_name(item)} belongs to image {quoted(item['image_id'])}, which the file does not list"
+        for item in strangers
+    ]
     return groups, problems
 
 
 def _image_path(entry: dict[str, Any], images_dir: Path, path: Path) -> Path:
-    file_name = PurePath(_get(entry, "file_name", f"image {entry['id']}", path))
+    given = _get(entry, "file_name", _name(entry, "image"), path)
+    if type(given) is not str or not is_usable(given) or not PurePath(given).name:
+        raise DataError(f"{path}: {_name(entry, 'image')} has file_name {quoted(given)}, which names no file")
+    file_name = PurePath(given)
     if file_name.is_absolute() or ".." in file_name.parts:
         raise DataError(
-            f"{path}: file_name '{file_name}' leads out of {images_dir}; make it relative to that folder"
+            f"{path}: file_name {quoted(given)} leads out of {images_dir}; make it relative to that folder"
         )
     return images_dir / file_name
 
 
-def _size(entry: dict[str, Any], image_path: Path) -> tuple[int, int]:
+def _size(entry: dict[str, Any], image_path: Path, path: Path) -> tuple[int, int]:
+    """(height, width), from the image itself where the file does not say."""
     height, width = entry.get("height"), entry.get("width")
+    for side in (height, width):
+        # A bool equals 0 or 1, so the type is asked for first.
+        if side is not None and not (type(side) in NUMBERS and 0 <= side <= MAX_SIDE and side == int(side)):
+            raise DataError(
+                f"{path}: {_name(entry, 'image')} has height {quoted(height)} and width {quoted(width)} where "
+                "whole numbers of pixels were expected; correct them, or leave them out"
+            )
     return (int(height), int(width)) if height and width else image_size(image_path)
+
+
+def _missing(records: Sequence[Record], path: Path) -> list[Path]:
+    try:
+        return missing_images(record.image_path for record in records)
+    except OSError as error:
+        folder = quoted(str(error.filename))
+        raise DataError(f"{path}: the images in {folder} cannot be listed ({error.strerror})") from error
 
 
 def _read_object(
     item: dict[str, Any], labels: dict[int, int], size: tuple[int, int], image_name: str, path: Path
 ) -> RawObject:
-    category_id = _get(item, "category_id", _name(item), path)
-    if category_id not in labels:
-        raise DataError(f"{path}: {_name(item)} has category_id {category_id}, which 'categories' does not list")
-    try:
-        x, y, width, height = map(float, item.get("bbox") or _box_of_mask(item, size))
-        area = None if item.get("area") is None else float(item["area"])
-    except Exception as error:  # pycocotools raises bare ones
+    category_id = item.get("category_id")
+    if type(category_id) not in NUMBERS or category_id not in labels:
+        _get(item, "category_id", _name(item), path)
         raise DataError(
-            f"{path}: {_name(item)} has neither a bbox [x, y, width, height] nor a segmentation that can be read; "
-            "correct or remove it"
-        ) from error
-    crowd = bool(item.get("iscrowd", 0))
+            f"{path}: {_name(item)} has category_id {quoted(category_id)}, which 'categories' does not list"
+        )
+    x, y, width, height = _read_box(item, size, path)
+    area, crowd = item.get("area"), item.get("iscrowd")
+    if area is not None and (type(area) not in NUMBERS or (type(area) is int and abs(area) >= 2**63)):
+        raise DataError(f"{path}: {_name(item)} has area {quoted(area)} where a number of pixels was expected")
+    if crowd is not None and crowd not in (0, 1):
+        raise DataError(f"{path}: {_name(item)} has iscrowd {quoted(crowd)} where 0 or 1 was expected")
     return RawObject(
         box=(x, y, x + width, y + height),
         category=category_id,
-        ignore=crowd,
-        crowd=crowd,
+        ignore=bool(crowd),
+        crowd=bool(crowd),
         area=area,
         where=f"{_name(item)} of {image_name}",
     )
 
 
-def _box_of_mask(item: dict[str, Any], size: tuple[int, int]) -> Sequence[float]:
-    """xywh around a segmentation: polygons, or run lengths as a list or compressed."""
-    shape = item["segmentation"]
-    if isinstance(shape, dict) and isinstance(shape["counts"], str | bytes):
-        return coco_mask.toBbox(shape)
-    encoded = coco_mask.frPyObjects(shape, *size)
-    return coco_mask.toBbox(coco_mask.merge(encoded) if isinstance(encoded, list) else encoded)
+def _read_box(item: dict[str, Any], size: tuple[int, int], path: Path) -> tuple[float, float, float, float]:
+    """x, y, width, height; around the segmentation where there is no bbox."""
+    box = item.get("bbox")
+    try:
+        if box is None or box == []:
+            return _box_of_mask(item, size)
+        if type(box) is list and {*map(type, box)} <= NUMBERS:
+            x, y, width, height = map(float, box)
+            return x, y, width, height
+    except (ValueError, OverflowError):  # another number of them, or one of hundreds of digits
+        pass
+    given = "" if box is None else f" (bbox is {quoted(box)})"
+    raise DataError(
+        f"{path}: {_name(item)} has neither a bbox [x, y, width, height] of numbers nor a segmentation that can be "
+        f"read{given}; correct or remove it"
+    )
+
+
+def _box_of_mask(item: dict[str, Any], size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """xywh around a segmentation. Raises ValueError where there is none that can be read."""
+    return mask_bounds(item.get("segmentation"), size)
+
+
+def _plain_id(value: Any) -> Any:
+    """1.0 is 1; anything else stays, and what can be no id of COCO's or numpy's becomes None."""
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return None if type(value) is int and abs(value) >= 2**63 else value
 
 
 def _get(entry: Any, key: str, name: str, path: Path) -> Any:
@@ -148,5 +225,8 @@ def _get(entry: Any, key: str, name: str, path: Path) -> Any:
     return entry[key]
 
 
-def _name(item: Any) -> str:
-    return f"annotation {item.get('id', '(without id)')}" if isinstance(item, dict) else "an annotation"
+def _name(item: Any, kind: str = "annotation") -> str:
+    if not isinstance(item, dict):
+        return f"an {kind}"
+    number = item.get("id", "(without id)")
+    return f"{kind} {number if type(number) is int or 'id' not in item else quoted(number)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +12,10 @@ from torch.utils.data import Dataset
 from ssdlite.data.cache import Form, ImageCache
 from ssdlite.data.images import read_annotated
 from ssdlite.data.transforms import MEAN_COLOR, AugmentationName, augment, build_augmentation, draft
+from ssdlite.errors import DataError
 from ssdlite.structures import DataSplit, ImageId, ResizeAlignment, Targets
+
+MAX_TRIES = 10  # images that are tried in place of one that cannot be read
 
 
 class Sample(NamedTuple):
@@ -23,6 +26,7 @@ class Sample(NamedTuple):
     image_id: ImageId
     original_size: tuple[int, int]  # (height, width)
     index: int  # type: ignore[assignment]  # position in the split
+    problems: tuple[str, ...] = ()  # see `ReplacingDataset`
 
 
 class Draft(NamedTuple):
@@ -34,6 +38,7 @@ class Draft(NamedTuple):
     image_id: ImageId
     original_size: tuple[int, int]  # (height, width)
     index: int  # type: ignore[assignment]  # position in the split
+    problems: tuple[str, ...] = ()  # see `ReplacingDataset`
 
 
 class DetectionDataset(Dataset[Sample]):
@@ -108,3 +113,31 @@ class DraftDataset(Dataset[Draft]):
             self.pipeline, image, record.boxes, record.labels, record.ignore, seed, annotated_size=record.size
         )
         return Draft(part, row, targets, record.image_id, record.size, index)
+
+
+class ReplacingDataset(Dataset[Any]):
+    """The samples of another dataset, to train on: a run of days is not ended by an image that vanished.
+
+    What cannot be read is replaced by the next image of the split that can, with the same draws, and its `problems`
+    say so. The index stays the one that was asked for, so that asking again gives the same. Raises the first
+    DataError if the next few cannot be read either.
+    """
+
+    def __init__(self, dataset: DetectionDataset | DraftDataset) -> None:
+        self.dataset = dataset
+        self.cache = dataset.cache
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample | Draft:
+        index, seed = key
+        errors: list[DataError] = []
+        for step in range(min(MAX_TRIES, len(self))):
+            try:
+                sample = self.dataset[(index + step) % len(self), seed]
+            except DataError as error:
+                errors.append(error)
+                continue
+            return sample._replace(index=index, problems=tuple(map(str, errors)))
+        raise errors[0]

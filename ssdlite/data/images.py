@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ssdlite.errors import DataError
+from ssdlite.files import read_bytes, require_regular
 from ssdlite.structures import Record
 
 EXIF_ORIENTATION = 0x0112
@@ -30,7 +31,7 @@ def read_image(path: str | Path, annotated_size: tuple[int, int] | None = None) 
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise DataError(f"{path}: the image cannot be opened ({error.strerror}); check the path") from error
     image = _decode(data, path, upright=True)
@@ -56,6 +57,7 @@ def read_annotated(record: Record) -> np.ndarray:
 def image_size(path: str | Path) -> tuple[int, int]:
     """(height, width) of the upright image, from the file's header alone. Raises `DataError` as `read_image`."""
     try:
+        require_regular(Path(path))
         with Image.open(path) as image:
             width, height = image.size
             # Pillow turns TIFF by itself and reports the size after the turn.

@@ -57,6 +57,15 @@ class Layout:
 def find_layout(path: str | Path) -> Layout:
     """Recognise COCO (as downloaded or as Roboflow exports it) or VOC at `path`. Raises `DataError` otherwise."""
     path = Path(path)
+    try:
+        return _find_layout(path)
+    except OSError as error:  # of a folder that may not be looked into, or a name that is too long
+        raise DataError(
+            f"{path}: the folder cannot be looked through ({error.strerror}); check the path and its permissions"
+        ) from error
+
+
+def _find_layout(path: Path) -> Layout:
     if not path.is_dir():
         raise DataError(f"{path}: there is no such folder; check the path to the data set")
     for kind, find in (("COCO", _find_coco), ("Roboflow COCO", _find_roboflow), ("VOC", _find_voc)):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from ssdlite.data.dataset import DetectionDataset, Draft, DraftDataset, Sample
+from ssdlite.data.dataset import DetectionDataset, Draft, DraftDataset, ReplacingDataset, Sample
 from ssdlite.data.machine import usable_cores
 from ssdlite.errors import DataError
 from ssdlite.structures import Batch
@@ -122,6 +122,7 @@ def _with_objects(images: Tensor, samples: Sequence[Sample | Draft]) -> Batch:
         image_ids=[sample.image_id for sample in samples],
         original_sizes=[sample.original_size for sample in samples],
         indices=[sample.index for sample in samples],
+        problems=[problem for sample in samples for problem in sample.problems],
     )
 
 
@@ -144,6 +145,7 @@ def build_train_loader(
 ) -> DataLoader[Any]:
     """Full batches of `batch_size` for this process, shuffled; call `loader.sampler.set_epoch` before each epoch.
 
+    Images that cannot be read are replaced, see `ReplacingDataset`, and named in the batch.
     A data set smaller than a batch is taken as one batch, with a warning. Raises `DataError` if a process
     would get no image at all.
     """
@@ -191,7 +193,7 @@ def _build_loader(
     # Each worker is two batches ahead, DataLoader's own choice: eight with batches of 32 at 320x320 hold 160 MB of
     # shared memory. More would not help, since a loader that is too slow is so on average.
     return DataLoader(
-        dataset,
+        ReplacingDataset(dataset) if sampler.shuffle else dataset,
         batch_size=batch_size,
         sampler=sampler,
         num_workers=workers,

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from ssdlite.errors import DataError
+from ssdlite.files import is_usable, one_line, quoted
 from ssdlite.structures import DataSplit, ImageId, Record
 
 logger = logging.getLogger(__name__)
 
 NUM_NAMED = 10  # problems named one by one in a warning; the rest are counted
+MAX_SIDE = 2**20  # pixels: OpenCV decodes no larger side
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,14 @@ class RawObject:
     category: int | str  # what the file calls its class
     ignore: bool
     crowd: bool
-    area: float | None  # pixels²; None: that of the box
+    area: float | None  # pixels²; None, negative or not finite: that of the box
     where: str  # the item's name in a message
+
+
+def check_class_name(name: str, where: str, source: Path) -> None:
+    """Raises `DataError` for a name that cannot be shown or written, such as of control characters."""
+    if not name.strip() or not is_usable(name):
+        raise DataError(f"{source}: {where} has the name {quoted(name)}; name the class in plain characters")
 
 
 def make_record(
@@ -53,7 +61,8 @@ def make_record(
         problems.append(f"{objects[index].where} has the box ({coordinates}) in an image of {width}x{height}")
     kept = [item for item, is_good in zip(objects, good.tolist(), strict=True) if is_good]
     boxes, box_areas = boxes[good], sides[good].prod(axis=1)
-    given_areas = np.array([np.nan if item.area is None else item.area for item in kept], np.float32)
+    given_areas = np.array([np.nan if item.area is None else item.area for item in kept], np.float64)
+    is_area = (given_areas >= 0) & (given_areas <= np.finfo(np.float32).max)
     return Record(
         image_path=image_path,
         image_id=image_id,
@@ -62,7 +71,7 @@ def make_record(
         labels=np.array([labels[item.category] for item in kept], np.int64),
         ignore=np.array([item.ignore for item in kept], bool),
         crowd=np.array([item.crowd for item in kept], bool),
-        areas=np.where(np.isfinite(given_areas), given_areas, box_areas).astype(np.float32),
+        areas=np.where(is_area, given_areas, box_areas).astype(np.float32),
     )
 
 
@@ -72,19 +81,19 @@ def report_problems(source: Path, problems: Sequence[str]) -> None:
         return
     more = len(problems) - NUM_NAMED
     tail = f"; and {more} more" if more > 0 else ""
-    listed = "; ".join(problems[:NUM_NAMED])
+    listed = "; ".join(map(one_line, problems[:NUM_NAMED]))
     logger.warning("%s: left out %d unusable objects: %s%s", source, len(problems), listed, tail)
 
 
 def number_classes(class_names: Sequence[str], known: Mapping[str, int]) -> tuple[int, ...]:
     """A category id for each name: the `known` one, otherwise (or where it is taken) the next above all known."""
-    numbers: list[int] = []
+    numbers: dict[int, None] = {}  # in order, and found at once
     next_free = max(known.values(), default=0) + 1
     for name in class_names:
         number = known.get(name)
         if number is None or number in numbers:
             number, next_free = next_free, next_free + 1
-        numbers.append(number)
+        numbers[number] = None
     return tuple(numbers)
 
 
@@ -99,14 +108,14 @@ def relabel(
     names = tuple(class_names)
     assert len(set(names)) == len(names), f"class names repeat: {names}"
     used = {int(label) for record in split.records for label in np.unique(record.labels)}
-    unknown = [name for label, name in enumerate(split.class_names, 1) if label in used and name not in names]
+    position = {name: label for label, name in enumerate(names, 1)}
+    unknown = [name for label, name in enumerate(split.class_names, 1) if label in used and name not in position]
     if unknown and not ignore_unknown:
         raise DataError(
             f"{source}: unknown class names {', '.join(map(repr, unknown))}; the known ones are "
             f"{', '.join(map(repr, names))}; correct the spelling (capitals and spaces count), or leave their "
             "objects out with data.ignore_unknown=true"
         )
-    position = {name: label for label, name in enumerate(names, 1)}
     new_labels = np.array([0, *(position.get(name, 0) for name in split.class_names)], np.int64)
     records = [_relabel(record, new_labels[record.labels]) for record in split.records]
     if unknown:

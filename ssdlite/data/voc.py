@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import re
 import xml.etree.ElementTree as ET
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from ssdlite.data.images import image_size
-from ssdlite.data.records import RawObject, make_record, number_classes, relabel, report_problems
+from ssdlite.data.records import (
+    MAX_SIDE,
+    RawObject,
+    check_class_name,
+    make_record,
+    number_classes,
+    relabel,
+    report_problems,
+)
 from ssdlite.errors import DataError
+from ssdlite.files import is_usable, one_line, quoted, read_bytes, read_text
 from ssdlite.structures import DataSplit
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
@@ -50,10 +60,16 @@ def read_voc(root: str | Path, splits: Sequence[str], class_names: Sequence[str]
 
 def _list_images(folder: Path) -> dict[str, list[Path]]:
     """The image files of `folder` by stem."""
-    if not folder.is_dir():
-        raise DataError(f"{folder}: there is no such folder of images; check the path")
     images: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(folder.iterdir()):
+    try:
+        if not folder.is_dir():
+            raise DataError(f"{folder}: there is no such folder of images; check the path")
+        found = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(
+            f"{folder}: the images cannot be listed ({error.strerror}); check its permissions"
+        ) from error
+    for path in found:
         if path.suffix.lower() in IMAGE_SUFFIXES:
             images[path.stem].append(path)
     return images
@@ -63,13 +79,28 @@ def _read_list(root: Path, split: str) -> list[str]:
     """The names in a split file, without the ±1 or 0 that the lists of a single class carry."""
     path = root / "ImageSets" / "Main" / f"{split}.txt"
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: the list of images cannot be read; check the split's name") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise DataError(f"{path}: the list of images cannot be read ({reason}); check the split's name") from error
     stems = []
-    for line in filter(None, map(str.strip, lines)):
+    for number, line in enumerate(map(str.strip, lines), 1):
+        if not line:
+            continue
+        file_name = PurePath(f"{line}.xml")
+        if not is_usable(line):
+            raise DataError(f"{path}: line {number} is {quoted(line)}, which names no file; correct or remove it")
+        if file_name.is_absolute() or ".." in file_name.parts:
+            raise DataError(
+                f"{path}: line {number}, {quoted(line)}, leads out of the data set; give the image's name alone"
+            )
         # Names may hold spaces, so a second column is one only where no annotation has the whole name.
-        is_name = (root / "Annotations" / f"{line}.xml").is_file()
+        try:
+            is_name = (root / "Annotations" / file_name).is_file()
+        except OSError as error:
+            raise DataError(
+                f"{path}: line {number}, {quoted(line)}: {error.strerror}; correct or remove it"
+            ) from error
         stems.append(line if is_name else re.sub(r"\s+(-1|0|1)$", "", line))
     if not stems:
         raise DataError(f"{path}: the list names no images; choose another split")
@@ -85,13 +116,18 @@ class _NoDoctype(ET.TreeBuilder):
 
 def _parse(path: Path) -> ET.Element:
     try:
-        return ET.fromstring(path.read_bytes(), ET.XMLParser(target=_NoDoctype()))
+        annotation = ET.fromstring(read_bytes(path), ET.XMLParser(target=_NoDoctype()))
     except OSError as error:
         raise DataError(
             f"{path}: the annotation cannot be opened ({error.strerror}); check the split file"
         ) from error
-    except (ET.ParseError, ValueError) as error:
-        raise DataError(f"{path}: not a usable XML file ({error}); export the annotation again") from error
+    except (ET.ParseError, ValueError, LookupError) as error:  # the last for an encoding that Python does not know
+        raise DataError(
+            f"{path}: not a usable XML file ({one_line(str(error))}); export the annotation again"
+        ) from error
+    if annotation.tag.lower() != "annotation":  # otherwise a web page would be an image without objects
+        raise DataError(f"{path}: its outermost tag is {quoted(annotation.tag)}, not 'annotation'; export it again")
+    return annotation
 
 
 def _find_image(annotation: ET.Element, xml_path: Path, images: dict[str, list[Path]]) -> Path:
@@ -111,27 +147,38 @@ def _find_image(annotation: ET.Element, xml_path: Path, images: dict[str, list[P
 
 def _read_size(annotation: ET.Element, path: Path) -> tuple[int, int] | None:
     """(height, width), or None where the tag is missing or 0."""
-    height, width = (annotation.findtext(f"size/{side}") or "0" for side in ("height", "width"))
-    size = int(_number(height, "size", path)), int(_number(width, "size", path))
-    return size if min(size) > 0 else None
+    height, width = (
+        _number(_text(annotation, f"size/{side}", "the file", path) or "0", "size", path)
+        for side in ("height", "width")
+    )
+    for side in (height, width):
+        if not (side <= 0 or (side <= MAX_SIDE and side.is_integer())):
+            raise DataError(f"{path}: size has {side:g} where a whole number of pixels belongs; correct it")
+    return (int(height), int(width)) if min(height, width) > 0 else None
 
 
 def _read_objects(annotation: ET.Element, path: Path) -> list[RawObject]:
     objects = []
     for position, item in enumerate(annotation.findall("object"), 1):
         where = f"object {position}"
-        name = item.findtext("name")
-        corners = [item.findtext(f"bndbox/{tag}") for tag in ("xmin", "ymin", "xmax", "ymax")]
+        name = _text(item, "name", where, path)
+        corners = [_text(item, f"bndbox/{tag}", where, path) for tag in ("xmin", "ymin", "xmax", "ymax")]
         if not name or None in corners:
             raise DataError(f"{path}: {where} has no name or no complete bndbox; correct or remove it")
+        if "\n" in name:  # the layout of a pretty-printer; other spaces count
+            name = name.strip()
+        check_class_name(name, where, path)
         xmin, ymin, xmax, ymax = (_number(corner or "", where, path) for corner in corners)
         is_point = xmin == xmax and ymin == ymax  # a slip of the mouse; one side of a single pixel is legal
         first = 0 if is_point else 1
+        difficult = _number(_text(item, "difficult", where, path) or "0", where, path)
+        if math.isnan(difficult):
+            raise DataError(f"{path}: {where} has difficult 'nan' where 0 or 1 belongs; correct it")
         objects.append(
             RawObject(
                 box=(xmin - first, ymin - first, xmax, ymax),
                 category=name,
-                ignore=_number(item.findtext("difficult") or "0", where, path) != 0,
+                ignore=difficult != 0,
                 crowd=False,
                 area=None,
                 where=f"{path.stem} {where} ({name})",
@@ -140,8 +187,18 @@ def _read_objects(annotation: ET.Element, path: Path) -> list[RawObject]:
     return objects
 
 
+def _text(item: ET.Element, tag: str, where: str, path: Path) -> str | None:
+    """The text of the one element at `tag`, None where there is none."""
+    found = item.findall(tag)
+    if len(found) > 1:
+        raise DataError(f"{path}: {where} has {len(found)} times {tag}; keep the one that is right")
+    return (found[0].text or "") if found else None
+
+
 def _number(text: str, where: str, path: Path) -> float:
     try:
+        if "_" in text:  # float takes 1_000
+            raise ValueError
         return float(text)
     except ValueError as error:
-        raise DataError(f"{path}: {where} has '{text.strip()}' where a number belongs; correct it") from error
+        raise DataError(f"{path}: {where} has {quoted(text.strip())} where a number belongs; correct it") from error

@@ -8,9 +8,10 @@ ssdlite.priors   JSON list of (P, 4) cxcywh, input pixels; for the head 'raw' on
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -143,13 +144,15 @@ def from_properties(properties: Mapping[str, str], source: str) -> ModelCard:
         output = document["output"]
         height, width = document["input"]["size"]
         variances = output["variances"] if document.get("detector") != "corner" else None
+        if type(document["schema"]) is not int:
+            raise ValueError("no schema")
         if document["schema"] != SCHEMA:
             raise CheckpointError(
                 f"{source} has metadata of schema {document['schema']}, but this ssdlite reads {SCHEMA}; "
                 "export the checkpoint again."
             )
-        return ModelCard(
-            class_names=tuple(json.loads(properties["names"])),
+        card = ModelCard(
+            class_names=_read_names(properties),
             document=document,
             head=document["head"],
             input_size=(height, width),
@@ -164,8 +167,37 @@ def from_properties(properties: Mapping[str, str], source: str) -> ModelCard:
             variances=None if variances is None else (variances[0], variances[1]),
             priors=_read_priors(properties) if document["head"] == "raw" else None,
         )
-    except (KeyError, TypeError, ValueError):
+    except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
         raise CheckpointError(f"{source} has damaged metadata; export the checkpoint again.") from None
+    if part := _damaged_part(card):
+        raise CheckpointError(f"{source} has damaged metadata ({part}); export the checkpoint again.")
+    return card
+
+
+def _damaged_part(card: ModelCard) -> str | None:
+    """The first part of the metadata that prediction could not follow, if there is one."""
+    chosen = card.selection
+    numbers = [chosen.score_threshold, chosen.iou_threshold, *(card.variances or ())]
+    counts = [*card.input_size, chosen.candidates_per_class, chosen.max_detections]
+    activations = get_args(ScoreActivation) if card.head == "raw" else (None,)
+    sound = {
+        "head": isinstance(card.head, str) and card.head in OUTPUT_NAMES,
+        "sizes and counts": all(type(count) is int and 0 < count < 2**31 for count in counts),
+        "thresholds and variances": all(type(n) in (int, float) and abs(n) < math.inf for n in numbers),
+        "resize_alignment": card.resize_alignment in get_args(ResizeAlignment),
+        "score_activation": card.score_activation in activations,
+        "variances": card.variances is not None or card.head != "raw",
+        "priors": card.priors is None or bool(np.isfinite(card.priors).all()),
+        "config": isinstance(card.document.get("config"), dict),
+    }
+    return next((name for name, is_sound in sound.items() if not is_sound), None)
+
+
+def _read_names(properties: Mapping[str, str]) -> tuple[str, ...]:
+    names = json.loads(properties["names"])
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError("names are no list of text")
+    return tuple(names)
 
 
 def _read_priors(properties: Mapping[str, str]) -> np.ndarray:

@@ -30,6 +30,7 @@ class OnnxPredictor:
     def __init__(self, path: Path | str, threads: int | None = None) -> None:
         self.session = _open(Path(path), threads)
         self.card: ModelCard = from_properties(self.session.get_modelmeta().custom_metadata_map, source=str(path))
+        _require_fit(self.session, self.card, path)
         self.batch_size: int | None = _fixed_batch(self.session)
         """Images of one run, None if any number will do."""
 
@@ -100,17 +101,37 @@ class OnnxPredictor:
 
 
 def _open(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
-    if not path.is_file():
-        raise CheckpointError(f"there is no model file {path}.")
+    try:
+        if not path.is_file():  # a folder or a pipe is none either
+            raise CheckpointError(f"there is no model file {path}.")
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be opened: {error.strerror}.") from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        for node in (*session.get_inputs(), *session.get_outputs()):
+            _ = node.name, node.shape  # raises here if it is no text, and so does the next
+        _ = session.get_modelmeta().custom_metadata_map
+        return session
     except Exception as error:  # its exceptions have no common base
-        reason = " ".join(str(error).split())[-200:]
+        reason = "".join(filter(str.isprintable, " ".join(str(error).split())))[-200:]
         raise CheckpointError(f"{path} cannot be loaded by onnxruntime: {reason}") from None
+
+
+def _require_fit(session: onnxruntime.InferenceSession, card: ModelCard, path: Path | str) -> None:
+    """Raises CheckpointError if the network is not what its metadata says: someone changed one of the two."""
+    inputs, outputs = session.get_inputs(), {output.name for output in session.get_outputs()}
+    is_ours = len(inputs) == 1 and inputs[0].name == "images" and outputs.issuperset(OUTPUT_NAMES[card.head])
+    shape = inputs[0].shape if is_ours else []
+    sides = zip(shape[2:], card.input_size, strict=False)
+    if len(shape) != 4 or any(isinstance(side, int) and side != expected for side, expected in sides):
+        raise CheckpointError(
+            f"{path} has damaged metadata: its network is not one of head '{card.head}' for "
+            f"{card.input_size[1]}x{card.input_size[0]} pixels; export the checkpoint again."
+        )
 
 
 def _fixed_batch(session: onnxruntime.InferenceSession) -> int | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from pycocotools.cocoeval import COCOeval
 
 from ssdlite.errors import DataError
 from ssdlite.evaluation.coco_curves import Backend, Curves, coco_curves, to_xywh
+from ssdlite.files import one_line, quoted, read_json
 from ssdlite.structures import DataSplit, Detections
 
 SUMMARY_NAMES = (
@@ -25,6 +25,8 @@ SUMMARY_NAMES = (
     *("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"),
 )
 """In the order of `COCOeval.stats`."""
+
+LARGEST = float(np.finfo(np.float32).max) / 2  # the sum of two is what `Detections` can hold
 
 
 class CocoMetrics(NamedTuple):
@@ -102,11 +104,11 @@ def read_coco_results(path: Path, split: DataSplit) -> list[Detections]:
 def _read_rows(path: Path) -> list[dict[str, Any]]:
     path = Path(path)
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = read_json(path)
     except OSError as error:
         raise DataError(f"{path}: cannot read the results ({error.strerror}); check the path") from error
     except ValueError as error:
-        raise DataError(f"{path}: not a JSON file ({error}); write the results again") from error
+        raise DataError(f"{path}: not a JSON file ({one_line(str(error))}); write the results again") from error
     if not isinstance(rows, list):
         raise DataError(
             f"{path}: expected a list of results with image_id, category_id, bbox and score, found "
@@ -125,17 +127,19 @@ def _fault(row: object) -> str | None:
     missing = [key for key in ("image_id", "category_id", "bbox", "score") if key not in row]
     if missing:
         return f"has no {' and no '.join(missing)}"
+    for key in ("image_id", "category_id"):
+        if type(row[key]) not in (int, str):
+            return f"has {key} {quoted(row[key])} where a number or text was expected"
     box = row["bbox"]
     if not (isinstance(box, list) and len(box) == 4 and all(map(_is_finite, box)) and min(box[2:]) >= 0):
-        return f"has bbox {box} where [x, y, width, height] in pixels was expected"
+        return f"has bbox {quoted(box)} where [x, y, width, height] in pixels was expected"
     if not _is_finite(row["score"]):
-        return f"has score {row['score']} where a finite number was expected"
+        return f"has score {quoted(row['score'])} where a finite number was expected"
     return None
 
 
 def _is_finite(value: object) -> bool:
-    largest = float(np.finfo(np.float32).max)  # what `Detections` can hold
-    return isinstance(value, int | float) and abs(value) <= largest
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def _refuse_unknown(path: Path, kind: str, ids: Sequence[object], known: Collection[str]) -> None:
@@ -156,7 +160,7 @@ def _refuse_unknown(path: Path, kind: str, ids: Sequence[object], known: Collect
 
 
 def _first(names: Sequence[str], count: int = 5) -> str:
-    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
+    return one_line(", ".join(names[:count]) + (", ..." if len(names) > count else ""), 200)
 
 
 def _to_detections(rows: Sequence[dict[str, Any]], label_of: Mapping[str, int]) -> Detections:

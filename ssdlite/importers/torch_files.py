@@ -12,9 +12,12 @@ import torch
 from torch import Tensor
 
 from ssdlite.errors import CheckpointError
+from ssdlite.files import is_usable, load_tensors, one_line, quoted
 from ssdlite.importers import lufficc, mmdetection, pytorch_ssd
 from ssdlite.importers.names import ForeignNetwork, Naming, count_classes, name_table, require_shapes, take
 from ssdlite.model.architecture import DIALECTS
+
+LONGEST_NAME = 200  # characters; those of known programs have up to 60
 
 
 @dataclass(frozen=True)
@@ -110,14 +113,14 @@ def to_torch_file(weights: Mapping[str, Tensor], dialect: str, class_names: tupl
 
 def _load(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return load_tensors(path)
     except PermissionError:
         raise CheckpointError(f"{path} may not be read; change its permissions.") from None
     except Exception as error:  # a damaged pickle can raise any
         if found := re.search(r"GLOBAL (\S+)", str(error)):
             raise CheckpointError(
-                f"{path} is not read, because it holds more than tensors ({found[1]}), which could run code; save "
-                "the network's state_dict alone in the program that it comes from."
+                f"{path} is not read, because it holds more than tensors ({one_line(found[1])}), which could run "
+                "code; save the network's state_dict alone in the program that it comes from."
             ) from None
         raise CheckpointError(
             f"{path} cannot be read: it is damaged, or was not written by torch.save; a frozen TensorFlow graph "
@@ -139,11 +142,24 @@ def _state(content: Any, path: Path) -> dict[str, Tensor]:
             f"{path} holds no plain state_dict: {_first_other(content)} is no tensor; "
             "save the network's state_dict alone."
         )
-    return {str(key).removeprefix("module."): value for key, value in content.items()}
+    state = {str(key).removeprefix("module."): value for key, value in content.items()}
+    for name, tensor in state.items():
+        if len(name) > LONGEST_NAME or not is_usable(name):
+            raise CheckpointError(f"{path} is damaged: it has a tensor of the name {quoted(name)}.")
+        if not _is_whole(tensor):
+            raise CheckpointError(f"{path} is damaged: it does not hold the numbers of {quoted(name)}.")
+    return state
+
+
+def _is_whole(tensor: Tensor) -> bool:
+    """Whether each number is in the file: another layout, or a stride of 0, can claim any size."""
+    if tensor.device.type != "cpu" or tensor.layout is not torch.strided or tensor.is_quantized:
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _first_other(content: Mapping[Any, Any]) -> str:
-    return next(str(key) for key, value in content.items() if not isinstance(value, Tensor))
+    return next(one_line(str(key)) for key, value in content.items() if not isinstance(value, Tensor))
 
 
 def _recognise(state: Mapping[str, Tensor], path: Path) -> TorchFormat:

@@ -11,7 +11,7 @@ from ssdlite.losses.matching import depth_in, finish, force_matches, learnable_i
 from ssdlite.structures import Assignment, HeadOutput
 
 
-@in_blocks
+@in_blocks(times=1)
 def assign_atss(
     output: HeadOutput, boxes: Tensor, labels: Tensor, ignore: Tensor, *, candidates: int = 9
 ) -> Assignment:

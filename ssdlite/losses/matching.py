@@ -18,7 +18,7 @@ IGNORED_COVER = 0.5
 """A prior that lies in an ignored region by at least this share of its area is neither object nor background."""
 
 
-@in_blocks
+@in_blocks(times=8)
 def assign_iou(
     output: HeadOutput,
     boxes: Tensor,

@@ -11,7 +11,7 @@ from ssdlite.losses.matching import depth_in, finish, force_matches, match_greed
 from ssdlite.structures import Assignment, HeadOutput
 
 
-@in_blocks
+@in_blocks(times=1)
 def assign_task_aligned(
     output: HeadOutput,
     boxes: Tensor,

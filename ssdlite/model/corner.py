@@ -80,8 +80,10 @@ class CornerBranch(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, channels, h, w) -> heatmap (B, K, h, w), embedding (B, h, w) and offset (B, 2, h, w)."""
+        both = self.spread(features)
+        half = both.shape[1] // 2  # slices, because a Split of the newest opset cannot be written in older ones
         vertical, horizontal = (
-            pool(part) for pool, part in zip(self.pools, self.spread(features).chunk(2, dim=1), strict=True)
+            pool(part) for pool, part in zip(self.pools, (both[:, :half], both[:, half:]), strict=True)
         )
         merged = F.relu6(self.pooled(vertical + horizontal) + self.bypass(features))
         refined = self.refine(merged)

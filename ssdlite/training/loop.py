@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 UNDEFINED_AP = -1.0  # nothing to find; the latest such weights are kept until there is a real figure
 MAX_SKIPPED = 20  # steps of a run that may be left out; more are no accident
+MAX_REPLACED, MIN_REPLACED = 0.01, 10  # images that may be unreadable: a share of all, and so many in any case
 GPU_VOTE_INTERVAL = 10  # steps; torchrun kills what has not left 30 s after a signal
 
 
@@ -88,6 +89,7 @@ class Trainer:
         self.meter = Meter()
         self.last_means: dict[str, float] = {}
         self.unchecked: list[Seen] = []
+        self.reported: set[str] = set()  # of images that could not be read
 
     def run(self) -> bool:
         """Train to the last epoch; False when a signal ended it early, with everything saved."""
@@ -109,6 +111,7 @@ class Trainer:
         self.step.network.train()
         self._position_sampler()
         for batch in self.meter.timed(on_device(self.loader, self.device, self.finish)):
+            self._report_problems(batch.problems)
             terms = self._take_step(batch)
             self.progress.batch += 1
             self.progress.step += 1
@@ -125,6 +128,21 @@ class Trainer:
                 return False
         self._log()  # the rest of the epoch, so that a short one is seen too
         return not any_process(interrupt.requested, self.device)
+
+    def _report_problems(self, problems: Sequence[str]) -> None:
+        """Say once which images have others in their place; stop where there are too many."""
+        for problem in problems:
+            if problem not in self.reported:
+                self.reported.add(problem)
+                # The other processes say no less than errors.
+                level = logging.WARNING if is_main() else logging.ERROR
+                logger.log(level, "%s; another image is in its place from now on", problem)
+        most = max(MIN_REPLACED, int(MAX_REPLACED * len(self.loader.dataset)))  # type: ignore[arg-type]
+        if len(self.reported) > most:
+            raise UserError(
+                f"more than {most} images cannot be read; 'ssdlite check-data' names them all. What was saved "
+                "before is whole."
+            )
 
     def _take_step(self, batch: Batch) -> LossTerms:
         terms = self.step.gradients(batch)

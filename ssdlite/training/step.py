@@ -19,6 +19,8 @@ from ssdlite.structures import Batch, DetectorOutput, LossTerms
 from ssdlite.training.distributed import world_size
 from ssdlite.training.ema import WeightAverage
 
+PER_IMAGE = Batch._fields.index("pending")  # the fields before it have an entry for each image
+
 CompileMode: TypeAlias = Literal["none", "default", "reduce-overhead"]
 
 
@@ -152,4 +154,5 @@ def split_batch(batch: Batch, parts: int) -> list[Batch]:
     size = -(-len(batch.images) // parts)
     starts = range(0, len(batch.images), size)
     assert batch.pending is None, "drafts are finished before they are split"
-    return [Batch._make((*(field[start : start + size] for field in batch[:-1]), None)) for start in starts]
+    fields: list[Any] = list(batch[:PER_IMAGE])
+    return [Batch(*(field[start : start + size] for field in fields)) for start in starts]

@@ -1,5 +1,6 @@
 """Runs that are killed, as on a cluster: nothing is lost, and nothing differs in the end."""
 
+import contextlib
 import json
 import os
 import random
@@ -8,8 +9,10 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests.conftest import TINY
@@ -97,12 +100,34 @@ def _newest(run: Path) -> int:
         return 0
 
 
-def launch(arguments: list[str], options: list[str]) -> subprocess.Popen:
+@pytest.fixture
+def launch() -> Iterator[Callable[[list[str], list[str]], subprocess.Popen]]:
+    """Starts torchrun with arguments and options of a training; nothing of it is left behind."""
+    started: list[subprocess.Popen] = []
+
+    def start(arguments: list[str], options: list[str]) -> subprocess.Popen:
+        started.append(_torchrun(arguments, options))
+        return started[-1]
+
+    yield start
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _torchrun(arguments: list[str], options: list[str]) -> subprocess.Popen:
     command = [*TORCHRUN, *arguments, "-m", "ssdlite", "train", *options, "--device", "cpu"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=ENVIRONMENT,
+        start_new_session=True,
+    )
 
 
-def test_torchrun_goes_on_after_a_worker_was_killed(drawn, tmp_path):
+def test_torchrun_goes_on_after_a_worker_was_killed(launch, drawn, tmp_path):
     """With --max-restarts all processes begin again and continue from the last checkpoint."""
     whole, killed = (
         options_of(drawn, tmp_path / name, "train.epochs=4", "train.precision=fp32") for name in ("whole", "killed")
@@ -124,7 +149,7 @@ def test_torchrun_goes_on_after_a_worker_was_killed(drawn, tmp_path):
     assert_same_end(run, tmp_path / "whole" / "run")
 
 
-def test_two_nodes_are_two_processes(drawn, tmp_path):
+def test_two_nodes_are_two_processes(launch, drawn, tmp_path):
     """Two agents that meet at an address, as two machines do, give what one agent with two processes gives."""
     one, two = (
         options_of(drawn, tmp_path / name, "train.epochs=1", "train.precision=fp32") for name in ("one", "two")

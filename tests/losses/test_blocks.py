@@ -60,13 +60,11 @@ def test_images_without_objects(name, monkeypatch):
     assert ASSIGNERS[name](output, boxes * 0, labels * 0, ignore).labels.eq(0).all()
 
 
-def test_what_a_block_is(monkeypatch):
+def test_what_a_block_is():
     labels = torch.tensor([[1, 0, 0, 0], [0, 0, 0, 0], [2, 0, 2, 0], [1, 1, 1, 1], [3, 0, 0, 0]])
-    monkeypatch.setattr(blocks, "BLOCK", 60)
-    # Of 10 priors: 1 and 1 object fit with each other, three times 3 do not; 4 and 1 would be 80 pairs.
-    assert list(blocks._blocks(labels, 10)) == [(0, 2, 1), (2, 3, 3), (3, 4, 4), (4, 5, 1)]
-    monkeypatch.setattr(blocks, "BLOCK", 10**6)
-    assert list(blocks._blocks(labels, 10)) == [(0, 5, 4)]
+    # At most 6 objects: 1 and 1 fit with each other, three times 3 do not; 4 and 1 would be twice 4.
+    assert list(blocks._blocks(labels, 6)) == [(0, 2, 1), (2, 3, 3), (3, 4, 4), (4, 5, 1)]
+    assert list(blocks._blocks(labels, 100)) == [(0, 5, 4)]
 
 
 def test_whole_batches_have_no_gradient_either():

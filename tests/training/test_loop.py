@@ -231,3 +231,15 @@ def test_a_killed_run_ends_with_the_same_weights_and_the_same_log(tmp_path, save
     for key, value in whole.step.model.state_dict().items():
         assert second.step.model.state_dict()[key].equal(value), key
     assert losses_of(tmp_path / "parts") == losses_of(tmp_path / "whole")
+
+
+def test_replaced_images_are_reported_once_and_not_without_end(tmp_path, caplog):
+    trainer = make_trainer(tmp_path)
+    with caplog.at_level("WARNING", "ssdlite"):
+        trainer._report_problems(["a.jpg: gone", "b.jpg: gone"])
+        trainer._report_problems(["a.jpg: gone"])
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{name}.jpg: gone; another image is in its place from now on" for name in "ab"
+    ]
+    with pytest.raises(UserError, match="more than 10 images cannot be read"):
+        trainer._report_problems([f"{number}.jpg: gone" for number in range(9)])
