@@ -26,7 +26,7 @@ def describe_machine(device: torch.device, dtype: torch.dtype) -> dict[str, Any]
         "processor": _processor(),
         "cores": usable_cores(),
         "memory_GB": round(_total_memory() / 1e9, 1),
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "device": str(device),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "precision": str(dtype).removeprefix("torch."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,16 @@ from numpy.random import Generator
 from ssdlite.data.scene import draw_scene
 
 SIZE = (480, 640)  # (height, width), COCO's most frequent
-NUM_CLASSES = 20
+CLASS_NAMES = tuple(f"class {label}" for label in range(1, 21))
 NOISE = 8.0  # levels: with quality 95 makes 160 KB a file, COCO's mean, which takes as long to decode as COCO's
 QUALITY = 95
 MEAN_OBJECTS, MAX_OBJECTS = 7, 20  # of an image, as in COCO
 EXTENT = (0.03, 0.7)  # side of an object / side of the image, log-uniform
 
 
-def draw_photos(folder: Path, count: int, *, seed: int = 0) -> tuple[Path, Path]:
+def draw_photos(
+    folder: Path, count: int, *, class_names: Sequence[str] = CLASS_NAMES, seed: int = 0
+) -> tuple[Path, Path]:
     """`count` JPEGs with COCO annotations in `folder`; the paths of the images and of the annotations.
 
     Pictures are drawn scenes under noise, and the boxes lie anywhere: there is nothing to be learnt from them.
@@ -32,7 +35,7 @@ def draw_photos(folder: Path, count: int, *, seed: int = 0) -> tuple[Path, Path]
     for number in range(1, count + 1):
         rng = np.random.default_rng([seed, number])
         (images / f"{number:06d}.jpg").write_bytes(_photo(rng))
-        boxes, labels = draw_objects(rng, SIZE, NUM_CLASSES)
+        boxes, labels = draw_objects(rng, SIZE, len(class_names))
         for (x1, y1, x2, y2), label in zip(boxes.tolist(), labels.tolist(), strict=True):
             area = (x2 - x1) * (y2 - y1)
             box = [x1, y1, x2 - x1, y2 - y1]
@@ -44,7 +47,7 @@ def draw_photos(folder: Path, count: int, *, seed: int = 0) -> tuple[Path, Path]
             for number in range(1, count + 1)
         ],
         "annotations": objects,
-        "categories": [{"id": label, "name": f"class {label}"} for label in range(1, NUM_CLASSES + 1)],
+        "categories": [{"id": label, "name": name} for label, name in enumerate(class_names, start=1)],
     }
     annotations.write_text(json.dumps(document), encoding="utf-8")
     return images, annotations

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ssdlite import build
-from ssdlite.benchmark.photos import draw_objects, draw_photos
+from ssdlite.benchmark.photos import CLASS_NAMES, draw_objects, draw_photos
 from ssdlite.config import CocoSourceConfig, Config, DataConfig
 from ssdlite.data.dataset import Sample
 from ssdlite.data.loader import default_workers
@@ -96,7 +96,9 @@ def prepare(config: Config, device: torch.device, scratch: Path, *, quick: bool)
     """
     effort = QUICK if quick else FULL
     if config.data.draw is not None or (config.data.path, config.data.train, config.data.val) == (None, None, None):
-        images, annotations = draw_photos(scratch / "photos", effort.photos)
+        images, annotations = draw_photos(
+            scratch / "photos", effort.photos, class_names=config.data.class_names or CLASS_NAMES
+        )
         source = [CocoSourceConfig(kind="coco", images=images, annotations=annotations)]
         config = _with_data(config, path=None, draw=None, train=source, val=source)
     if config.data.cache == "disk" and config.data.cache_dir is None:

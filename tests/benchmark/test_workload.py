@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ssdlite.benchmark.evaluation import judge, simulate_detections, simulate_output
-from ssdlite.benchmark.photos import MAX_OBJECTS, NUM_CLASSES, SIZE, draw_photos
+from ssdlite.benchmark.photos import CLASS_NAMES, MAX_OBJECTS, SIZE, draw_photos
 from ssdlite.benchmark.rivals import restore_relu6
 from ssdlite.benchmark.workload import (
     DEFAULTS,
@@ -37,7 +37,7 @@ def workload(tmp_path_factory):
 def test_photos_are_like_those_of_coco(tmp_path):
     images, annotations = draw_photos(tmp_path, 6)
     split = read_coco(images, annotations)
-    assert len(split) == 6 and len(split.class_names) == NUM_CLASSES
+    assert len(split) == 6 and split.class_names == CLASS_NAMES
     assert all(record.size == SIZE for record in split.records)
     assert all(1 <= len(record.boxes) <= MAX_OBJECTS for record in split.records)
     sizes = [path.stat().st_size for path in images.iterdir()]
@@ -48,7 +48,7 @@ def test_photos_are_like_those_of_coco(tmp_path):
 
 def test_without_data_it_draws_and_leaves_the_other_options(workload):
     assert len(workload.train) == len(workload.val) == QUICK.photos
-    assert workload.num_classes == NUM_CLASSES and workload.read_images == 2 * QUICK.photos
+    assert workload.num_classes == len(CLASS_NAMES) and workload.read_images == 2 * QUICK.photos
     assert workload.config.model.input_size == (64, 64)
     assert all(workload.scratch in record.image_path.parents for record in workload.train.records)
 
@@ -61,7 +61,7 @@ def test_a_large_split_is_thinned_evenly(drawn, tmp_path):
 
 def test_a_resident_batch_is_like_a_loaded_one(workload):
     loaded = next(start_epoch(loader_for(workload.config, workload.train, 0), 0))
-    resident = resident_batch((64, 64), 4, NUM_CLASSES, CPU)
+    resident = resident_batch((64, 64), 4, len(CLASS_NAMES), CPU)
     for ours, theirs in zip(resident[:4], loaded[:4], strict=True):
         assert ours.dtype == theirs.dtype and ours.ndim == theirs.ndim
     assert resident.images.shape == loaded.images.shape and resident.images.stride() == loaded.images.stride()
@@ -72,7 +72,7 @@ def test_a_resident_batch_is_like_a_loaded_one(workload):
 
 
 def test_seven_objects_an_image():
-    batch = resident_batch((64, 64), 400, NUM_CLASSES, CPU)
+    batch = resident_batch((64, 64), 400, len(CLASS_NAMES), CPU)
     assert (batch.labels > 0).sum(dim=1).float().mean() == pytest.approx(7, abs=0.5)
     assert batch.labels.shape[1] <= MAX_OBJECTS
 
@@ -96,7 +96,7 @@ def test_splits_are_repeated_to_a_length(workload):
 
 def test_plain_activations_compute_the_same(workload):
     network = build_network(workload).eval()
-    images = resident_batch((64, 64), 2, NUM_CLASSES, CPU).images
+    images = resident_batch((64, 64), 2, len(CLASS_NAMES), CPU).images
     with torch.no_grad():
         before = network(images)
         restore_relu6(network)

@@ -327,13 +327,23 @@ def test_mistakes_get_one_sentence(cli, tmp_path, monkeypatch, arguments, code, 
     assert not list(tmp_path.iterdir())  # nothing half made
 
 
-def test_a_broken_image_in_a_loader_process_gets_one_sentence(cli, tmp_path):
+def test_a_broken_image_is_named_once_and_replaced(cli, tmp_path):
     make_synthetic(tmp_path / "set", num_train=8, num_val=2, size=(96, 96), seed=0)
     (tmp_path / "set" / "train" / "000003.jpg").write_bytes(b"no picture")
+    options = [f"data={tmp_path / 'set'}", f"run.dir={tmp_path}", *TINY[:-1], "data.workers=1", "train.epochs=2"]
+    result = cli("train", *options)
+    assert result.code == 0, result.err
+    (warning,) = [line for line in result.out.splitlines() if "000003.jpg" in line]
+    assert warning.startswith("warning: ") and warning.endswith("another image is in its place from now on")
+
+
+def test_a_broken_image_in_validation_gets_one_sentence(cli, tmp_path):
+    make_synthetic(tmp_path / "set", num_train=8, num_val=2, size=(96, 96), seed=0)
+    (tmp_path / "set" / "val" / "000002.jpg").write_bytes(b"no picture")
     options = [f"data={tmp_path / 'set'}", f"run.dir={tmp_path}", *TINY[:-1], "data.workers=1", "train.epochs=1"]
     result = cli("train", *options)
     assert result.code == 1
-    assert re.fullmatch(r"error: .*000003\.jpg.*\n", result.err)
+    assert re.fullmatch(r"error: .*000002\.jpg.*\n", result.err)
 
 
 def test_help_answers_at_once():
