@@ -118,8 +118,7 @@ class Trainer:
             self.meter.count(terms, len(batch.images) * world_size())
             if self.progress.step % self.log_interval == 0:
                 self._log()
-            # Not at the end of an epoch, whose checkpoint comes after its figures: what is logged before a checkpoint
-            # and what after it must be clear, or a resumed run would log it twice or never.
+            # Not at the end of an epoch, where figures follow that a run resumed from here would log again.
             within = self.progress.batch < len(self.loader)
             if within and self.save_interval and self.progress.step % self.save_interval == 0:
                 self._check_finite()
