@@ -42,15 +42,15 @@ def read_coco(
             raise DataError(f"{images_dir}: there is no such folder of images; check the path")
     except OSError as error:
         raise DataError(f"{images_dir}: the folder cannot be opened ({error.strerror}); check the path") from error
-    content = _load(annotation_path)
-    categories = _read_categories(content, annotation_path)
+    content = load_annotations(annotation_path)
+    categories = read_categories(content, annotation_path)
     labels = {category_id: label for label, category_id in enumerate(categories, 1)}
-    annotations, problems = _group_by_image(content, annotation_path)
+    annotations, problems = group_by_image(content, annotation_path)
     records: list[Record] = []
     for entry in content["images"]:
-        path = _image_path(entry, images_dir, annotation_path)
-        size = _size(entry, path, annotation_path)
-        found = [_read_object(item, labels, size, path.name, annotation_path) for item in annotations[entry["id"]]]
+        path = find_image_path(entry, images_dir, annotation_path)
+        size = annotated_size(entry, path, annotation_path)
+        found = [read_object(item, labels, size, path.name, annotation_path) for item in annotations[entry["id"]]]
         records.append(make_record(path, _plain_id(entry["id"]), size, found, labels, problems))
     if absent := _missing(records, annotation_path):
         raise DataError(
@@ -62,7 +62,8 @@ def read_coco(
     return split if class_names is None else relabel(split, class_names, annotation_path)
 
 
-def _load(path: Path) -> dict[str, Any]:
+def load_annotations(path: Path) -> dict[str, Any]:
+    """The lists of a COCO file. Raises DataError, as all that follows, for what is not there or not right."""
     try:
         content = read_json(path)
     except OSError as error:
@@ -75,7 +76,7 @@ def _load(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_categories(content: dict[str, Any], path: Path) -> dict[int, str]:
+def read_categories(content: dict[str, Any], path: Path) -> dict[int, str]:
     """Names by category id, in ascending order of id."""
     names: dict[int, str] = {}
     taken: set[str] = set()
@@ -95,7 +96,7 @@ def _read_categories(content: dict[str, Any], path: Path) -> dict[int, str]:
     return dict(sorted(names.items()))
 
 
-def _group_by_image(content: dict[str, Any], path: Path) -> tuple[dict[Any, list[dict[str, Any]]], list[str]]:
+def group_by_image(content: dict[str, Any], path: Path) -> tuple[dict[Any, list[dict[str, Any]]], list[str]]:
     """Annotations by image id, and the names of those whose image the file does not list."""
     image_ids = [_get(entry, "id", "an image", path) for entry in content["images"]]
     for image_id in image_ids:
@@ -109,9 +110,9 @@ def _group_by_image(content: dict[str, Any], path: Path) -> tuple[dict[Any, list
     for item in content["annotations"]:
         image_id = item.get("image_id") if isinstance(item, dict) else None
         if image_id is None:
-            _get(item, "image_id", _name(item), path)  # raises
+            _get(item, "image_id", name_entry(item), path)  # raises
         if type(image_id) not in (int, str, float):
-            raise DataError(f"{path}: {_name(item)} has image_id {quoted(image_id)}; make it that of an image")
+            raise DataError(f"{path}: {name_entry(item)} has image_id {quoted(image_id)}; make it that of an image")
         if image_id in groups:
             groups[image_id].append(item)
         else:
@@ -121,20 +122,21 @@ def _group_by_image(content: dict[str, Any], path: Path) -> tuple[dict[Any, list
         for item in strangers:
             if (own := as_text.get(str(item["image_id"]))) is not None:
                 raise DataError(
-                    f"{path}: {_name(item)} has image_id {quoted(item['image_id'])}, but its image has the id "
+                    f"{path}: {name_entry(item)} has image_id {quoted(item['image_id'])}, but its image has the id "
                     f"{quoted(own)}; write both as numbers, or both as text"
                 )
     problems = [
-        f"{_name(item)} belongs to image {quoted(item['image_id'])}, which the file does not list"
+        f"{name_entry(item)} belongs to image {quoted(item['image_id'])}, which the file does not list"
         for item in strangers
     ]
     return groups, problems
 
 
-def _image_path(entry: dict[str, Any], images_dir: Path, path: Path) -> Path:
-    given = _get(entry, "file_name", _name(entry, "image"), path)
+def find_image_path(entry: dict[str, Any], images_dir: Path, path: Path) -> Path:
+    """Where the image of an entry of 'images' is; never outside of `images_dir`."""
+    given = _get(entry, "file_name", name_entry(entry, "image"), path)
     if type(given) is not str or not is_usable(given) or not PurePath(given).name:
-        raise DataError(f"{path}: {_name(entry, 'image')} has file_name {quoted(given)}, which names no file")
+        raise DataError(f"{path}: {name_entry(entry, 'image')} has file_name {quoted(given)}, which names no file")
     file_name = PurePath(given)
     if file_name.is_absolute() or ".." in file_name.parts:
         raise DataError(
@@ -143,14 +145,14 @@ def _image_path(entry: dict[str, Any], images_dir: Path, path: Path) -> Path:
     return images_dir / file_name
 
 
-def _size(entry: dict[str, Any], image_path: Path, path: Path) -> tuple[int, int]:
+def annotated_size(entry: dict[str, Any], image_path: Path, path: Path) -> tuple[int, int]:
     """(height, width), from the image itself where the file does not say."""
     height, width = entry.get("height"), entry.get("width")
     for side in (height, width):
         # A bool equals 0 or 1, so the type is asked for first.
         if side is not None and not (type(side) in NUMBERS and 0 <= side <= MAX_SIDE and side == int(side)):
             raise DataError(
-                f"{path}: {_name(entry, 'image')} has height {quoted(height)} and width {quoted(width)} where "
+                f"{path}: {name_entry(entry, 'image')} has height {quoted(height)} and width {quoted(width)} where "
                 "whole numbers of pixels were expected; correct them, or leave them out"
             )
     return (int(height), int(width)) if height and width else image_size(image_path)
@@ -164,28 +166,29 @@ def _missing(records: Sequence[Record], path: Path) -> list[Path]:
         raise DataError(f"{path}: the images in {folder} cannot be listed ({error.strerror})") from error
 
 
-def _read_object(
+def read_object(
     item: dict[str, Any], labels: dict[int, int], size: tuple[int, int], image_name: str, path: Path
 ) -> RawObject:
+    """One annotation; `labels` by category id."""
     category_id = item.get("category_id")
     if type(category_id) not in NUMBERS or category_id not in labels:
-        _get(item, "category_id", _name(item), path)
+        _get(item, "category_id", name_entry(item), path)
         raise DataError(
-            f"{path}: {_name(item)} has category_id {quoted(category_id)}, which 'categories' does not list"
+            f"{path}: {name_entry(item)} has category_id {quoted(category_id)}, which 'categories' does not list"
         )
     x, y, width, height = _read_box(item, size, path)
     area, crowd = item.get("area"), item.get("iscrowd")
     if area is not None and (type(area) not in NUMBERS or (type(area) is int and abs(area) >= 2**63)):
-        raise DataError(f"{path}: {_name(item)} has area {quoted(area)} where a number of pixels was expected")
+        raise DataError(f"{path}: {name_entry(item)} has area {quoted(area)} where a number of pixels was expected")
     if crowd is not None and crowd not in (0, 1):
-        raise DataError(f"{path}: {_name(item)} has iscrowd {quoted(crowd)} where 0 or 1 was expected")
+        raise DataError(f"{path}: {name_entry(item)} has iscrowd {quoted(crowd)} where 0 or 1 was expected")
     return RawObject(
         box=(x, y, x + width, y + height),
         category=category_id,
         ignore=bool(crowd),
         crowd=bool(crowd),
         area=area,
-        where=f"{_name(item)} of {image_name}",
+        where=f"{name_entry(item)} of {image_name}",
     )
 
 
@@ -202,8 +205,8 @@ def _read_box(item: dict[str, Any], size: tuple[int, int], path: Path) -> tuple[
         pass
     given = "" if box is None else f" (bbox is {quoted(box)})"
     raise DataError(
-        f"{path}: {_name(item)} has neither a bbox [x, y, width, height] of numbers nor a segmentation that can be "
-        f"read{given}; correct or remove it"
+        f"{path}: {name_entry(item)} has neither a bbox [x, y, width, height] of numbers nor a segmentation that "
+        f"can be read{given}; correct or remove it"
     )
 
 
@@ -225,7 +228,8 @@ def _get(entry: Any, key: str, name: str, path: Path) -> Any:
     return entry[key]
 
 
-def _name(item: Any, kind: str = "annotation") -> str:
+def name_entry(item: Any, kind: str = "annotation") -> str:
+    """What a sentence calls it."""
     if not isinstance(item, dict):
         return f"an {kind}"
     number = item.get("id", "(without id)")

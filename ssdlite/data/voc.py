@@ -37,15 +37,15 @@ def read_voc(root: str | Path, splits: Sequence[str], class_names: Sequence[str]
     Raises `DataError` for lists, annotations or images that are missing or malformed, and unknown class names.
     """
     root = Path(root)
-    images = _list_images(root / "JPEGImages")
-    stems = dict.fromkeys(stem for split in splits for stem in _read_list(root, split))
+    images = list_images(root / "JPEGImages")
+    stems = dict.fromkeys(stem for split in splits for stem in read_list(root, split))
     found = []
     for stem in stems:
         xml_path = root / "Annotations" / f"{stem}.xml"
-        annotation = _parse(xml_path)
-        image_path = _find_image(annotation, xml_path, images)
-        size = _read_size(annotation, xml_path) or image_size(image_path)
-        found.append((image_path, stem, size, _read_objects(annotation, xml_path)))
+        annotation = parse_annotation(xml_path)
+        image_path = find_image(annotation, xml_path, images)
+        size = read_size(annotation, xml_path) or image_size(image_path)
+        found.append((image_path, stem, size, read_objects(annotation, xml_path)))
     names = tuple(sorted({str(item.category) for *_, objects in found for item in objects}))
     labels = {name: label for label, name in enumerate(names, 1)}
     problems: list[str] = []
@@ -58,7 +58,7 @@ def read_voc(root: str | Path, splits: Sequence[str], class_names: Sequence[str]
     return DataSplit(split.records, split.class_names, number_classes(split.class_names, {}))
 
 
-def _list_images(folder: Path) -> dict[str, list[Path]]:
+def list_images(folder: Path) -> dict[str, list[Path]]:
     """The image files of `folder` by stem."""
     images: dict[str, list[Path]] = defaultdict(list)
     try:
@@ -75,7 +75,7 @@ def _list_images(folder: Path) -> dict[str, list[Path]]:
     return images
 
 
-def _read_list(root: Path, split: str) -> list[str]:
+def read_list(root: Path, split: str) -> list[str]:
     """The names in a split file, without the ±1 or 0 that the lists of a single class carry."""
     path = root / "ImageSets" / "Main" / f"{split}.txt"
     try:
@@ -114,7 +114,8 @@ class _NoDoctype(ET.TreeBuilder):
         raise ValueError("it declares a DOCTYPE, which is refused")
 
 
-def _parse(path: Path) -> ET.Element:
+def parse_annotation(path: Path) -> ET.Element:
+    """The <annotation> of a file. Raises DataError, as all that follows, for what is not there or not right."""
     try:
         annotation = ET.fromstring(read_bytes(path), ET.XMLParser(target=_NoDoctype()))
     except OSError as error:
@@ -130,7 +131,7 @@ def _parse(path: Path) -> ET.Element:
     return annotation
 
 
-def _find_image(annotation: ET.Element, xml_path: Path, images: dict[str, list[Path]]) -> Path:
+def find_image(annotation: ET.Element, xml_path: Path, images: dict[str, list[Path]]) -> Path:
     """The image with the annotation's own stem, otherwise the one that <filename> names.
 
     Tools leave wrong names in <filename>, and where a stem has several images it decides.
@@ -145,7 +146,7 @@ def _find_image(annotation: ET.Element, xml_path: Path, images: dict[str, list[P
     return next((path for path in candidates if path.name == file_name.name), candidates[0])
 
 
-def _read_size(annotation: ET.Element, path: Path) -> tuple[int, int] | None:
+def read_size(annotation: ET.Element, path: Path) -> tuple[int, int] | None:
     """(height, width), or None where the tag is missing or 0."""
     height, width = (
         _number(_text(annotation, f"size/{side}", "the file", path) or "0", "size", path)
@@ -157,7 +158,8 @@ def _read_size(annotation: ET.Element, path: Path) -> tuple[int, int] | None:
     return (int(height), int(width)) if min(height, width) > 0 else None
 
 
-def _read_objects(annotation: ET.Element, path: Path) -> list[RawObject]:
+def read_objects(annotation: ET.Element, path: Path) -> list[RawObject]:
+    """All objects, whatever their boxes are worth."""
     objects = []
     for position, item in enumerate(annotation.findall("object"), 1):
         where = f"object {position}"

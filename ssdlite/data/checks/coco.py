@@ -61,7 +61,7 @@ def inspect_coco(source: CocoSource) -> Contents:
     if not has_folder:
         contents.add("image-folder-missing", "", "there is no such folder of images; check the path", source.images)
     try:
-        document = reader._load(source.annotations)
+        document = reader.load_annotations(source.annotations)
     except DataError as error:
         contents.add("annotations-unreadable", "", reason(error, source.annotations))
         return contents
@@ -82,7 +82,7 @@ def _read_categories(contents: Contents, categories: list[Any]) -> _Ids:
     for position, category in enumerate(categories, 1):
         where = f"category {position} of the list"
         try:
-            ((category_id, name),) = reader._read_categories({"categories": [category]}, contents.file).items()
+            ((category_id, name),) = reader.read_categories({"categories": [category]}, contents.file).items()
         except DataError as error:
             contents.add("category-broken", where, reason(error, contents.file))
             ids.drop(category.get("id") if isinstance(category, dict) else None)
@@ -113,8 +113,8 @@ def _read_images(contents: Contents, images: list[Any], source: CocoSource) -> _
             if type(image_id) is int and abs(image_id) < HUGE and type(name) is str and PLAIN_NAME.fullmatch(name):
                 path = source.images / name  # what the reader takes for certain, in a tenth of its time
             else:
-                reader._group_by_image({"images": [entry], "annotations": []}, contents.file)
-                path = reader._image_path(entry, source.images, contents.file)
+                reader.group_by_image({"images": [entry], "annotations": []}, contents.file)
+                path = reader.find_image_path(entry, source.images, contents.file)
             groups[entry["id"]].append((position, path))
         except DataError as error:
             contents.add("image-entry-broken", f"image {position + 1} of the list", reason(error, contents.file))
@@ -154,7 +154,7 @@ def _read_size(contents: Contents, entry: dict[str, Any], path: Path, item: str)
         for side, value in sides.items()
     }
     try:
-        size = reader._size({**entry, **given}, path, contents.file)
+        size = reader.annotated_size({**entry, **given}, path, contents.file)
     except DataError as error:
         contents.add("image-size-broken", item, reason(error, contents.file))
         return 0, 0
@@ -215,7 +215,7 @@ def _read_object(
     `by_text`: the ids of the images by their text.
     """
     path = contents.file
-    where = reader._name(item)
+    where = reader.name_entry(item)
     image_id, category_id = (
         item.get(key) if isinstance(item, dict) else None for key in ("image_id", "category_id")
     )
@@ -225,7 +225,7 @@ def _read_object(
         candidates = [{"id": by_text[str(image_id)]}] if is_id(image_id) and str(image_id) in by_text else []
         if is_id(image_id) and image_id in images.index:
             candidates = [{"id": image_id if type(image_id) in ID_TYPES else int(image_id or 0)}]
-        _, problems = reader._group_by_image({"images": candidates, "annotations": [item]}, path)
+        _, problems = reader.group_by_image({"images": candidates, "annotations": [item]}, path)
     except DataError as error:
         contents.add("object-broken", where, reason(error, path))
         return None
@@ -245,12 +245,12 @@ def _read_object(
         return None  # it has a mask only, and the image, which is to tell its size, will have a finding
     labels = categories.index
     try:
-        return owner, reader._read_object(item, labels, size, image_path.name, path)
+        return owner, reader.read_object(item, labels, size, image_path.name, path)
     except DataError as error:
         is_unknown = category_id is not None and not (type(category_id) in NUMBERS and category_id in labels)
         contents.add("category-unknown" if is_unknown else "object-broken", where, reason(error, path))
     try:  # an area is not needed, so that a cleaned copy can do without
-        return owner, reader._read_object({**item, "area": None}, labels, size, image_path.name, path)
+        return owner, reader.read_object({**item, "area": None}, labels, size, image_path.name, path)
     except DataError:
         return None
 
@@ -262,7 +262,7 @@ def _find_repeated_ids(contents: Contents, annotations: list[Any]) -> None:
     for annotation_id, count in Counter(ids).items():
         if count > 1:
             text = f"its id is used {count} times, which other programs do not take"
-            contents.add("annotation-id-repeated", reader._name({"id": annotation_id}), text)
+            contents.add("annotation-id-repeated", reader.name_entry({"id": annotation_id}), text)
 
 
 def _find_missing(contents: Contents) -> None:

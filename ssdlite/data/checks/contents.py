@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ssdlite.data.checks.findings import Finding
-from ssdlite.data.coco import _name as name_annotation
+from ssdlite.data.coco import name_entry
 from ssdlite.data.layout import CocoSource, Source
 from ssdlite.errors import DataError
 
@@ -97,7 +97,7 @@ class Contents:
         """What findings call an object."""
         image, position = self.items[self.owners[index]], int(self.positions[index])
         if self.is_coco:
-            return f"{name_annotation(self.document['annotations'][position])} of {image}"
+            return f"{name_entry(self.document['annotations'][position])} of {image}"
         return f"{image} object {position} ({self.class_names[self.labels[index]]})"
 
     def object_file(self, index: int) -> Path:

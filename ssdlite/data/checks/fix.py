@@ -191,7 +191,7 @@ def _write_voc(plan: Plan, old: VocSource, root: Path, done: set[Path]) -> VocSo
 def _write_xml(source: Path, path: Path, plan: Plan, image: int, objects: np.ndarray) -> None:
     """The annotation of one image, which has `objects`; byte by byte where nothing changes."""
     contents = plan.contents
-    annotation = voc_reader._parse(source)
+    annotation = voc_reader.parse_annotation(source)
     is_changed = contents.sizes[image].tolist() != plan.sizes[image].tolist()
     if is_changed:
         _set_size(annotation, *plan.sizes[image].tolist())

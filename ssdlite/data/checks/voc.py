@@ -27,7 +27,7 @@ def inspect_voc(source: VocSource) -> Contents:
     folder = source.root / "JPEGImages"
     images: dict[str, list[Path]] = {}
     try:
-        images = reader._list_images(folder)
+        images = reader.list_images(folder)
     except DataError as error:
         contents.add("image-folder-missing", "", reason(error, folder), folder)
     labels: dict[str, int] = {}
@@ -35,14 +35,14 @@ def inspect_voc(source: VocSource) -> Contents:
     for stem in _read_stems(contents, source):
         xml_path = source.root / "Annotations" / f"{stem}.xml"
         try:
-            annotation = reader._parse(xml_path)
+            annotation = reader.parse_annotation(xml_path)
         except DataError as error:
             contents.add("annotations-unreadable", stem, reason(error, xml_path), xml_path)
             continue
         objects = _read_objects(contents, annotation, xml_path, stem)
         size = _read_size(contents, annotation, xml_path, stem)
         try:
-            image_path = reader._find_image(annotation, xml_path, images)
+            image_path = reader.find_image(annotation, xml_path, images)
         except DataError as error:
             if images:  # otherwise the folder has a finding, or is empty
                 contents.add("image-missing", stem, reason(error, xml_path), xml_path)
@@ -70,7 +70,7 @@ def _read_stems(contents: Contents, source: VocSource) -> list[str]:
     for split in source.splits:
         path = source.root / "ImageSets" / "Main" / f"{split}.txt"
         try:
-            listed = reader._read_list(source.root, split)
+            listed = reader.read_list(source.root, split)
         except DataError as error:
             contents.add("list-unreadable", "", reason(error, path), path)
             listed = _usable_lines(source.root, path)
@@ -95,7 +95,7 @@ def _usable_lines(root: Path, path: Path) -> list[str]:
 def _read_size(contents: Contents, annotation: ET.Element, path: Path, stem: str) -> tuple[int, int]:
     """(height, width), (0, 0) where it is missing or broken."""
     try:
-        size = reader._read_size(annotation, path)
+        size = reader.read_size(annotation, path)
     except DataError as error:
         contents.add("image-size-broken", stem, reason(error, path), path)
         return 0, 0
@@ -131,5 +131,5 @@ def read_object(item: ET.Element, path: Path) -> RawObject:
     """One object as the reader takes it, which calls it object 1."""
     alone = ET.Element("annotation")
     alone.append(item)
-    (raw,) = reader._read_objects(alone, path)
+    (raw,) = reader.read_objects(alone, path)
     return raw
