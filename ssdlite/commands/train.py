@@ -32,6 +32,7 @@ from ssdlite.training.checkpoint import has_newest, load_newest
 from ssdlite.training.distributed import (
     in_main_process,
     is_main,
+    launch_id,
     merge_dicts,
     process_group,
     rank,
@@ -44,6 +45,7 @@ from ssdlite.training.memory import keep_memory
 
 logger = logging.getLogger(__name__)
 
+LAUNCH_FILE = ".torchrun"  # in a run's folder: which torchrun began it
 NUM_SAMPLES = 16
 SAMPLE_THRESHOLD = 0.4  # detections below are not drawn
 SAMPLE_CELL = (320, 320)  # pixels of each in the grid
@@ -131,17 +133,19 @@ def _new_run(config: Config, default_name: str) -> Path:
     for run_dir in _run_dirs(config, default_name):
         with contextlib.suppress(FileExistsError):
             run_dir.mkdir(parents=True)
+            if launch_id():
+                write_text(run_dir / LAUNCH_FILE, launch_id())
             return run_dir
     raise AssertionError("there are always more numbers")
 
 
 def _has_run(config: Config, default_name: str) -> bool:
-    """Whether there is anything to resume; a run that was killed before its first checkpoint begins again."""
+    """Whether this torchrun has begun a run that can be resumed; else it begins again."""
     try:
-        _latest_run(config, default_name)
-    except CheckpointError:
+        run_dir = _latest_run(config, default_name)
+        return (run_dir / LAUNCH_FILE).read_text(encoding="utf-8") == launch_id()
+    except (CheckpointError, FileNotFoundError):
         return False
-    return True
 
 
 def _latest_run(config: Config, default_name: str) -> Path:
@@ -172,10 +176,10 @@ class _Session:
         make_loader = partial(build.build_loader, config, alignment=alignment, device=device)
         self.train_loader = make_loader(train_split, training=True)
         self.val_loader = make_loader(val_split, training=False, beside=self.train_loader)
-        if (self.train_loader.batch_size or 0) < 2:
+        if (self.train_loader.batch_size or 0) < 2 * config.train.accumulate:
             raise ConfigError(
-                "each process needs at least 2 images a step, because BatchNorm sees a 1x1 map; raise "
-                "train.batch_size, or add images."
+                "each process needs at least 2 images a step, and in each of train.accumulate parts, because "
+                "BatchNorm sees a 1x1 map; raise train.batch_size, or add images."
             )
         if config.train.sync_norms and world_size() > 1:
             if device.type != "cuda":
@@ -210,7 +214,8 @@ class _Session:
             if is_main():
                 # TensorBoard's points beyond the step that is resumed are taken back.
                 purge_step = trainer.progress.step + 1 if checkpoint else None
-                self.logbook = trainer.logbook = Logbook(self.run_dir, purge_step)
+                lines = checkpoint["training"].get("log_lines") if checkpoint else None
+                self.logbook = trainer.logbook = Logbook(self.run_dir, purge_step, lines)
             try:
                 finished = trainer.run()
             finally:

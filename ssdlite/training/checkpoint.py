@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import zipfile
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -42,10 +43,13 @@ def save_newest(run_dir: Path, content: dict[str, Any], *, keep: int) -> None:
     younger = run_dir / "new.pt"
     save_checkpoint(younger, content)  # first, so that a full disk leaves all others where they are
     names = [run_dir / name for name in _names(keep)]
-    for name, older in reversed(list(pairwise(names))):
-        if name.exists():
-            name.replace(older)
-    younger.replace(names[0])
+    try:
+        for name, older in reversed(list(pairwise(names))):
+            if name.exists():
+                name.replace(older)
+        younger.replace(names[0])
+    except OSError as error:
+        raise CheckpointError(f"cannot rename {younger} ({error}), the newest checkpoint; it is whole.") from None
     _flush_folder(run_dir)
 
 
@@ -59,7 +63,10 @@ def load_newest(run_dir: Path) -> dict[str, Any]:
         raise CheckpointError(f"there is nothing to resume: {run_dir / 'last.pt'} does not exist.")
     for path, older in zip(paths, [*paths[1:], None], strict=True):
         try:
-            return load_checkpoint(path)
+            content = load_checkpoint(path)
+            if "training" not in content:
+                raise CheckpointError(f"{path} holds weights, but no training to resume.")
+            return content
         except CheckpointError as error:
             if older is None:
                 raise
@@ -121,6 +128,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be opened: {error.strerror}.") from None
     try:
+        if zipfile.is_zipfile(path):  # as PyTorch writes it since 1.6
+            with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
+                if archive.testzip():
+                    raise zipfile.BadZipFile
         content = load_tensors(path)
     except PermissionError:
         raise CheckpointError(f"{path} may not be read; change its permissions.") from None
@@ -158,6 +169,7 @@ _PARTS: dict[str, Callable[[Any], bool]] = {
 MAY_CHANGE = (
     *("data.workers", "data.cache_dir", "data.path", "data.draw"),
     *("eval.", "run.", "train.log_interval", "train.val_interval", "train.save_interval", "train.keep"),
+    "train.on_nonfinite",
 )
 """Options that a resumed run may change without becoming another run."""
 

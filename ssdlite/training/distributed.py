@@ -28,6 +28,11 @@ def local_processes() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if distributed.is_initialized() else 1
 
 
+def launch_id() -> str:
+    """What torchrun calls itself, in all its restarts; "" without it."""
+    return os.environ.get("TORCHELASTIC_RUN_ID", "")
+
+
 def restarts() -> int:
     """How often torchrun has started these processes anew because one of them died (--max-restarts)."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))

@@ -17,14 +17,18 @@ from ssdlite.files import write_text
 class Logbook:
     """One JSON line and one TensorBoard point for each thing logged. Close it, or use it as a context.
 
-    With `purge_step` a log that is there already is continued from that step; what it has from there on goes.
+    With `keep_lines` a log that is there already is continued after so many lines, and TensorBoard's before
+    `purge_step`; what they have beyond goes.
     """
 
-    def __init__(self, run_dir: Path, purge_step: int | None = None) -> None:
+    def __init__(self, run_dir: Path, purge_step: int | None = None, keep_lines: int | None = None) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
         path = run_dir / "metrics.jsonl"
-        if purge_step is not None and path.exists():
-            _drop_from(path, purge_step)
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        if keep_lines is not None and len(lines) > keep_lines:
+            lines = lines[:keep_lines]
+            write_text(path, "".join(lines))
+        self.num_lines = len(lines)
         self._file = path.open("a", encoding="utf-8")
         self._writer = SummaryWriter(str(run_dir), purge_step=purge_step)
 
@@ -42,6 +46,7 @@ class Logbook:
         line = {"kind": kind, "step": step, **_without_nan(values)}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
+        self.num_lines += 1
         for name, value in _numbers(values):
             self._writer.add_scalar(f"{kind}/{name}", value, step)
 
@@ -52,18 +57,6 @@ class Logbook:
     def close(self) -> None:
         self._file.close()
         self._writer.close()
-
-
-def _drop_from(path: Path, step: int) -> None:
-    """Take back the lines of `step` and later, and one that a kill cut short."""
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] < step:
-                kept.append(line + "\n")
-        except (json.JSONDecodeError, KeyError, TypeError):
-            continue
-    write_text(path, "".join(kept))
 
 
 def _without_nan(value: Any) -> Any:

@@ -99,10 +99,12 @@ class Trainer:
                     self._save_last()
                     return False
                 self._announce()
+                number = self.progress.epoch + 1
+                if number % self.val_interval == 0 or number == self.epochs:
+                    self._save_last()  # validation is long, and may fail
+                    self._validate()
                 self.progress.epoch += 1
                 self.progress.batch = 0
-                if self.progress.epoch % self.val_interval == 0 or self.progress.epoch == self.epochs:
-                    self._validate()
                 self._save_last()
         return True
 
@@ -118,9 +120,7 @@ class Trainer:
             self.meter.count(terms, len(batch.images) * world_size())
             if self.progress.step % self.log_interval == 0:
                 self._log()
-            # Not at the end of an epoch, where figures follow that a run resumed from here would log again.
-            within = self.progress.batch < len(self.loader)
-            if within and self.save_interval and self.progress.step % self.save_interval == 0:
+            if self.save_interval and self.progress.step % self.save_interval == 0:
                 self._check_finite()
                 self._save_last()
             # Processes must agree on leaving. Asking stalls a GPU, so there it is done now and then.
@@ -187,7 +187,10 @@ class Trainer:
         }
         facts["lr"] = [group["lr"] for group in self.step.optimizer.param_groups]
         culprit = record_failure(folder, self.step, batch, self.header["classes"], facts)
-        raise UserError(f"{what}. Likely: {culprit}. The batch is in {folder}; what was saved before is whole.")
+        raise UserError(
+            f"{what}. Likely: {culprit}. The batch is in {folder}; what was saved before is whole, "
+            "and --resume train.on_nonfinite=skip leaves such steps out."
+        )
 
     def _log(self) -> None:
         self._check_finite()
@@ -219,7 +222,7 @@ class Trainer:
         figures = self.validate(judged, self.progress.step)
         ap = float(figures.get("AP", UNDEFINED_AP))
         if is_main() and self.logbook:
-            self.logbook.log("val", self.progress.step, {"epoch": self.progress.epoch, **figures})
+            self.logbook.log("val", self.progress.step, {"epoch": self.progress.epoch + 1, **figures})
             if ap >= self.progress.best_ap:
                 save_checkpoint(self.run_dir / "best.pt", self._shipped(figures))
         self.progress.best_ap = broadcast(max(self.progress.best_ap, ap))
@@ -239,6 +242,7 @@ class Trainer:
             "progress": asdict(self.progress),
             "meter": self.meter.state_dict(),
             "random": random_state(),
+            "log_lines": self.logbook.num_lines if self.logbook else 0,
             **self.step.state_dict(),
         }
         save_newest(self.run_dir, {**self._shipped({}), "training": training}, keep=self.keep)
@@ -252,15 +256,15 @@ class Trainer:
         require_same_run(checkpoint, self.header)
         try:
             self.step.load_state_dict(training, averaged=checkpoint["weights"])
-        except (RuntimeError, ValueError, KeyError):
+            self.progress = Progress(**training["progress"])
+            self.meter.load_state_dict(training.get("meter", []))
+            if "random" in training:
+                set_random_state(training["random"])
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError):
             raise CheckpointError(
                 f"{self.run_dir / 'last.pt'} was trained with other classes or model options; resume with its own "
                 f"{self.run_dir / 'config.yaml'}."
             ) from None
-        self.progress = Progress(**training["progress"])
-        self.meter.load_state_dict(training.get("meter", []))
-        if "random" in training:
-            set_random_state(training["random"])
 
     def _position_sampler(self) -> None:
         batch_size = self.loader.batch_size or 1

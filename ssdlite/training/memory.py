@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from pathlib import Path
 
 # Of <malloc.h> and <sys/mman.h>.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
@@ -32,6 +33,8 @@ def keep_memory() -> bool:
         libc.mallopt(option, value) == 1
         for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, GROWTH))
     )
+    if _addresses_are_scarce():
+        return kept
     # Half of the memory, of which nothing is touched: only addresses, which all that is asked for later comes from.
     size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     block = libc.malloc(size)
@@ -40,3 +43,16 @@ def keep_memory() -> bool:
         libc.madvise(start, (block + size - start) // PAGE * PAGE, MADV_HUGEPAGE)
         libc.free(block)
     return kept
+
+
+def _addresses_are_scarce() -> bool:
+    """Whether what is asked for counts although it is not touched: `ulimit -v` or -d, or strict overcommitment."""
+    import resource  # not on Windows
+
+    limits = (resource.getrlimit(which)[0] for which in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
+    if any(limit != resource.RLIM_INFINITY for limit in limits):
+        return True
+    try:
+        return Path("/proc/sys/vm/overcommit_memory").read_text(encoding="ascii").strip() == "2"
+    except OSError:
+        return False

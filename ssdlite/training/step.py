@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -55,9 +56,13 @@ class TrainStep:
         if self.compile_mode != "none":
             self.model.compile(mode=self.compile_mode)  # in place, so that names and saved weights stay
         self.network = self._wrap()
+        self._statistics = list(self.model.buffers())  # of the norms
+        self._statistics_before = [buffer.clone() for buffer in self._statistics]
 
     def gradients(self, batch: Batch) -> LossTerms:
         """Forward, loss and backward of a batch on the device -> its loss terms, detached."""
+        if self._statistics:
+            torch._foreach_copy_(self._statistics_before, self._statistics)
         means: LossTerms = {}
         parts = split_batch(batch, self.accumulate)
         for number, part in enumerate(parts, start=1):
@@ -109,11 +114,19 @@ class TrainStep:
             self.optimizer.found_inf = spoiled  # type: ignore[attr-defined]
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self._restore_statistics(spoiled.bool())
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
         if self.ema:
             self.ema.update(self.model)
         return spoiled.bool()
+
+    def _restore_statistics(self, spoiled: Tensor) -> None:
+        """What the norms gathered in a step that is left out may be no numbers either."""
+        if self.device.type == "cpu" and not spoiled:
+            return
+        for buffer, before in zip(self._statistics, self._statistics_before, strict=True):
+            torch.where(spoiled, before, buffer, out=buffer)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs of it, but for the average's weights, which every checkpoint ships."""
@@ -151,8 +164,8 @@ def split_batch(batch: Batch, parts: int) -> list[Batch]:
     """At most `parts` batches of nearly equal length that make up `batch`, in order."""
     if parts == 1:
         return [batch]
-    size = -(-len(batch.images) // parts)
-    starts = range(0, len(batch.images), size)
+    parts = min(parts, len(batch.images))
+    limits = [len(batch.images) * number // parts for number in range(parts + 1)]
     assert batch.pending is None, "drafts are finished before they are split"
     fields: list[Any] = list(batch[:PER_IMAGE])
-    return [Batch(*(field[start : start + size] for field in fields)) for start in starts]
+    return [Batch(*(field[start:stop] for field in fields)) for start, stop in pairwise(limits)]

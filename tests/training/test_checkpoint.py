@@ -73,6 +73,10 @@ def test_missing_files_and_folders_are_named(tmp_path):
         load_checkpoint(tmp_path)
 
 
+def save_number(run_dir: Path, number: int, keep: int) -> None:
+    save_newest(run_dir, {"classes": [str(number)], "training": {}}, keep=keep)
+
+
 def number_of(content: dict) -> int:
     return int(content["classes"][0])
 
@@ -80,7 +84,7 @@ def number_of(content: dict) -> int:
 def test_the_last_few_are_kept_youngest_first(tmp_path):
     assert not has_newest(tmp_path)
     for number in range(5):
-        save_newest(tmp_path, {"classes": [str(number)]}, keep=3)
+        save_number(tmp_path, number, keep=3)
         assert number_of(load_newest(tmp_path)) == number
     names = ["last.pt", "last-1.pt", "last-2.pt"]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
@@ -90,7 +94,7 @@ def test_the_last_few_are_kept_youngest_first(tmp_path):
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 but no more"])
 def test_a_damaged_one_falls_back_to_the_one_before(tmp_path, damage, caplog):
     for number in range(3):
-        save_newest(tmp_path, {"classes": [str(number)]}, keep=3)
+        save_number(tmp_path, number, keep=3)
     (tmp_path / "last.pt").write_bytes(damage)
     with caplog.at_level("WARNING", "ssdlite"):
         assert number_of(load_newest(tmp_path)) == 1
@@ -107,7 +111,7 @@ def test_a_damaged_one_falls_back_to_the_one_before(tmp_path, damage, caplog):
 def test_a_kill_between_any_two_renames_loses_nothing(tmp_path, moves, monkeypatch):
     """Of writing new.pt, last-1 to last-2, last to last-1 and new to last, the first few are done."""
     for number in range(3):
-        save_newest(tmp_path, {"classes": [str(number)]}, keep=3)
+        save_number(tmp_path, number, keep=3)
     done = []
     rename = Path.replace
 
@@ -121,18 +125,18 @@ def test_a_kill_between_any_two_renames_loses_nothing(tmp_path, moves, monkeypat
         patched.setattr(Path, "replace", replace)
         if moves < 3:
             with pytest.raises(KeyboardInterrupt):
-                save_newest(tmp_path, {"classes": ["3"]}, keep=3)
+                save_number(tmp_path, 3, keep=3)
         else:
-            save_newest(tmp_path, {"classes": ["3"]}, keep=3)
+            save_number(tmp_path, 3, keep=3)
     assert number_of(load_newest(tmp_path)) == 3
-    save_newest(tmp_path, {"classes": ["4"]}, keep=3)
+    save_number(tmp_path, 4, keep=3)
     assert number_of(load_newest(tmp_path)) == 4
     assert not (tmp_path / "new.pt").exists()
 
 
 def test_a_full_disk_leaves_all_as_it_was(tmp_path, monkeypatch):
     for number in range(2):
-        save_newest(tmp_path, {"classes": [str(number)]}, keep=2)
+        save_number(tmp_path, number, keep=2)
 
     def full(content, file):
         file.write(b"half of it")
@@ -140,11 +144,33 @@ def test_a_full_disk_leaves_all_as_it_was(tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoint.torch, "save", full)
     with pytest.raises(CheckpointError, match=r"No space left on device.*what was there before is whole"):
-        save_newest(tmp_path, {"classes": ["2"]}, keep=2)
+        save_number(tmp_path, 2, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["last-1.pt", "last.pt"]
     assert number_of(load_newest(tmp_path)) == 1
 
 
 def test_nothing_to_resume_is_a_sentence(tmp_path):
     with pytest.raises(CheckpointError, match=r"there is nothing to resume: .*last\.pt does not exist"):
+        load_newest(tmp_path)
+
+
+def test_wrong_checksums_fall_back(tmp_path, caplog):
+    """One bit in a weight, which torch.load does not notice."""
+    for number in range(2):
+        content = {"classes": [str(number)], "training": {}, "weights": {"a": torch.arange(1000.0)}}
+        save_newest(tmp_path, content, keep=2)
+    path = tmp_path / "last.pt"
+    data = bytearray(path.read_bytes())
+    place = data.find(torch.arange(1000.0).numpy().tobytes()[400:800])
+    data[place] ^= 1
+    path.write_bytes(data)
+    assert torch.load(path)["weights"]["a"].shape == (1000,)
+    with caplog.at_level("WARNING", "ssdlite"):
+        assert number_of(load_newest(tmp_path)) == 0
+    assert "last.pt cannot be read as a checkpoint" in caplog.text
+
+
+def test_weights_alone_are_no_run_to_resume(tmp_path):
+    save_checkpoint(tmp_path / "last.pt", {"classes": ["a"]})
+    with pytest.raises(CheckpointError, match="holds weights, but no training to resume"):
         load_newest(tmp_path)

@@ -223,10 +223,13 @@ def test_a_killed_run_ends_with_the_same_weights_and_the_same_log(tmp_path, save
     with Logbook(tmp_path / "parts") as logbook, pytest.raises(Killed):
         make_trainer(tmp_path / "parts", logbook=logbook, save_interval=save_interval, keep=2, on_step=kill).run()
     second = make_trainer(tmp_path / "parts", save_interval=save_interval, keep=2)
+    lines = 0
     if has_newest(tmp_path / "parts"):
-        second.restore(load_newest(tmp_path / "parts"))
+        checkpoint = load_newest(tmp_path / "parts")
+        second.restore(checkpoint)
+        lines = checkpoint["training"]["log_lines"]
     assert kill_at - 1 - second.progress.step < (save_interval or 5)
-    with Logbook(tmp_path / "parts", purge_step=second.progress.step + 1) as second.logbook:
+    with Logbook(tmp_path / "parts", purge_step=second.progress.step + 1, keep_lines=lines) as second.logbook:
         assert second.run() is True
     for key, value in whole.step.model.state_dict().items():
         assert second.step.model.state_dict()[key].equal(value), key
@@ -243,3 +246,18 @@ def test_replaced_images_are_reported_once_and_not_without_end(tmp_path, caplog)
     ]
     with pytest.raises(UserError, match="more than 10 images cannot be read"):
         trainer._report_problems([f"{number}.jpg: gone" for number in range(9)])
+
+
+def test_a_validation_that_fails_leaves_what_was_trained(tmp_path):
+    def fail(model, step):
+        raise UserError("no such image")
+
+    with pytest.raises(UserError, match="no such image"):
+        make_trainer(tmp_path, validate=fail).run()
+    second = make_trainer(tmp_path)
+    second.restore(load_newest(tmp_path))
+    assert second.progress.step == 10
+    seen = []
+    second.validate = lambda model, step: seen.append(step) or {"AP": 0.1}
+    assert second.run() is True
+    assert seen == [10, 15]  # the one that failed, and the last
