@@ -140,6 +140,8 @@ class DataConfig(Section):
     def _cache_options_have_a_use(self) -> DataConfig:
         if self.cache == "none" and self.augment_on == "workers" and self.cache_side is not None:
             raise ValueError("cache_side has no effect with cache=none; set data.cache=memory or disk")
+        if self.cache_side is not None and self.augmentation in ("flip", "none"):
+            raise ValueError(f"cache_side has no effect with augmentation={self.augmentation}, which has no crops")
         if self.cache != "disk" and self.cache_dir is not None:
             raise ValueError(f"cache_dir has no effect with cache={self.cache}; set data.cache=disk")
         return self

@@ -165,6 +165,11 @@ def test_one_part_to_freeze_needs_no_brackets():
     ("overrides", "sentence"),
     [
         (["data.vertical_flip=true", "data.augmentation=none"], "vertical_flip has no effect"),
+        (["data.cache_side=500"], "cache_side has no effect with cache=none"),
+        (["data.cache=disk", "data.cache_side=500", "data.augmentation=flip"], "no effect with augmentation=flip"),
+        (["data.cache=memory", "data.cache_dir=x"], "cache_dir has no effect with cache=memory"),
+        (["data.augment_on=device", "data.augmentation=none"], "augment_on=device has no effect"),
+        (["train.sync_norms=true", "model.freeze=norms", "model.weights=x.pt"], "sync_norms has no effect"),
         (["model.freeze=backbone", "optim.lr_factors.backbone=0.1"], "lr_factors.backbone has no effect"),
     ],
 )
