@@ -9,16 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-CENTER_VARIANCE = 0.1
-SIZE_VARIANCE = 0.2
-"""The variances of SSD's code: they scale the deltas to about unit variance."""
-
-FRAME = 1
-"""How far beyond the image a predicted box reaches at most before suppression, in sides of the image.
-
-Far enough to leave overlaps alone: of a trained network's boxes that score above 1e-4 on 130 images, none reached
-further than .31. It makes every coordinate finite: sizes that overflow have overlaps (inf - inf is no number), and
-what rounding does to a box is bounded."""
+from ssdlite.box_arrays import CENTER_VARIANCE, SIZE_VARIANCE
 
 MIN_SIZE = 1e-6  # second line of defence: log(0) must never reach a loss
 

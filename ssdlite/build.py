@@ -19,7 +19,6 @@ from ssdlite.config import (
     AtssAssignmentConfig,
     Config,
     CornerConfig,
-    DataConfig,
     EvalConfig,
     FocalConfig,
     IouAssignmentConfig,
@@ -33,9 +32,8 @@ from ssdlite.config import (
 )
 from ssdlite.data.cache import build_cache, choose_form, memory_of
 from ssdlite.data.dataset import DetectionDataset, DraftDataset, Sample
-from ssdlite.data.layout import CocoSource, Source, VocSource, find_layout, read_split
 from ssdlite.data.loader import build_train_loader, build_val_loader, default_workers
-from ssdlite.errors import CheckpointError, ConfigError, DataError
+from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.evaluation.voc import count_objects
 from ssdlite.importers.names import ForeignNetwork
 from ssdlite.losses.atss import assign_atss
@@ -55,6 +53,7 @@ from ssdlite.model.decode import Decoder
 from ssdlite.model.detector import Detector
 from ssdlite.model.network import Network
 from ssdlite.model.transfer import TransferReport, transfer
+from ssdlite.overrides import require_changeable
 from ssdlite.structures import DataSplit, ResizeAlignment
 from ssdlite.training.checkpoint import load_checkpoint
 from ssdlite.training.distributed import local_processes, rank, world_size
@@ -63,52 +62,6 @@ from ssdlite.training.optim import AUTOCAST_DTYPE, build_schedule, build_sgd, ch
 from ssdlite.training.step import TrainStep
 
 logger = logging.getLogger(__name__)
-
-
-def read_data(
-    config: DataConfig, splits: Sequence[str] = ("train", "val"), class_names: Sequence[str] | None = None
-) -> list[DataSplit]:
-    """Read the annotations of `splits`, each 'train' or 'val'; the first one's classes hold for all.
-
-    Says what was found at `config.path`. No image is opened but for sizes that annotations lack.
-    """
-    found = find_sources(config)
-    if config.path is not None:
-        logger.info("%s", find_layout(config.path).description)
-    data: list[DataSplit] = []
-    for split in splits:
-        sources = found[split]
-        if sources is None:
-            raise ConfigError(f"there is no data to {split}: give data=PATH, or data.{split} with a source.")
-        names = class_names or (data[0].class_names if data else config.class_names)
-        data.append(read_split(sources, names, ignore_unknown=config.ignore_unknown))
-        if not data[0].class_names:
-            raise DataError(
-                f"the annotations to {split} name no class; label some objects, or set data.class_names."
-            )
-        if config.ignore_unknown and not any(len(record.boxes) for record in data[-1].records):
-            raise DataError(
-                f"no object to {split} is of the classes {', '.join(data[-1].class_names)}; correct "
-                "data.class_names, since data.ignore_unknown leaves out all others."
-            )
-    return data
-
-
-def has_split(config: DataConfig, split: str) -> bool:
-    """Whether there are sources for 'train' or 'val'."""
-    return bool(find_sources(config)[split])
-
-
-def find_sources(config: DataConfig) -> dict[str, Sequence[Source] | None]:
-    """What the config names, and for splits that it does not name what lies at its path."""
-    found: dict[str, Sequence[Source] | None] = {"train": None, "val": None}
-    if config.path is not None and None in (config.train, config.val):
-        layout = find_layout(config.path)
-        found = {"train": layout.train, "val": layout.val}
-    for split, nodes in (("train", config.train), ("val", config.val)):
-        if nodes is not None:
-            found[split] = [_source(node) for node in nodes]
-    return found
 
 
 def build_loader(
@@ -364,14 +317,6 @@ def build_decoder(config: EvalConfig, input_size: tuple[int, int]) -> Decoder:
     )
 
 
-def require_changeable(overrides: Sequence[str]) -> None:
-    """Raises ConfigError for an override that has no meaning once a network is trained."""
-    for override in overrides:
-        name = override.partition("=")[0]
-        if name.split(".")[0] not in ("data", "eval") or name == "data.class_names":
-            raise ConfigError(f"{name} cannot be changed for a trained model; only data and eval options can.")
-
-
 def build_imported(network: ForeignNetwork) -> Detector:
     """The Detector of a foreign checkpoint."""
     detector = Detector(network.dialect, num_classes=network.num_classes, input_size=network.input_size)
@@ -406,12 +351,6 @@ def load_detector(path: Path, overrides: Sequence[str] = ()) -> LoadedDetector:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"the weights in {path} do not fit its options: {reason}.") from None
     return LoadedDetector(detector.eval(), class_names, config, content.get("metrics", {}))
-
-
-def _source(node: Any) -> Source:
-    if node.kind == "coco":
-        return CocoSource(node.images, node.annotations)
-    return VocSource(node.root, tuple(node.splits))
 
 
 def build_dtype(precision: str, device: torch.device) -> torch.dtype:

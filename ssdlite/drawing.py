@@ -14,9 +14,8 @@ from typing import NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
-import torch
 
-from ssdlite.boxes import iou
+from ssdlite.box_arrays import iou
 from ssdlite.errors import DataError
 from ssdlite.structures import Detections, Record
 
@@ -195,7 +194,7 @@ class _Tags:
 
 def _found(truth: Record, detections: Detections) -> np.ndarray:
     """(N,) bool: the object is overlapped by a detection of its class."""
-    overlap = iou(torch.from_numpy(truth.boxes), torch.from_numpy(detections.boxes)).numpy()
+    overlap = iou(truth.boxes, detections.boxes)
     return ((overlap >= FOUND_IOU) & (truth.labels[:, None] == detections.labels[None])).any(axis=1)
 
 

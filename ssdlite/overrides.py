@@ -67,6 +67,14 @@ def as_node(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
 
+def require_changeable(overrides: Sequence[str]) -> None:
+    """Raises ConfigError for an override that has no meaning once a network is trained."""
+    for override in overrides:
+        name = override.partition("=")[0]
+        if name.split(".")[0] not in ("data", "eval") or name == "data.class_names":
+            raise ConfigError(f"{name} cannot be changed for a trained model; only data and eval options can.")
+
+
 def _turn(override: str) -> int:
     name = override.partition("=")[0]
     return FIRST.index(name) if name in FIRST else len(FIRST)

@@ -15,11 +15,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:  # exported files are run where there is no PyTorch
+    import torch
+    from torch import Tensor
 
 ImageId: TypeAlias = int | str
 
@@ -71,6 +73,8 @@ class Batch(NamedTuple):
 
     With `pending` rows the images are not made yet: `images` then holds the pixels that they are to be made of by
     `data.device.finish_images`, (S, 3) uint8 RGB, one part of an image after the other.
+
+    Without PyTorch the tensors are arrays of the same types (`data.stream`, `deploy.predict`).
     """
 
     images: Tensor  # (B, 3, H, W) uint8 RGB
@@ -135,7 +139,7 @@ class Assignment(NamedTuple):
     quality: Tensor | None = None  # (B, P) in 0..1: how well a positive is to score; None where nothing says so
 
 
-LossTerms: TypeAlias = dict[str, Tensor]
+LossTerms: TypeAlias = "dict[str, Tensor]"
 """Named scalars. Their sum is differentiated; their names are logged."""
 
 

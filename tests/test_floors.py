@@ -7,10 +7,12 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "ssdlite"
 FLOORS = [
     {"errors"},
+    {"box_arrays"},
     {"structures", "boxes", "files"},
     {"mistakes", "overrides"},
     {"config", "drawing", "data", "model", "losses"},
     {"training", "evaluation", "deploy", "importers"},
+    {"sources"},
     {"build"},
     {"benchmark"},
     {"commands"},

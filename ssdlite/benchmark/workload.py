@@ -20,6 +20,7 @@ from ssdlite.data.dataset import Sample
 from ssdlite.data.loader import default_workers
 from ssdlite.model.architecture import DIALECTS
 from ssdlite.model.network import Network
+from ssdlite.sources import read_data
 from ssdlite.structures import Batch, DataSplit, LossTerms
 from ssdlite.training.memory import keep_memory
 from ssdlite.training.step import TrainStep
@@ -104,7 +105,7 @@ def prepare(config: Config, device: torch.device, scratch: Path, *, quick: bool)
     if config.data.cache == "disk" and config.data.cache_dir is None:
         config = with_cache(config, "disk", scratch / "cache")
     start = time.perf_counter()
-    train, val = build.read_data(config.data)
+    train, val = read_data(config.data)
     seconds = time.perf_counter() - start
     return Workload(
         config=config,

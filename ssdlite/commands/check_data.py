@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.table import Table
 
-from ssdlite import build
 from ssdlite.commands.screen import console, tracker
 from ssdlite.config import load_config
 from ssdlite.data.checks.check import Report, check_data, quick_check
@@ -18,6 +17,7 @@ from ssdlite.data.checks.fix import require_new, train_command, write_fixed
 from ssdlite.data.layout import find_layout
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.files import require_writable, write_text
+from ssdlite.sources import find_sources
 
 NUM_SHOWN = 20  # findings printed in full
 STYLES: dict[str, str] = {"error": "red", "warning": "yellow", "note": "dim"}
@@ -37,7 +37,7 @@ def check(path: Path | None, overrides: Sequence[str], *, json_path: Path | None
         require_writable(json_path)
     if fixed_dir:
         require_new(fixed_dir)
-    sources = build.find_sources(config)
+    sources = find_sources(config)
     if config.path is not None:
         console.print(find_layout(config.path).description)
     report = check_data(

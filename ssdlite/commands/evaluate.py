@@ -6,17 +6,16 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssdlite import build
 from ssdlite.commands.models import LoadedModel, load_model
 from ssdlite.commands.screen import console, print_evaluation, tracker
 from ssdlite.config import DataConfig, load_config
-from ssdlite.data.dataset import DetectionDataset
-from ssdlite.data.loader import build_val_loader, default_workers
+from ssdlite.data.stream import ImageStream
 from ssdlite.errors import ConfigError
 from ssdlite.evaluation.coco import read_coco_results, to_coco_results
 from ssdlite.evaluation.evaluate import Evaluation, score_detections, warn_of_absent_classes
 from ssdlite.evaluation.evaluate import evaluate as evaluate_model
 from ssdlite.files import require_writable, write_text
+from ssdlite.sources import has_split, read_data
 from ssdlite.structures import DataSplit
 
 
@@ -39,7 +38,7 @@ def evaluate(
         evaluation = score_detections(data, read_coco_results(model_path, data))
     else:
         model = load_model(model_path, overrides, device)
-        (data,) = build.read_data(model.config.data, [split], model.class_names)
+        (data,) = read_data(model.config.data, [split], model.class_names)
         evaluation = _run(model, data)
     warn_of_absent_classes(data)
     print_evaluation(evaluation, f"{model_path} on {len(data)} images ({split})")
@@ -56,17 +55,19 @@ def _read_with_training_classes(config: DataConfig, split: str) -> DataSplit:
     """A split numbered as the training set numbers its classes, where there is one: VOC's ids depend on it."""
     if (config.path, config.train, config.val) == (None, None, None):
         raise ConfigError("a result file does not know its data set: give data=PATH.")
-    splits = ["train", "val"] if build.has_split(config, "train") else ["val"]
-    return dict(zip(splits, build.read_data(config, splits), strict=True))[split]
+    splits = ["train", "val"] if has_split(config, "train") else ["val"]
+    return dict(zip(splits, read_data(config, splits), strict=True))[split]
 
 
 def _run(model: LoadedModel, data: DataSplit) -> Evaluation:
     workers = model.config.data.workers
-    loader = build_val_loader(
-        DetectionDataset(data, model.input_size, alignment=model.alignment),
+    images = ImageStream(
+        data,
+        model.input_size,
+        alignment=model.alignment,
         batch_size=model.config.eval.batch_size,
-        workers=default_workers() if workers == "auto" else workers,
+        threads=None if workers == "auto" else max(1, workers),
     )
-    evaluation = evaluate_model(model.predictor, loader, data, progress=tracker("Evaluating"))
+    evaluation = evaluate_model(model.predictor, images, data, progress=tracker("Evaluating"))
     assert evaluation is not None  # one process judges alone
     return evaluation

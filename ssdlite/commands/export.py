@@ -19,6 +19,7 @@ from ssdlite.deploy.onnx import require_head
 from ssdlite.deploy.verify import Verification
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.files import require_writable
+from ssdlite.sources import read_data
 
 VERIFIED_IMAGES = 16
 
@@ -67,7 +68,7 @@ def export_onnx(
 
 def _validation_images(loaded: build.LoadedDetector) -> np.ndarray:
     """Some validation images, spread over the split, as the network sees them: (N, 3, H, W) uint8."""
-    (split,) = build.read_data(loaded.config.data, ["val"], loaded.class_names)
+    (split,) = read_data(loaded.config.data, ["val"], loaded.class_names)
     detector = loaded.detector
     dataset = DetectionDataset(split, detector.input_size, alignment=detector.dialect.resize_alignment)
     if not len(dataset):

@@ -27,6 +27,7 @@ from ssdlite.errors import CheckpointError, ConfigError, UserError
 from ssdlite.evaluation.evaluate import Evaluation, evaluate, warn_of_absent_classes
 from ssdlite.files import write_text
 from ssdlite.model.predictor import TorchPredictor
+from ssdlite.sources import find_sources, read_data
 from ssdlite.structures import DataSplit
 from ssdlite.training.checkpoint import has_newest, load_newest
 from ssdlite.training.distributed import (
@@ -93,7 +94,7 @@ def _read_data(config: Config) -> tuple[DataSplit, DataSplit]:
             lambda: draw_data(path, num_train=draw.train, num_val=draw.val, size=draw.size, seed=draw.seed)
         )
     if is_main():
-        sources = build.find_sources(config.data)
+        sources = find_sources(config.data)
         findings = quick_check(
             sources["train"] or [],
             sources["val"] or [],
@@ -102,7 +103,7 @@ def _read_data(config: Config) -> tuple[DataSplit, DataSplit]:
         )
         for line in summary_lines([one for one in findings if one.kind not in SAID_BY_READERS]):
             logger.warning("%s", line)
-    train_split, val_split = build.read_data(config.data)
+    train_split, val_split = read_data(config.data)
     logger.info(
         "%d images to train on, %d to validate on, %d classes: %s",
         len(train_split),

@@ -29,8 +29,8 @@ from torch.utils.data import get_worker_info
 
 from ssdlite.data.images import read_annotated
 from ssdlite.data.machine import available_memory
+from ssdlite.data.resize import resize
 from ssdlite.data.transforms import AugmentationName
-from ssdlite.data.window import resize
 from ssdlite.errors import ConfigError
 from ssdlite.structures import DataSplit, Record, ResizeAlignment
 

@@ -11,7 +11,6 @@ import torch
 
 from ssdlite.data.device import describe
 from ssdlite.data.window import WindowResize
-from ssdlite.data.window import resize as resize
 from ssdlite.structures import ResizeAlignment, Targets
 
 AugmentationName: TypeAlias = Literal["ssd", "light", "flip", "none"]

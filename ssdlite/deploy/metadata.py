@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from ssdlite.boxes import CENTER_VARIANCE, SIZE_VARIANCE
+from ssdlite.box_arrays import CENTER_VARIANCE, SIZE_VARIANCE
 from ssdlite.errors import CheckpointError
 from ssdlite.structures import ResizeAlignment, ScoreActivation
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssdlite.boxes import FRAME
+from ssdlite.box_arrays import FRAME
 from ssdlite.model.corner_decode import MAX_EMBEDDING_DISTANCE, NUM_CORNERS, NUM_PAIRS
 from ssdlite.structures import Detections
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ssdlite.boxes import FRAME
+from ssdlite.box_arrays import FRAME
 from ssdlite.deploy.metadata import Selection
 from ssdlite.structures import Detections, ScoreActivation
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import torch
 
 from ssdlite.data.images import read_image
+from ssdlite.data.resize import resize
+from ssdlite.data.stream import array_batch
 from ssdlite.data.voc import IMAGE_SUFFIXES
-from ssdlite.data.window import resize
 from ssdlite.errors import DataError
 from ssdlite.structures import Batch, Detections, ResizeAlignment
 
@@ -108,13 +108,4 @@ def _read(paths: Iterable[Path]) -> Iterator[tuple[Path, np.ndarray]]:
 def _to_batch(images: Sequence[np.ndarray], size: tuple[int, int], alignment: ResizeAlignment) -> Batch:
     """A batch without targets."""
     inputs = np.stack([resize(image, size, alignment) for image in images])
-    count = len(images)
-    return Batch(
-        images=torch.from_numpy(inputs).permute(0, 3, 1, 2),
-        boxes=torch.zeros(count, 0, 4),
-        labels=torch.zeros(count, 0, dtype=torch.int64),
-        ignore=torch.zeros(count, 0, dtype=torch.bool),
-        image_ids=list(range(count)),
-        original_sizes=[image.shape[:2] for image in images],
-        indices=list(range(count)),
-    )
+    return array_batch(inputs, [(image.shape[0], image.shape[1]) for image in images])

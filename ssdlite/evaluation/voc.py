@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from ssdlite import boxes
+from ssdlite import box_arrays
 from ssdlite.structures import DataSplit, Detections, Record
 
 RIGHT, WRONG, NEUTRAL = 1, 0, -1
@@ -77,9 +76,9 @@ def _judge(record: Record, found: Detections, iou_threshold: float) -> np.ndarra
     if not len(found.scores) or not len(record.labels):
         return outcome
     # float64: an overlap of exactly the threshold must not depend on rounding
-    ours, theirs = (torch.from_numpy(b.astype(np.float64)) for b in (found.boxes, record.boxes))
+    ours, theirs = (boxes.astype(np.float64) for boxes in (found.boxes, record.boxes))
     same_class = found.labels[:, None] == record.labels[None]
-    iou = np.where(same_class & ~record.crowd, boxes.iou(ours, theirs).numpy(), -1.0)
+    iou = np.where(same_class & ~record.crowd, box_arrays.iou(ours, theirs), -1.0)
     best = iou.argmax(axis=1)
     rank = np.argsort(-found.scores, kind="stable")
     hits = rank[iou[rank, best[rank]] >= iou_threshold]  # best score first
@@ -88,8 +87,8 @@ def _judge(record: Record, found: Detections, iou_threshold: float) -> np.ndarra
     outcome[hits[record.ignore[best[hits]]]] = NEUTRAL
 
     # A crowd takes all that lies in it: intersection over the detection's own area, as in COCO.
-    own_area = boxes.area(ours).clamp(min=torch.finfo(torch.float64).tiny)
-    covered = (boxes.intersection(ours, theirs) / own_area[:, None]).numpy() >= iou_threshold
+    own_area = box_arrays.area(ours).clip(min=np.finfo(np.float64).tiny)
+    covered = box_arrays.intersection(ours, theirs) / own_area[:, None] >= iou_threshold
     in_crowd = (same_class & record.crowd & covered).any(axis=1)
     outcome[in_crowd & (outcome == WRONG)] = NEUTRAL
     return outcome

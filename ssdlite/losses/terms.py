@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ssdlite import boxes as box_ops
+from ssdlite.box_arrays import SIZE_VARIANCE
 from ssdlite.losses.box import IOU_LOSSES, smooth_l1
 from ssdlite.losses.reduction import weighted_mean
 from ssdlite.structures import Assignment, HeadOutput
@@ -43,7 +44,7 @@ class BoxTerm:
             targets = box_ops.encode(assignment.boxes.float(), output.priors)
             losses = smooth_l1(deltas, torch.where(counted, targets, 0), beta=self.beta).sum(dim=-1)
         else:
-            log_scale = deltas[..., 2:].clamp(max=MAX_LOG_SCALE / box_ops.SIZE_VARIANCE)
+            log_scale = deltas[..., 2:].clamp(max=MAX_LOG_SCALE / SIZE_VARIANCE)
             boxes = box_ops.decode(torch.cat([deltas[..., :2], log_scale], dim=-1), output.priors)
             losses = IOU_LOSSES[self.name](boxes, assignment.boxes.float())
         return self.weight * weighted_mean(losses, weight, total)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssdlite import boxes as box_ops
+from ssdlite.box_arrays import FRAME
 from ssdlite.structures import CornerOutput
 
 NUM_CORNERS = 64
@@ -59,7 +59,7 @@ def decode_corners(
     one, other = pairs // count, pairs % count
     corners = (x[:, 0].gather(1, one), y[:, 0].gather(1, one), x[:, 1].gather(1, other), y[:, 1].gather(1, other))
     sides = scores.new_tensor([width, height, width, height])
-    boxes = torch.stack(corners, dim=-1).clamp(-box_ops.FRAME * sides, sides + box_ops.FRAME * sides)
+    boxes = torch.stack(corners, dim=-1).clamp(-FRAME * sides, sides + FRAME * sides)
     is_class = labels[:, 0].gather(1, one).unsqueeze(-1) == torch.arange(num_classes, device=pairs.device)
     return boxes, scores.unsqueeze(-1) * is_class
 

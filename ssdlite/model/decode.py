@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from ssdlite import boxes as box_ops
+from ssdlite.box_arrays import FRAME
 from ssdlite.model.corner_decode import decode_corners
 from ssdlite.structures import CornerOutput, Detections, DetectorOutput
 
@@ -17,15 +18,16 @@ from ssdlite.structures import CornerOutput, Detections, DetectorOutput
 def decode_output(output: DetectorOutput, input_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """All priors, or the best pairs of corners, as boxes (B, P, 4) xyxy, input pixels, and scores (B, P, K).
 
-    There is no column for background. Boxes reach beyond the image, by `boxes.FRAME` at most: suppression comes
-    first, clipping afterwards. In float32 whatever the network ran in. This much goes into every exported file.
+    There is no column for background. Boxes reach beyond the image, by `box_arrays.FRAME` at most: suppression
+    comes first, clipping afterwards. In float32 whatever the network ran in. This much goes into every exported
+    file.
     """
     if isinstance(output, CornerOutput):
         return decode_corners(output)
     boxes = box_ops.decode(output.deltas.float(), output.priors)
     height, width = input_size
     sides = boxes.new_tensor([width, height, width, height])
-    boxes = boxes.clamp(-box_ops.FRAME * sides, sides + box_ops.FRAME * sides)
+    boxes = boxes.clamp(-FRAME * sides, sides + FRAME * sides)
     logits = output.logits.float()
     scores = logits.softmax(dim=-1) if output.score_activation == "softmax" else logits.sigmoid()
     return boxes, scores[..., 1:]

@@ -50,7 +50,8 @@ class TorchPredictor:
     @torch.inference_mode()
     def start(self, batch: Batch) -> Started:
         """Launch the network."""
-        images = batch.images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
+        images = torch.as_tensor(batch.images)  # an array, where the batch has no targets
+        images = images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32):
             output = self.detector(images)
         computed = torch.cuda.current_stream(self.device).record_event() if self._decoding else None

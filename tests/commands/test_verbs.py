@@ -13,8 +13,8 @@ import yaml
 from ssdlite import build
 from ssdlite.commands.models import load_model
 from ssdlite.config import load_config
-from ssdlite.data.dataset import DetectionDataset
-from ssdlite.data.window import resize
+from ssdlite.data.resize import resize
+from ssdlite.data.stream import ImageStream
 from ssdlite.training.checkpoint import save_checkpoint
 
 
@@ -126,16 +126,16 @@ def test_pictures_are_aligned_as_the_model_asks(cli, trained, cornered, drawn, t
     assert result.code == 0, result.err
     assert seen == [((96, 96), "asymmetric")]
 
-    class Spy(DetectionDataset):
+    class Spy(ImageStream):
         def __init__(self, *args, **options) -> None:
-            seen.append(options)
+            seen.append(options["alignment"])
             super().__init__(*args, **options)
 
-    monkeypatch.setattr("ssdlite.commands.evaluate.DetectionDataset", Spy)
+    monkeypatch.setattr("ssdlite.commands.evaluate.ImageStream", Spy)
     known = [] if file == "model.onnx" else ["data.ignore_unknown=true"]
     result = cli("eval", path, f"data={drawn}", *known)
     assert result.code == 0, result.err
-    assert seen[1:] == [{"alignment": "asymmetric"}]
+    assert seen[1:] == ["asymmetric"]
 
 
 def test_classes_that_a_model_does_not_know_are_left_out_when_asked(cli, cornered, drawn, tmp_path):

@@ -11,7 +11,8 @@ import torch
 
 from ssdlite.boxes import iou
 from ssdlite.data.photometric import Colors
-from ssdlite.data.transforms import MEAN_COLOR, augment, build_augmentation, draft, resize
+from ssdlite.data.resize import resize
+from ssdlite.data.transforms import MEAN_COLOR, augment, build_augmentation, draft
 from ssdlite.data.window import (
     CORNERS,
     WindowResize,

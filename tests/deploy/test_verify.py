@@ -9,7 +9,7 @@ import torch
 from onnx import numpy_helper
 
 from ssdlite.data.images import read_image
-from ssdlite.data.window import resize
+from ssdlite.data.resize import resize
 from ssdlite.deploy.runtime import OnnxPredictor
 from ssdlite.deploy.verify import Tolerance, verify_onnx
 

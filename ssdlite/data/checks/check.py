@@ -229,7 +229,7 @@ def _census(split: Sequence[SourceCheck]) -> Census:
 def _check_anything(
     checks: Sequence[Sequence[SourceCheck]], censuses: Sequence[Census], names: Sequence[str], ignore_unknown: bool
 ) -> list[Finding]:
-    """As `build.read_data`: there must be classes, and with data.ignore_unknown objects of them."""
+    """As `sources.read_data`: there must be classes, and with data.ignore_unknown objects of them."""
     found = []
     for split, census in zip(checks, censuses, strict=True):
         if not split or not any(source.contents.paths for source in split):
