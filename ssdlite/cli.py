@@ -221,6 +221,31 @@ def check_data(
     check(path, overrides, json_path=json, fixed_dir=fix)
 
 
+@app.command("fit-priors")
+def fit_priors(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="CONFIG|PATH [KEY=VALUE]...", help="A YAML file, or a folder as for data=PATH."),
+    ] = None,
+    write: Annotated[Path | None, typer.Option(help="Write the config with the fitted priors here.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
+    max_priors: Annotated[
+        int | None, typer.Option(min=1, help="Of the fitted network. Default: eight times the dialect's.")
+    ] = None,
+) -> None:
+    """Tell whether the priors fit the objects before there is a training, and fit them.
+
+    Objects of which no prior has IoU .5 are learnt by a single poor one. Sizes and ratios come from the training
+    objects by k-means, and small ones get several priors along a cell. model.priors=auto does it when training
+    starts.
+    """
+    _show_log()
+    from ssdlite.commands.fit_priors import fit_model_priors as run
+
+    path, overrides = _split_arguments(arguments)
+    run(path, overrides, config_path=write, json_path=json, max_priors=max_priors)
+
+
 @app.command()
 def benchmark(
     arguments: ConfigArguments = None,

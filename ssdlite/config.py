@@ -159,6 +159,35 @@ class DataConfig(Section):
         return self
 
 
+class PriorShapeConfig(Section):
+    """A prior of every cell of a map, or density² of them."""
+
+    scale: Annotated[float, Field(gt=0, le=4)]
+    """√(width·height), in units of the input's shorter side."""
+    aspect: Annotated[float, Field(ge=0.01, le=100)]
+    """Width over height."""
+    density: Annotated[int, Field(ge=1, le=8)] = 1
+    """Priors along each side of a cell: 2 gives four of this shape, half a cell apart. For objects smaller than a
+    cell, which else lie too far from the nearest one."""
+
+
+NUM_MAPS = 6  # of every dialect, from stride 16 on
+
+
+def _levels(value: Any) -> Any:
+    if value in ("dialect", "auto"):
+        return value
+    if not isinstance(value, list | tuple):
+        raise ValueError(
+            "must be dialect, auto, or six lists of shapes such as {scale: 0.1, aspect: 1, density: 2}"
+        )
+    if len(value) != NUM_MAPS:
+        raise ValueError(f"needs a list of shapes for each of the {NUM_MAPS} maps, and has {len(value)} lists")
+    if not all(isinstance(shapes, list | tuple) and len(shapes) for shapes in value):
+        raise ValueError("needs one shape or more on each map, such as {scale: 0.1, aspect: 1, density: 2}")
+    return value
+
+
 class ModelConfig(Section):
     head: Literal["ssdlite", "corner"] = "ssdlite"
     """ssdlite: classes and boxes at priors; corner: a light CornerNet on the same backbone, with loss=corner."""
@@ -169,6 +198,12 @@ class ModelConfig(Section):
     """Width multiplier of the backbone and of the extra layers."""
     input_size: Annotated[tuple[Side, Side], BeforeValidator(_square)] = (320, 320)
     """Network input, pixels: [height, width], or one number for a square."""
+    priors: Annotated[Literal["dialect", "auto"] | list[list[PriorShapeConfig]], BeforeValidator(_levels)] = (
+        "dialect"
+    )
+    """dialect: those of its published network; auto: fitted to the objects when a training starts, which then keeps
+    them; or the shapes of each map, six lists from stride 16 on, as `ssdlite fit-priors CONFIG --write FILE` writes
+    them."""
     weights: Literal["auto", "imagenet", "none"] | Path = "auto"
     """Start. auto: ImageNet backbone at width 1 where it can be had, else scratch with a warning; imagenet: or
     fail; none: scratch; FILE: a checkpoint of ours or an imported one, of any dialect and with any classes."""
@@ -177,6 +212,12 @@ class ModelConfig(Section):
     ] = []
     """Parts that do not learn, their norms' statistics included. early: the backbone's first seven stages, up to
     stride 8, which are half of a step's work; backbone: all of it; norms: every BatchNorm."""
+
+    @model_validator(mode="after")
+    def _priors_have_a_use(self) -> ModelConfig:
+        if self.head == "corner" and self.priors != "dialect":
+            raise ValueError("priors has no effect with head=corner, which has none; leave it at dialect")
+        return self
 
 
 class IouAssignmentConfig(Section):
@@ -479,7 +520,25 @@ class Config(Section):
         return self.model_dump(mode="json")
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+        return as_yaml(self.to_dict())
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes a prior's shape on a line of its own, because a network may have dozens."""
+
+    def represent_dict(self, data: Any) -> yaml.MappingNode:
+        node = super().represent_dict(data)
+        if data.keys() == PriorShapeConfig.model_fields.keys():
+            node.flow_style = True
+        return node
+
+
+_Dumper.add_representer(dict, _Dumper.represent_dict)
+
+
+def as_yaml(nodes: Mapping[str, Any]) -> str:
+    """Options as a config file."""
+    return yaml.dump(dict(nodes), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:

@@ -16,6 +16,7 @@ from torch import nn
 
 from ssdlite import build
 from ssdlite.commands.data import draw_data
+from ssdlite.commands.priors import fit_and_tell, with_priors
 from ssdlite.commands.screen import bars, console, print_evaluation, tracker
 from ssdlite.config import Config, config_from_dict
 from ssdlite.data.checks.check import quick_check
@@ -68,6 +69,7 @@ def train(config: Config, *, default_name: str, resume: bool, device: str) -> No
         resumed = in_main_process(lambda: _latest_run(config, default_name)) if resume else None
         checkpoint = _load_run(resumed) if resumed else None
         train_split, val_split = _read_data(config)
+        config = _settle_priors(config, train_split, checkpoint)
         session = _Session(config, train_split, val_split, chosen, fresh=checkpoint is None)
         run_dir = resumed or in_main_process(lambda: _new_run(config, default_name))
         try:
@@ -82,6 +84,16 @@ def _load_run(run_dir: Path) -> dict[str, Any]:
     """The checkpoint to resume; options that are younger than it get their defaults."""
     checkpoint = load_newest(run_dir)
     return {**checkpoint, "config": config_from_dict(checkpoint["config"], origin=str(run_dir)).to_dict()}
+
+
+def _settle_priors(config: Config, split: DataSplit, checkpoint: Mapping[str, Any] | None) -> Config:
+    """`config` with priors in place of model.priors=auto: fitted to `split`, or those of the run to resume."""
+    if config.model.priors != "auto":
+        return config
+    if checkpoint is None:
+        return in_main_process(lambda: fit_and_tell(config, split))
+    fitted = config_from_dict(checkpoint["config"]).model.priors
+    return config if fitted == "dialect" else with_priors(config, fitted)
 
 
 def _read_data(config: Config) -> tuple[DataSplit, DataSplit]:

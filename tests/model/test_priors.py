@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ssdlite.model.architecture import DIALECTS, LUFFICC, MMDETECTION, PAPER, PYTORCH_SSD, TENSORFLOW, PriorLevel
+from ssdlite.model.architecture import DIALECTS, LUFFICC, MMDETECTION, PAPER, PYTORCH_SSD, TENSORFLOW, level_of
 from ssdlite.model.priors import generate_priors
 
 MAPS_300 = [(19, 19), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1)]
@@ -75,7 +75,7 @@ def test_interpolated_scales_of_paper():
 
 
 def test_rows_outermost_columns_inner_shapes_innermost():
-    level = PriorLevel(((0.1, 1.0), (0.2, 1.0)))
+    level = level_of(((0.1, 1.0), (0.2, 1.0)))
     priors = generate_priors([level], [(2, 3)], (200, 300), clamp=False)
     centers = priors[::2, :2].tolist()
     assert centers == [[50, 50], [150, 50], [250, 50], [50, 150], [150, 150], [250, 150]]

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from ssdlite.model.architecture import DIALECTS, MMDETECTION, PAPER, PYTORCH_SSD, PriorLevel
+from ssdlite.model.architecture import DIALECTS, MMDETECTION, PAPER, PYTORCH_SSD, level_of
 from ssdlite.model.detector import Detector
 from ssdlite.model.layers import layers
 from ssdlite.model.transfer import match_shapes, transfer
@@ -181,8 +181,8 @@ def test_shapes_of_one_aspect_belong_together_whatever_their_size():
     """60 px of 300 beside 48 of 320: by the sum over both sides 3:1 would be as near to 2:1 as to 3:1."""
     positions = match_shapes(PYTORCH_SSD.prior_levels[0], MMDETECTION.prior_levels[0])
     assert positions == [0, 0, 2, 3, 4, 5]
-    level = PriorLevel(((0.1, 1.0), (0.5, 1.0), (0.1, 4.0)))
-    assert match_shapes(level, PriorLevel(((0.4, 1.0), (0.12, 5.0), (0.09, 1.1)))) == [1, 2, 0]
+    level = level_of(((0.1, 1.0), (0.5, 1.0), (0.1, 4.0)))
+    assert match_shapes(level, level_of(((0.4, 1.0), (0.12, 5.0), (0.09, 1.1)))) == [1, 2, 0]
 
 
 @pytest.mark.parametrize(("old", "new"), [("tensorflow", "paper"), ("paper", "tensorflow")])

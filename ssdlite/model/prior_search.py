@@ -1,0 +1,174 @@
+"""Priors for a data set: its own sizes and ratios, as dense as its objects are small."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ssdlite.model.architecture import PriorLevel, PriorShape
+from ssdlite.model.priors import cell_steps, level_map_sizes
+
+MAX_DENSITY = 4  # FaceBoxes' (Zhang et al. 2017, tab. 1): centres 4 px apart on the map of stride 16
+MAX_GROWTH = 8  # how many times the priors that there were may become
+MAX_OBJECTS = 20_000  # that are looked at, spread evenly over those that there are
+NUM_CLUSTERS = 32
+MAX_ROUNDS = 50  # of k-means, which has settled before
+MIN_USE = 1e-3  # share of the objects that a shape has to reach to be kept
+TARGET = 0.98  # share of the objects that is to be reached; beyond it are the tiny and the outlandish
+STRIDES = 3.0  # side of a prior in strides of its map: those of SSD's published levels are near 3
+
+
+def fit_priors(
+    boxes: np.ndarray,
+    levels: Sequence[PriorLevel],
+    input_size: tuple[int, int],
+    *,
+    iou_threshold: float = 0.5,
+    target: float = TARGET,
+    max_priors: int | None = None,
+    seed: int = 0,
+) -> tuple[PriorLevel, ...]:
+    """The priors of `levels`, without those that hardly any object needs and with those that it lacks.
+
+    1. Shapes of `levels` that reach fewer than MIN_USE of the objects go; a level keeps its first one at least.
+    2. NUM_CLUSTERS shapes are found by k-means with the distance 1 − IoU of centred boxes (Redmon and Farhadi 2017,
+       sec. 2), and given to the map whose stride is nearest to a third of their side.
+    3. Again and again the shape is added, or made denser up to MAX_DENSITY, that reaches most objects anew for each
+       prior that it costs: until `target` of them is reached, or nothing more fits into `max_priors`.
+
+    To be reached is to have a prior of an IoU of `iou_threshold` or more, where the object is: with one centre a
+    cell no choice of shapes does that for objects much smaller than a cell. Without objects `levels` stay as they
+    are.
+
+    Args:
+        boxes: (N, 4) xyxy, input pixels, of all images together; best half of them as in validation and half as
+            augmented, because random crops enlarge objects. Crowds and what is to be ignored are left out.
+        levels: what to start from, which the weights to start from know; their centres stay.
+        input_size: (height, width), pixels.
+        max_priors: bound on all priors together; None for MAX_GROWTH times those of `levels`.
+        seed: of k-means.
+    """
+    boxes = _usable(boxes)
+    if not len(boxes):
+        return tuple(levels)
+    grids = _Grids(levels, input_size, boxes, iou_threshold)
+    if max_priors is None:
+        max_priors = MAX_GROWTH * sum(
+            level.priors_per_cell * n for level, n in zip(levels, grids.cells, strict=True)
+        )
+    pool = [(index, shape) for index, level in enumerate(levels) for shape in level.shapes]
+    density = [shape.density if grids.reached(*one).mean() >= MIN_USE else 0 for one in pool for shape in [one[1]]]
+    for index, level in enumerate(levels):
+        first = pool.index((index, level.shapes[0]))
+        own = [place for place, (home, _) in enumerate(pool) if home == index]
+        density[first] = density[first] or (0 if any(density[place] for place in own) else level.shapes[0].density)
+    for width, height in cluster(boxes[:, 2:] - boxes[:, :2], NUM_CLUSTERS, seed):
+        pool.append((grids.home(width, height), _shape(width, height, min(input_size))))
+        density.append(0)
+    _densify(pool, density, grids, target, max_priors)
+    fitted = []
+    for index, level in enumerate(levels):
+        kept = [
+            shape._replace(density=n) for (home, shape), n in zip(pool, density, strict=True) if home == index and n
+        ]
+        fitted.append(replace(level, shapes=tuple(sorted(kept, key=lambda shape: (shape.scale, shape.aspect)))))
+    return tuple(fitted)
+
+
+def _densify(
+    pool: Sequence[tuple[int, PriorShape]], density: list[int], grids: _Grids, target: float, max_priors: int
+) -> None:
+    """Raise the densities of the pool's shapes, 0 for those that are not there, in place."""
+    reached_by = np.array(
+        [[grids.reached(home, shape._replace(density=n + 1)) for n in range(MAX_DENSITY)] for home, shape in pool]
+    )  # (shapes, densities, objects)
+    cells = np.array([grids.cells[home] for home, _ in pool])
+    costs = np.arange(1, MAX_DENSITY + 1) ** 2
+    reached = np.zeros(reached_by.shape[-1], bool)
+    for place, n in enumerate(density):
+        reached |= reached_by[place, n - 1] if n else False
+    while reached.mean() < target:
+        added = (costs - np.square(density)[:, None]) * cells[:, None]
+        room = max_priors - int((np.square(density) * cells).sum())
+        gains = (reached_by & ~reached).sum(axis=-1) / np.where((added > 0) & (added <= room), added, np.inf)
+        if gains.max() <= 0:
+            break
+        place, index = np.unravel_index(gains.argmax(), gains.shape)
+        density[place] = int(index) + 1
+        reached |= reached_by[place, index]
+
+
+def cluster(sizes: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
+    """k-means of (N, 2) widths and heights with the distance 1 − IoU: (≤ count, 2), smallest area first.
+
+    The first centres are drawn as k-means++ does; then each is the geometric mean of what is nearest to it.
+    """
+    sizes = sizes.astype(np.float64)
+    generator = np.random.default_rng(seed)
+    centers = sizes[[generator.integers(len(sizes))]]
+    distance = 1 - _centered_iou(sizes, centers)[:, 0]
+    while len(centers) < count and distance.max() > 1e-9:
+        chosen = generator.choice(len(sizes), p=distance**2 / (distance**2).sum())
+        centers = np.concatenate([centers, sizes[[chosen]]])
+        distance = np.minimum(distance, 1 - _centered_iou(sizes, centers[-1:])[:, 0])
+    nearest = None
+    for _ in range(MAX_ROUNDS):
+        previous, nearest = nearest, _centered_iou(sizes, centers).argmax(axis=1)
+        if previous is not None and (nearest == previous).all():
+            break
+        for place in np.unique(nearest):
+            centers[place] = np.exp(np.log(sizes[nearest == place]).mean(axis=0))
+    return centers[np.argsort(centers.prod(axis=1), kind="stable")]
+
+
+def _centered_iou(sizes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """IoU of boxes around one point, from (N, 2) and (M, 2) widths and heights: (N, M)."""
+    common = np.minimum(sizes[:, None, 0], others[:, 0]) * np.minimum(sizes[:, None, 1], others[:, 1])
+    return common / (sizes.prod(axis=1)[:, None] + others.prod(axis=1) - common)
+
+
+def _usable(boxes: np.ndarray) -> np.ndarray:
+    """Boxes that have an area, MAX_OBJECTS at most."""
+    boxes = boxes[((boxes[:, 2:] - boxes[:, :2]) > 0).all(axis=1)].astype(np.float64)
+    return boxes[np.arange(MAX_OBJECTS) * len(boxes) // MAX_OBJECTS] if len(boxes) > MAX_OBJECTS else boxes
+
+
+def _shape(width: float, height: float, unit: int) -> PriorShape:
+    """Rounded to what a person can read; .0001 of the input's side is less than a pixel."""
+    return PriorShape(round(float(np.sqrt(width * height)) / unit, 4), round(float(width / height), 3))
+
+
+class _Grids:
+    """The objects (N, 4) on the cells of each level: which of them a prior of every cell would reach."""
+
+    def __init__(
+        self, levels: Sequence[PriorLevel], input_size: tuple[int, int], boxes: np.ndarray, iou_threshold: float
+    ) -> None:
+        self.map_sizes = level_map_sizes(input_size, len(levels))
+        self.cells = [height * width for height, width in self.map_sizes]
+        self.steps = [cell_steps(*pair, input_size) for pair in zip(levels, self.map_sizes, strict=True)]
+        self.unit = min(input_size)
+        self.boxes = boxes
+        self.iou_threshold = iou_threshold
+
+    def home(self, width: float, height: float) -> int:
+        """The level for priors of this size in pixels."""
+        distances = [abs(np.log(np.sqrt(width * height / np.prod(steps)) / STRIDES)) for steps in self.steps]
+        return int(np.argmin(distances))
+
+    def reached(self, index: int, shape: PriorShape) -> np.ndarray:
+        """(N,) bool. Of the priors of one shape the nearest overlaps an object most, side by side."""
+        sides = self.unit * shape.scale * np.array([shape.aspect**0.5, shape.aspect**-0.5])
+        common = np.ones(len(self.boxes))
+        for axis in (0, 1):  # across, down
+            cells, step = self.map_sizes[index][1 - axis], self.steps[index][1 - axis] / shape.density
+            low, high = self.boxes[:, axis], self.boxes[:, axis + 2]
+            nearest = np.clip(np.floor((low + high) / 2 / step), 0, cells * shape.density - 1)
+            center = (nearest + 0.5) * step
+            overlap = np.minimum(high, center + sides[axis] / 2) - np.maximum(low, center - sides[axis] / 2)
+            common *= overlap.clip(min=0)
+        areas = (self.boxes[:, 2:] - self.boxes[:, :2]).prod(axis=1)
+        iou: np.ndarray = common / (areas + sides.prod() - common)
+        return iou >= self.iou_threshold
