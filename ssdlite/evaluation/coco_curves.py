@@ -162,9 +162,7 @@ def _run(
     return evaluation.eval
 
 
-def _classes(
-    split: DataSplit, detections: Sequence[Detections], relative: bool
-) -> Iterator[tuple[Rows, Rows]]:
+def _classes(split: DataSplit, detections: Sequence[Detections], relative: bool) -> Iterator[tuple[Rows, Rows]]:
     """The objects and the detections of each class, in the order of `class_names`.
 
     With `relative` the area is that of the box as a share of the image's, instead of the annotation's own.

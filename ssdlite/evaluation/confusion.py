@@ -19,7 +19,7 @@ class Confusion:
     """Objects in rows, detections in columns, as in scikit-learn; the last of both is background.
 
     `counts[i, j]` objects of class i were found as class j, `counts[i, -1]` were not found, and `counts[-1, j]`
-    detections of class j found nothing. The diagonal is what is right, a row sums to the objects of its class, and a
+    detections of class j found nothing. The diagonal is what is right, a row sums to the objects of its class, a
     column to its detections that count. `counts[-1, -1]` is 0: nobody counts what is rightly not found.
     """
 
@@ -45,9 +45,9 @@ def confusion_matrix(
     """The matrix of the detections that score at least `score_threshold`.
 
     First every object goes with the detection of its own class that found it (`judgements`, at the same
-    `iou_threshold`), so that the diagonal agrees with precision and recall. Then the pairs of what is left, whatever
-    their classes, are matched in the order of their IoU down to `iou_threshold`, each object and each detection
-    once. What remains of either is matched with background. Ignored objects and what they excuse do not appear.
+    `iou_threshold`), so that the diagonal agrees with precision and recall. Then the pairs of what is left,
+    whatever their classes, are matched in the order of their IoU down to `iou_threshold`, each object and each
+    detection once. What remains of either goes with background. Ignored objects and what they excuse do not appear.
     """
     K = len(split.class_names)
     counts = np.zeros((K + 1, K + 1), np.int64)

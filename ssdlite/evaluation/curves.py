@@ -84,7 +84,7 @@ class Curve:
         return self.at(float(self.scores[self.f1.argmax()])) if self.num_objects and len(self.scores) else None
 
     def reaching(self, precision: float) -> ThresholdPoint | None:
-        """The score with the highest recall among those of at least that precision; None where it is not reached."""
+        """The score of the highest recall among those of at least that precision; None where it is not reached."""
         reached = np.flatnonzero((self.precision >= precision) & (self.right > 0))
         return self.at(float(self.scores[reached[-1]])) if len(reached) else None
 

@@ -7,7 +7,7 @@ A false detection is judged by the object, of any class, that it overlaps most:
     >= .1, < t     badly placed     both
     < .1           background       background
 
-An object that was not found and is not explained by a fault of the kinds wrong class, badly placed or both is missed.
+An object that was not found, and that no wrong class, badly placed or both is about, is missed.
 """
 
 from __future__ import annotations
