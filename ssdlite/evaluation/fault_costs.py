@@ -6,6 +6,7 @@ All detections are looked at, whatever their score, as AP does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,13 +24,13 @@ def fault_costs(
 ) -> dict[FaultKind, float]:
     """Kind -> points of mean AP at `iou_threshold`, in 0..1, that would be won; NaN without objects.
 
-    Missed objects are taken off the objects that count. Duplicates, detections of background, and those of a wrong
-    class that are badly placed too are left out. A detection that is badly placed gets its object's box, one of a
-    wrong class its object's class: the best of each object becomes right, unless the object was found anyhow, and
-    the others are left out.
+    Missed objects are taken off the objects that count; a class that has no others is perfect then. Duplicates,
+    detections of background, and those of a wrong class that are badly placed too are left out. A detection that is
+    badly placed gets its object's box, one of a wrong class its object's class: the best of each object becomes
+    right, unless the object was found anyhow, and the others are left out.
     """
     ledger = _open_ledger(split, detections, judgements, iou_threshold)
-    as_it_is = _mean_ap(ledger.labels, ledger.scores, ledger.outcomes, ledger.num_objects)
+    as_it_is = _mean_ap(ledger, ledger.labels, ledger.outcomes, ledger.num_objects)
     return {kind: _mended_ap(ledger, kind) - as_it_is for kind in FAULT_KINDS}
 
 
@@ -97,21 +98,25 @@ def _mended_ap(ledger: _Ledger, kind: FaultKind) -> float:
         mended = faulty[best]
         outcomes[mended] = RIGHT
         labels[mended] = ledger.object_labels[ledger.objects[mended]]
-    return _mean_ap(labels, ledger.scores, outcomes, num_objects)
+    return _mean_ap(ledger, labels, outcomes, num_objects)
 
 
-def _mean_ap(labels: np.ndarray, scores: np.ndarray, outcomes: np.ndarray, num_objects: np.ndarray) -> float:
-    """Mean over the classes with objects of COCO's AP at one IoU; `num_objects` (K + 1,) by label."""
+def _mean_ap(ledger: _Ledger, labels: np.ndarray, outcomes: np.ndarray, num_objects: np.ndarray) -> float:
+    """COCO's AP at one IoU as it would be with these (D,) labels, (D,) outcomes and (K + 1,) numbers of objects.
+
+    It is the mean over the classes that have objects before anything is mended.
+    """
     each = [
-        _coco_ap(scores[labels == label], outcomes[labels == label], int(num_objects[label]))
-        for label in range(1, len(num_objects))
-        if num_objects[label]
+        _coco_ap(ledger.scores[labels == label], outcomes[labels == label], int(num_objects[label]))
+        for label in np.flatnonzero(ledger.num_objects)
     ]
-    return float(np.mean(each)) if each else float("nan")
+    return float(np.mean(each)) if each else math.nan
 
 
 def _coco_ap(scores: np.ndarray, outcomes: np.ndarray, num_objects: int) -> float:
     """Mean over 101 recalls of the best precision at that recall or beyond."""
+    if not num_objects:
+        return 1.0
     outcomes = outcomes[np.argsort(-scores, kind="stable")]
     right, wrong = np.cumsum(outcomes == RIGHT), np.cumsum(outcomes == WRONG)
     precision = np.maximum.accumulate((right / np.maximum(right + wrong, 1))[::-1])[::-1]
