@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ssdlite import build
+from ssdlite.commands.board import show_curves, show_hyperparameters, show_matches
 from ssdlite.commands.data import draw_data
 from ssdlite.commands.screen import bars, console, print_evaluation, tracker
 from ssdlite.config import Config, config_from_dict
@@ -22,12 +23,13 @@ from ssdlite.data.checks.check import quick_check
 from ssdlite.data.checks.findings import SAID_BY_READERS, summary_lines
 from ssdlite.data.device import finish_images
 from ssdlite.data.images import read_image
+from ssdlite.data.loader import sample_batch
 from ssdlite.drawing import draw_comparison, make_grid, write_image
 from ssdlite.errors import CheckpointError, ConfigError, UserError
 from ssdlite.evaluation.evaluate import Evaluation, evaluate, warn_of_absent_classes
 from ssdlite.files import write_text
 from ssdlite.model.predictor import TorchPredictor
-from ssdlite.structures import DataSplit
+from ssdlite.structures import Batch, DataSplit
 from ssdlite.training.checkpoint import has_newest, load_newest
 from ssdlite.training.distributed import (
     in_main_process,
@@ -164,7 +166,7 @@ class _Session:
         self, config: Config, train_split: DataSplit, val_split: DataSplit, device: torch.device, *, fresh: bool
     ) -> None:
         self.config, self.device = config, device
-        self.val_split = val_split
+        self.train_split, self.val_split = train_split, val_split
         # Every process draws its own.
         self.criterion = build.build_criterion(config.loss, train_split, seed=config.run.seed * 1000 + rank())
         self.dtype = build.build_dtype(config.train.precision, device)
@@ -216,8 +218,11 @@ class _Session:
                 purge_step = trainer.progress.step + 1 if checkpoint else None
                 lines = checkpoint["training"].get("log_lines") if checkpoint else None
                 self.logbook = trainer.logbook = Logbook(self.run_dir, purge_step, lines)
+                show_hyperparameters(self.logbook, self.config)
             try:
                 finished = trainer.run()
+                if finished and self.logbook:
+                    self.logbook.finish()
             finally:
                 if trainer.logbook:
                     trainer.logbook.close()
@@ -257,12 +262,22 @@ class _Session:
             return {}
         self.evaluation = evaluation
         self._draw_samples(evaluation, step)
+        if self.logbook:
+            show_curves(self.logbook, step, self.val_split, evaluation)
+            batch = self._watched_batch()
+            show_matches(self.logbook, step, self.criterion, predictor.start(batch).output, batch)
         figures = evaluation.to_dict()
         flat = {name: value for name, value in {**figures["coco"], **figures["voc"]}.items() if value is not None}
         shown = ", ".join(f"{name} {flat[name]:.3f}" for name in ("AP", "AP50") if name in flat)
         logger.info("step %d: %s", step, shown or "no objects to find, so no AP")
         per_class = {name: row["AP"] for name, row in figures["per_class"].items() if row["AP"] is not None}
         return {**flat, "per_class_AP": per_class}
+
+    def _watched_batch(self) -> Batch:
+        """Training images as in the first epoch, the same each time, to see which of their objects are learnt."""
+        indices = range(min(self.config.eval.batch_size, len(self.train_split)))
+        batch = sample_batch(self.train_loader, 0, indices).to(self.device)
+        return finish_images(batch, size=self.config.model.input_size)
 
     def _draw_samples(self, evaluation: Evaluation, step: int) -> None:
         chosen = list(zip(self.val_split.records, evaluation.detections, strict=True))[:NUM_SAMPLES]

@@ -22,6 +22,7 @@ from ssdlite.training.distributed import any_process, broadcast, is_main, rank, 
 from ssdlite.training.interrupt import Interrupt
 from ssdlite.training.logbook import Logbook
 from ssdlite.training.meter import Meter
+from ssdlite.training.optim import groups_of_parts
 from ssdlite.training.prefetch import on_device
 from ssdlite.training.random_state import random_state, set_random_state
 from ssdlite.training.step import TrainStep
@@ -202,6 +203,13 @@ class Trainer:
                 "lr": max(group["lr"] for group in self.step.optimizer.param_groups),
             }
             self.logbook.log("train", self.progress.step, {**state, **means})
+            self.logbook.watch("learning_rate", self.progress.step, self._part_rates())
+
+    def _part_rates(self) -> dict[str, float]:
+        """Learning rates of the network's parts; in the log there is the highest."""
+        groups = self.step.optimizer.param_groups
+        parts = groups_of_parts(self.step.model, self.step.optimizer)
+        return {part: groups[number]["lr"] for part, number in parts.items()}
 
     def _announce(self) -> None:
         """One line an epoch, which also those see who watch a file."""
