@@ -15,8 +15,12 @@ import torch
 from torch import nn
 
 from ssdlite import build
+from ssdlite.benchmark.machine import describe_machine
 from ssdlite.commands.board import show_curves, show_hyperparameters, show_matches
 from ssdlite.commands.data import draw_data
+from ssdlite.commands.pages import REPORT
+from ssdlite.commands.report import report_model
+from ssdlite.commands.run_folder import log_session, write_detections
 from ssdlite.commands.screen import bars, console, print_evaluation, tracker
 from ssdlite.config import Config, config_from_dict
 from ssdlite.data.checks.check import quick_check
@@ -202,6 +206,8 @@ class _Session:
             logger.info("Resuming %s at step %d.", run_dir, trainer.progress.step)
         if is_main():
             write_text(run_dir / "config.yaml", self.config.to_yaml())
+            machine = describe_machine(self.device, self.dtype) | {"processes": world_size()}
+            log_session(run_dir, trainer.progress.step, machine)
         with bars() as self.bars:
             epochs = trainer.epochs
             total = epochs * len(self.train_loader)
@@ -227,7 +233,10 @@ class _Session:
                 if trainer.logbook:
                     trainer.logbook.close()
         if is_main():
-            self._report(finished, trainer.progress)
+            log_session(run_dir, trainer.progress.step)
+            self._say_what_came_of_it(finished, trainer.progress)
+            if finished and self.config.run.report:
+                self._write_report()
 
     def _build_trainer(self) -> Trainer:
         options = self.config.train
@@ -251,6 +260,7 @@ class _Session:
             keep=options.keep,
             on_nonfinite=options.on_nonfinite,
             finish=partial(finish_images, size=self.config.model.input_size),
+            on_best=self._keep_detections,
         )
 
     def _validate(self, model: nn.Module, step: int) -> Mapping[str, Any]:
@@ -261,6 +271,7 @@ class _Session:
         if evaluation is None:
             return {}
         self.evaluation = evaluation
+        log_session(self.run_dir, step)
         self._draw_samples(evaluation, step)
         if self.logbook:
             show_curves(self.logbook, step, self.val_split, evaluation)
@@ -291,7 +302,22 @@ class _Session:
         if self.logbook:
             self.logbook.picture("samples", step, grid)
 
-    def _report(self, finished: bool, progress: Progress) -> None:
+    def _keep_detections(self) -> None:
+        assert self.evaluation is not None  # there is a best one once one was validated
+        write_detections(self.run_dir, self.val_split, self.evaluation.detections)
+
+    def _write_report(self) -> None:
+        """The page about the best weights. Whatever may be wrong with it, the training was not in vain."""
+        splits = {"train": self.train_split, "val": self.val_split}
+        try:
+            path = self.run_dir / REPORT
+            report_model(self.run_dir / "best.pt", path=path, device=str(self.device), splits=splits)
+        except Exception as error:
+            logger.warning(
+                "the report could not be written (%s); try again with: ssdlite report %s", error, self.run_dir
+            )
+
+    def _say_what_came_of_it(self, finished: bool, progress: Progress) -> None:
         if not finished:
             console.print(
                 f"Stopped at step {progress.step}; everything is in {self.run_dir}. "

@@ -83,6 +83,7 @@ class Trainer:
     finish: Callable[[Batch], Batch] = lambda batch: batch  # makes images where the loader gives drafts
     logbook: Logbook | None = None  # in the main process
     on_step: Callable[[Progress, float], None] | None = None  # for a progress bar: progress, loss
+    on_best: Callable[[], None] | None = None  # in the main process, once `best.pt` holds what was just validated
 
     def __post_init__(self) -> None:
         self.progress = Progress()
@@ -233,6 +234,8 @@ class Trainer:
             self.logbook.log("val", self.progress.step, {"epoch": self.progress.epoch + 1, **figures})
             if ap >= self.progress.best_ap:
                 save_checkpoint(self.run_dir / "best.pt", self._shipped(figures))
+                if self.on_best:
+                    self.on_best()
         self.progress.best_ap = broadcast(max(self.progress.best_ap, ap))
         self.meter = Meter()
 
