@@ -76,7 +76,8 @@ def train(
     """Train a detector. Without a config and data it draws its own data set and learns that in minutes.
 
     With data=PATH alone it trains on that folder with the defaults. Leaves runs/NAME with config.yaml, last.pt,
-    best.pt, metrics.jsonl, TensorBoard events and samples.jpg. Several processes: torchrun -m ssdlite train ...
+    best.pt, report.html, metrics.jsonl, TensorBoard events and samples.jpg. Several processes:
+    torchrun -m ssdlite train ...
     """
     _show_log()
     from ssdlite.commands.train import train as run
@@ -92,16 +93,48 @@ def evaluate(
     split: Annotated[str, typer.Option(help="val or train.")] = "val",
     json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
     detections: Annotated[Path | None, typer.Option(help="Write the detections here as COCO results.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write the report here. Default: report.html beside the model.")
+    ] = None,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.")] = False,
     device: Device = "auto",
 ) -> None:
-    """Judge a model: COCO's 12 figures, VOC07 and VOC12 AP, and AP by class.
+    """Judge a model: COCO's 12 figures, VOC07 and VOC12 AP, and AP by class; and a report with all the rest.
 
-    A checkpoint and an .onnx know their data set; data=PATH names another one, and a result .json needs it.
+    A checkpoint and an .onnx know their data set; data=PATH names another one, and a result .json needs it. The
+    report of a result .json is written with --report only.
     """
     _show_log()
     from ssdlite.commands.evaluate import evaluate as run
 
-    run(model, overrides or [], split=split, json_path=json, detections_path=detections, device=device)
+    run(
+        model,
+        overrides or [],
+        split=split,
+        json_path=json,
+        detections_path=detections,
+        report_path=report,
+        with_report=not no_report,
+        device=device,
+    )
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/NAME, or a checkpoint.")],
+    overrides: Overrides = None,
+    output: Annotated[Path | None, typer.Option(help="Default: report.html in the folder.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Write report.html: how good a model is, where it fails, at which threshold to run it, what to change next.
+
+    One file that opens without a network and prints well. It takes what the run found in its validation images, or
+    judges the model where that is not there. data=PATH says where the data is now.
+    """
+    _show_log()
+    from ssdlite.commands.report import report as write
+
+    write(run, overrides or [], output=output, device=device)
 
 
 @app.command()

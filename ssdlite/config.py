@@ -473,6 +473,8 @@ class RunConfig(Section):
     """Folder of this run. Default: the name of the config file or data set, numbered if taken."""
     seed: NotNegative = 0
     """Of weights, order, augmentation and sampling."""
+    report: bool = True
+    """Write report.html at the end, which takes some seconds; `ssdlite report` writes it at any time."""
 
 
 class Config(Section):

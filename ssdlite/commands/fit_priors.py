@@ -10,7 +10,6 @@ from typing import Any
 
 from rich.table import Table
 
-from ssdlite import build
 from ssdlite.commands.priors import Cost, cost, fit, measure, with_priors
 from ssdlite.commands.screen import console
 from ssdlite.config import Config, as_yaml, load_config
@@ -19,6 +18,7 @@ from ssdlite.errors import ConfigError
 from ssdlite.files import require_writable, write_text
 from ssdlite.model.prior_fit import FitRow, PriorFit
 from ssdlite.overrides import apply_overrides, expand_words, read_yaml
+from ssdlite.sources import has_split, read_data
 
 ENOUGH = 0.95
 """Share of the objects with a prior of IoU .5 from which on priors are not what holds a detector back."""
@@ -72,8 +72,8 @@ def fit_model_priors(
 def _read(config: Config) -> tuple[list[str], list[Any]]:
     """The splits that there are, to train on first, and what to call them."""
     names = {"train": "training", "val": "validation"}
-    splits = [split for split in names if split == "train" or build.has_split(config.data, split)]
-    return [names[split] for split in splits], build.read_data(config.data, splits)
+    splits = [split for split in names if split == "train" or has_split(config.data, split)]
+    return [names[split] for split in splits], read_data(config.data, splits)
 
 
 def _heading(fits: tuple[PriorFit, PriorFit], path: Path | None) -> str:

@@ -35,6 +35,7 @@ class CocoMetrics(NamedTuple):
     summary: dict[str, float]  # the names of SUMMARY_NAMES
     ap: dict[str, float]  # class name -> AP over IoU .50:.05:.95
     ap50: dict[str, float]  # class name -> AP at IoU .50
+    curves: Curves  # what the figures are means of
 
 
 def coco_metrics(split: DataSplit, detections: Sequence[Detections], backend: Backend = "auto") -> CocoMetrics:
@@ -52,7 +53,7 @@ def coco_metrics(split: DataSplit, detections: Sequence[Detections], backend: Ba
     precision = curves.precision[:, :, :, 0, -1]  # all areas, 100 detections -> (T, R, K)
     ap = {name: _or_nan(precision[:, :, k].mean()) for k, name in enumerate(split.class_names)}
     ap50 = {name: _or_nan(precision[0, :, k].mean()) for k, name in enumerate(split.class_names)}
-    return CocoMetrics(summary, ap, ap50)
+    return CocoMetrics(summary, ap, ap50, curves)
 
 
 def _summarize(curves: Curves) -> np.ndarray:
