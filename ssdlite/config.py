@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from ssdlite.errors import ConfigError
 from ssdlite.mistakes import first_mistake
@@ -162,30 +172,44 @@ class DataConfig(Section):
 class PriorShapeConfig(Section):
     """A prior of every cell of a map, or density² of them."""
 
-    scale: Annotated[float, Field(gt=0, le=4)]
+    scale: Annotated[float, Field(gt=0, le=100)]
     """√(width·height), in units of the input's shorter side."""
     aspect: Annotated[float, Field(ge=0.01, le=100)]
     """Width over height."""
-    density: Annotated[int, Field(ge=1, le=8)] = 1
-    """Priors along each side of a cell: 2 gives four of this shape, half a cell apart. For objects smaller than a
-    cell, which else lie too far from the nearest one."""
+    density: Annotated[int, Field(ge=1, le=4)] = 1
+    """Priors along each side of a cell: 2 gives four of this shape, half a cell apart. It is for objects smaller
+    than a cell, which else are too far from the nearest centre."""
 
 
 NUM_MAPS = 6  # of every dialect, from stride 16 on
+MAX_PER_CELL = 256  # priors; SSD has 6
 
 
-def _levels(value: Any) -> Any:
-    if value in ("dialect", "auto"):
+def _shapes(value: Any) -> Any:
+    if isinstance(value, str):
         return value
-    if not isinstance(value, list | tuple):
-        raise ValueError(
-            "must be dialect, auto, or six lists of shapes such as {scale: 0.1, aspect: 1, density: 2}"
-        )
+    if not isinstance(value, list | tuple) or not all(isinstance(level, list | tuple) and level for level in value):
+        raise ValueError("must be dialect, auto, or lists of shapes such as {scale: 0.1, aspect: 1, density: 2}")
     if len(value) != NUM_MAPS:
-        raise ValueError(f"needs a list of shapes for each of the {NUM_MAPS} maps, and has {len(value)} lists")
-    if not all(isinstance(shapes, list | tuple) and len(shapes) for shapes in value):
-        raise ValueError("needs one shape or more on each map, such as {scale: 0.1, aspect: 1, density: 2}")
+        raise ValueError(
+            f"needs a list of shapes for each of the {NUM_MAPS} maps, and there are {len(value)} lists"
+        )
     return value
+
+
+def _bounded(levels: list[list[PriorShapeConfig]]) -> list[list[PriorShapeConfig]]:
+    most = max(sum(shape.density**2 for shape in level) for level in levels)
+    if most > MAX_PER_CELL:
+        raise ValueError(f"must have {MAX_PER_CELL} priors in a cell at most, and there are {most} in one")
+    return levels
+
+
+PriorsConfig = Annotated[
+    Annotated[Literal["dialect", "auto"], Tag("word")]
+    | Annotated[list[list[PriorShapeConfig]], AfterValidator(_bounded), Tag("shapes")],
+    Discriminator(lambda value: "word" if isinstance(value, str) else "shapes"),
+    BeforeValidator(_shapes),
+]
 
 
 class ModelConfig(Section):
@@ -198,9 +222,7 @@ class ModelConfig(Section):
     """Width multiplier of the backbone and of the extra layers."""
     input_size: Annotated[tuple[Side, Side], BeforeValidator(_square)] = (320, 320)
     """Network input, pixels: [height, width], or one number for a square."""
-    priors: Annotated[Literal["dialect", "auto"] | list[list[PriorShapeConfig]], BeforeValidator(_levels)] = (
-        "dialect"
-    )
+    priors: PriorsConfig = "dialect"
     """dialect: those of its published network; auto: fitted to the objects when a training starts, which then keeps
     them; or the shapes of each map, six lists from stride 16 on, as `ssdlite fit-priors CONFIG --write FILE` writes
     them."""

@@ -10,15 +10,16 @@ from typing import Any
 
 from rich.table import Table
 
-from ssdlite.commands.priors import Cost, cost, fit, measure, with_priors
+from ssdlite.commands.priors import MAX_IMAGES, Cost, cost, fit, measure, place, with_priors
 from ssdlite.commands.screen import console
 from ssdlite.config import Config, as_yaml, load_config
-from ssdlite.data.boxes import draw_boxes, input_boxes
+from ssdlite.data.boxes import draw_boxes, input_boxes, spread
 from ssdlite.errors import ConfigError
-from ssdlite.files import require_writable, write_text
+from ssdlite.files import one_line, require_writable, write_text
 from ssdlite.model.prior_fit import FitRow, PriorFit
 from ssdlite.overrides import apply_overrides, expand_words, read_yaml
 from ssdlite.sources import has_split, read_data
+from ssdlite.structures import DataSplit
 
 ENOUGH = 0.95
 """Share of the objects with a prior of IoU .5 from which on priors are not what holds a detector back."""
@@ -37,24 +38,19 @@ def fit_model_priors(
         raise ConfigError(f"{path}: there is no such folder or config file; check the path.")
     if path is not None and path.is_dir():
         overrides, path = [f"data.path={json.dumps(str(path))}", *overrides], None
-    config = load_config(path, overrides)
-    if (config.data.path, config.data.train) == (None, None):
-        raise ConfigError("there is nothing to fit priors to: name a folder, a config file, or data=PATH.")
-    if config.model.head != "ssdlite":
-        raise ConfigError(f"model.head={config.model.head} has no priors; there is nothing to fit.")
+    config = _config_before(path, overrides, max_priors)
     for written in (config_path, json_path):
         if written is not None:
             require_writable(written)
     if config_path is not None and config_path.exists():
         raise ConfigError(f"{config_path} exists already; let --write name a new file.")
-    if config.model.priors == "auto":
-        config = with_priors(config, "dialect")
-    splits = dict(zip(*_read(config), strict=True))
+    splits = _read(config)
     train = splits["training"]
     fitted = fit(config, train, max_priors=max_priors)
-    size = config.model.input_size
-    boxes = {name: input_boxes(split, size) for name, split in splits.items()}
-    boxes["augmented"] = draw_boxes(train, size, config.data.augmentation, seed=config.run.seed + 1)
+    boxes = {name: input_boxes(split, config.model.input_size) for name, split in splits.items()}
+    sample = spread(train, MAX_IMAGES)
+    other_draws = config.run.seed + len(sample)  # than those that they were fitted to
+    boxes["augmented"] = draw_boxes(sample, config.model.input_size, config.data.augmentation, seed=other_draws)
     fits = {name: (measure(config, own), measure(fitted, own)) for name, own in boxes.items()}
     costs = (cost(config, train.class_names), cost(fitted, train.class_names))
     judged = "validation" if "validation" in splits else "training"
@@ -69,45 +65,79 @@ def fit_model_priors(
         console.print(f"Wrote {config_path}; train with: ssdlite train {config_path}", soft_wrap=True)
 
 
-def _read(config: Config) -> tuple[list[str], list[Any]]:
-    """The splits that there are, to train on first, and what to call them."""
-    names = {"train": "training", "val": "validation"}
-    splits = [split for split in names if split == "train" or has_split(config.data, split)]
-    return [names[split] for split in splits], read_data(config.data, splits)
+def _config_before(path: Path | None, overrides: Sequence[str], max_priors: int | None) -> Config:
+    """The config whose priors are to be fitted, with those that it has. Raises ConfigError where that cannot be."""
+    config = load_config(path, overrides)
+    if (config.data.path, config.data.train) == (None, None):
+        raise ConfigError("there is nothing to fit priors to: name a folder, a config file, or data=PATH.")
+    if config.model.head != "ssdlite":
+        raise ConfigError(f"model.head={config.model.head} has no priors, so there is nothing to fit.")
+    plain = with_priors(config, "dialect")
+    num_own = len(place(plain.model))
+    if max_priors is not None and max_priors < num_own:
+        raise ConfigError(f"--max-priors={max_priors} is less than the {num_own} that the dialect has; give more.")
+    return plain if config.model.priors == "auto" else config
+
+
+def _read(config: Config) -> dict[str, DataSplit]:
+    """The splits that there are, to train on first."""
+    names = {"training": "train", "validation": "val"}
+    there = {name: split for name, split in names.items() if has_split(config.data, split)}
+    if "training" not in there:
+        raise ConfigError("there is no data to train: give data=PATH, or data.train with a source.")
+    return dict(zip(there, read_data(config.data, [*there.values()]), strict=True))
 
 
 def _heading(fits: tuple[PriorFit, PriorFit], path: Path | None) -> str:
     before, after = (_percent(one.total.share_reached) for one in fits)
+    origin = one_line(str(path)) if path else "The defaults"
     return (
-        f"# {path or 'The defaults'} with priors fitted by ssdlite fit-priors: {after} of the objects have one at\n"
+        f"# {origin} with priors fitted by 'ssdlite fit-priors': {after} of the objects have one at\n"
         f"# IoU .5 or more, where they were {before}.\n"
     )
 
 
 def _print(fits: dict[str, tuple[PriorFit, PriorFit]], judged: str, costs: tuple[Cost, Cost]) -> None:
-    table = Table(box=None, padding=(0, 1))
-    table.add_column("objects of")
-    for name in ("count", "reached", "", "mean IoU", "", "forced", "", "unmatched", "", "positives", ""):
-        table.add_column(name, justify="right")
-    for name, pair in fits.items():
-        _add_row(table, name, [one.total for one in pair])
-    table.add_section()
+    console.print(f"Before → after; sizes and shapes (width to height) are those of the {judged} objects.")
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    for name in ("objects", "reached %", "mean IoU", "forced", "none", "learnt by"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, (old, new) in fits.items():
+        _add_row(table, name, old.total, new.total)
     for rows in ("by_size", "by_shape"):
-        for old, new in zip(*(getattr(one, rows) for one in fits[judged]), strict=True):
-            if old.num_objects:
-                _add_row(table, old.name, (old, new))
-        table.add_section()
-    console.print(f"Before and after; sizes and shapes (width to height) are those of the {judged} objects.")
+        table.add_row()
+        for before, after in zip(*(getattr(one, rows) for one in fits[judged]), strict=True):
+            if before.num_objects:
+                _add_row(table, before.name, before, after)
     console.print(table)
-    console.print("reached: the best prior has IoU .5 or more; forced: only a prior below .5 learns it.")
-    before, after = costs
-    growth = 100 * (after.multiply_adds / before.multiply_adds - 1)
+    console.print("reached: the best prior has IoU .5 or more; forced: only a prior below .5 learns the object;")
+    console.print("none: no prior does; learnt by: so many priors; augmented: as training may show them.")
+    cheap, dear = costs
+    growth = 100 * (dear.multiply_adds / cheap.multiply_adds - 1)
     console.print(
-        f"Priors: {before.num_priors:,} before, {after.num_priors:,} after; parameters of the heads: "
-        f"{before.head_parameters:,} and {after.head_parameters:,}; multiply-adds: "
-        f"{before.multiply_adds / 1e6:,.0f} and {after.multiply_adds / 1e6:,.0f} million ({growth:+.1f} %)."
+        f"Cost: {dear.num_priors:,} priors (before: {cheap.num_priors:,}), {dear.head_parameters:,} parameters of "
+        f"the heads (before: {cheap.head_parameters:,}), {dear.multiply_adds / 1e6:,.0f} million multiply-adds "
+        f"({growth:+.1f} %)."
     )
     console.print(advice(*(one.total for one in fits[judged])))
+
+
+def _add_row(table: Table, name: str, before: FitRow, after: FitRow) -> None:
+    table.add_row(
+        name,
+        f"{before.num_objects:,}",
+        *(
+            " → ".join(show(getattr(row, field)) for row in (before, after))
+            for field, show in (
+                ("share_reached", lambda share: "–" if share is None else f"{100 * share:.1f}"),
+                ("mean_iou", lambda iou: "–" if iou is None else f"{iou:.2f}".lstrip("0")),
+                ("num_forced", "{:,}".format),
+                ("num_unmatched", "{:,}".format),
+                ("mean_positives", lambda count: "–" if count is None else f"{count:.1f}"),
+            )
+        ),
+    )
 
 
 def advice(before: FitRow, after: FitRow) -> str:
@@ -124,27 +154,13 @@ def advice(before: FitRow, after: FitRow) -> str:
     )
     if after.share_reached < ENOUGH:
         text += (
-            " Most of those are too small for the first map, of stride 16: a larger model.input_size reaches more."
+            " A larger model.input_size, which makes objects larger beside the cells of 16 pixels, reaches more."
         )
     return text
 
 
 def _missed(row: FitRow) -> int:
     return row.num_objects - round((row.share_reached or 0) * row.num_objects)
-
-
-def _add_row(table: Table, name: str, pair: Sequence[FitRow]) -> None:
-    cells = [name, f"{pair[0].num_objects:,}"]
-    for one in pair:
-        cells.append(_percent(one.share_reached))
-    for field in ("mean_iou", "num_forced", "num_unmatched", "mean_positives"):
-        for one in pair:
-            value = getattr(one, field)
-            shown = "–" if value is None else f"{value:,}"
-            if isinstance(value, float):
-                shown = f"{value:.2f}" if field == "mean_iou" else f"{value:.1f}"
-            cells.append(shown)
-    table.add_row(*cells)
 
 
 def _percent(share: float | None) -> str:

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssdlite import build
 from ssdlite.config import Config, ModelConfig
-from ssdlite.data.boxes import draw_boxes, input_boxes
+from ssdlite.data.boxes import draw_boxes, input_boxes, spread
 from ssdlite.model.architecture import DIALECTS
 from ssdlite.model.detector import Detector
 from ssdlite.model.prior_fit import PriorFit, measure_fit
@@ -23,6 +24,10 @@ from ssdlite.structures import DataSplit
 
 logger = logging.getLogger(__name__)
 
+MAX_GROWTH = 8  # how many times the priors that the dialect has there may be
+MAX_IMAGES = 2000  # to fit to
+MAX_WORK = 0.25  # multiply-adds that the others may cost, as a share of the network's
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -31,6 +36,7 @@ class Cost:
     num_priors: int
     head_parameters: int  # of all predictors
     multiply_adds: int  # of the whole network, for one image
+    multiply_adds_per_prior: int  # of one more on the first map, where they are dearest
 
 
 def with_priors(config: Config, priors: Any) -> Config:
@@ -43,11 +49,25 @@ def fit(config: Config, split: DataSplit, *, max_priors: int | None = None) -> C
     """`config` with the dialect's priors fitted to the objects of `split`.
 
     They are taken once as in validation and once under data.augmentation. Without objects there is nothing to fit.
+    By default there are as many priors as MAX_GROWTH and MAX_WORK allow. Of more images than MAX_IMAGES so many are
+    fitted to.
     """
-    size, levels = config.model.input_size, DIALECTS[config.model.dialect].prior_levels
-    boxes = input_boxes(split, size) + draw_boxes(split, size, config.data.augmentation, seed=config.run.seed)
-    fitted = fit_priors(np.concatenate([np.zeros((0, 4)), *boxes]), levels, size, max_priors=max_priors)
+    own = with_priors(config, "dialect")
+    size = own.model.input_size
+    sample = spread(split, MAX_IMAGES)
+    boxes = input_boxes(sample, size) + draw_boxes(sample, size, config.data.augmentation, seed=config.run.seed)
+    if max_priors is None:
+        max_priors = default_bound(own, split.class_names)
+    objects = np.concatenate([np.zeros((0, 4)), *boxes])
+    fitted = fit_priors(objects, build.prior_levels(own.model), size, max_priors=max_priors)
     return with_priors(config, [[shape._asdict() for shape in level.shapes] for level in fitted])
+
+
+def default_bound(config: Config, class_names: Sequence[str]) -> int:
+    """The priors that the network of `config` may have: with 80 classes each one costs twelve times that of two."""
+    own = cost(config, class_names)
+    affordable = MAX_WORK * own.multiply_adds / own.multiply_adds_per_prior
+    return int(min(MAX_GROWTH * own.num_priors, own.num_priors + affordable))
 
 
 def fit_and_tell(config: Config, split: DataSplit) -> Config:
@@ -69,9 +89,14 @@ def fit_and_tell(config: Config, split: DataSplit) -> Config:
 
 def measure(config: Config, boxes: Sequence[np.ndarray]) -> PriorFit:
     """How the priors of `config` fit `boxes`, of each image (N, 4) xyxy in input pixels."""
-    size, levels = config.model.input_size, build.prior_levels(config.model)
-    clamp = DIALECTS[config.model.dialect].clamp_priors
-    return measure_fit(boxes, generate_priors(levels, level_map_sizes(size, len(levels)), size, clamp))
+    return measure_fit(boxes, place(config.model))
+
+
+def place(config: ModelConfig) -> Tensor:
+    """The priors that a network of `config` has: (P, 4) cxcywh, input pixels."""
+    size, levels = config.input_size, build.prior_levels(config)
+    clamp = DIALECTS[config.dialect].clamp_priors
+    return generate_priors(levels, level_map_sizes(size, len(levels)), size, clamp)
 
 
 def cost(config: Config, class_names: Sequence[str]) -> Cost:
@@ -80,8 +105,11 @@ def cost(config: Config, class_names: Sequence[str]) -> Cost:
     assert isinstance(detector, Detector)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         detector(torch.zeros(1, 3, *config.model.input_size))
+    last = detector.head.classification[0][-1]  # type: ignore[index]
+    assert isinstance(last, nn.Conv2d)
     return Cost(
         num_priors=len(detector.priors),
         head_parameters=sum(parameter.numel() for parameter in detector.head.parameters()),
         multiply_adds=counter.get_total_flops() // 2,
+        multiply_adds_per_prior=last.in_channels * (detector.head.num_logits + 4),
     )

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ssdlite.data.transforms import AugmentationName, build_augmentation, draft
 from ssdlite.structures import DataSplit, Record
 
-MAX_IMAGES = 5000  # that are augmented, spread evenly over those that there are: a millisecond each
 BLANK_SIDE = 512  # pixels of the picture that is cut in place of the image, to whole pixels
+
+
+def spread(split: DataSplit, most: int) -> DataSplit:
+    """At most so many images, from all over the split."""
+    count = len(split)
+    if count <= most:
+        return split
+    return replace(split, records=[split.records[index * count // most] for index in range(most)])
 
 
 def input_boxes(split: DataSplit, size: tuple[int, int]) -> list[np.ndarray]:
@@ -28,20 +37,16 @@ def draw_boxes(
 ) -> list[np.ndarray]:
     """What training may show the network: as `input_boxes`, under one draw of the recipe for each image.
 
-    Crops enlarge objects, cut them and leave some out; zooming out shrinks them. Of more images than MAX_IMAGES so
-    many are drawn.
+    Crops enlarge objects, cut them and leave some out; zooming out shrinks them. A millisecond an image.
     """
     if augmentation in ("flip", "none"):  # mirrors change no size
         return input_boxes(split, size)
     pipeline = build_augmentation(augmentation, size, cut_only=True)
-    count = len(split)
-    chosen = range(count) if count <= MAX_IMAGES else [i * count // MAX_IMAGES for i in range(MAX_IMAGES)]
     found = []
-    for index in chosen:
-        record = split.records[index]
-        targets = draft(
-            pipeline, _blank(record), record.boxes, record.labels, record.ignore, seed + index, record.size
-        )[2]
+    for index, record in enumerate(split.records):
+        blank = _blank(record)
+        objects = (record.boxes, record.labels, record.ignore)
+        targets = draft(pipeline, blank, *objects, seed + index, annotated_size=record.size)[2]
         found.append(targets.boxes[~targets.ignore].numpy())
     return found
 

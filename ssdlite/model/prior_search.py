@@ -10,8 +10,8 @@ import numpy as np
 from ssdlite.model.architecture import PriorLevel, PriorShape
 from ssdlite.model.priors import cell_steps, level_map_sizes
 
+MAX_ASPECT = 20.0  # or one over it
 MAX_DENSITY = 4  # FaceBoxes' (Zhang et al. 2017, tab. 1): centres 4 px apart on the map of stride 16
-MAX_GROWTH = 8  # how many times the priors that there were may become
 MAX_OBJECTS = 20_000  # that are looked at, spread evenly over those that there are
 NUM_CLUSTERS = 32
 MAX_ROUNDS = 50  # of k-means, which has settled before
@@ -25,14 +25,15 @@ def fit_priors(
     levels: Sequence[PriorLevel],
     input_size: tuple[int, int],
     *,
+    max_priors: int,
     iou_threshold: float = 0.5,
     target: float = TARGET,
-    max_priors: int | None = None,
     seed: int = 0,
 ) -> tuple[PriorLevel, ...]:
     """The priors of `levels`, without those that hardly any object needs and with those that it lacks.
 
-    1. Shapes of `levels` that reach fewer than MIN_USE of the objects go; a level keeps its first one at least.
+    1. Shapes of `levels` that reach fewer than MIN_USE of the objects go, but for the first of a level that would
+       have none left. With fewer than 1 / MIN_USE objects all stay.
     2. NUM_CLUSTERS shapes are found by k-means with the distance 1 − IoU of centred boxes (Redmon and Farhadi 2017,
        sec. 2), and given to the map whose stride is nearest to a third of their side.
     3. Again and again the shape is added, or made denser up to MAX_DENSITY, that reaches most objects anew for each
@@ -47,38 +48,40 @@ def fit_priors(
             augmented, because random crops enlarge objects. Crowds and what is to be ignored are left out.
         levels: what to start from, which the weights to start from know; their centres stay.
         input_size: (height, width), pixels.
-        max_priors: bound on all priors together; None for MAX_GROWTH times those of `levels`.
+        max_priors: bound on all priors together, at least as many as `levels` have.
         seed: of k-means.
     """
     boxes = _usable(boxes)
     if not len(boxes):
         return tuple(levels)
-    grids = _Grids(levels, input_size, boxes, iou_threshold)
-    if max_priors is None:
-        max_priors = MAX_GROWTH * sum(
-            level.priors_per_cell * n for level, n in zip(levels, grids.cells, strict=True)
-        )
+    grids = Grids(levels, input_size, boxes, iou_threshold)
     pool = [(index, shape) for index, level in enumerate(levels) for shape in level.shapes]
-    density = [shape.density if grids.reached(*one).mean() >= MIN_USE else 0 for one in pool for shape in [one[1]]]
-    for index, level in enumerate(levels):
-        first = pool.index((index, level.shapes[0]))
-        own = [place for place, (home, _) in enumerate(pool) if home == index]
-        density[first] = density[first] or (0 if any(density[place] for place in own) else level.shapes[0].density)
+    density = _densities_kept(pool, grids)
     for width, height in cluster(boxes[:, 2:] - boxes[:, :2], NUM_CLUSTERS, seed):
         pool.append((grids.home(width, height), _shape(width, height, min(input_size))))
         density.append(0)
     _densify(pool, density, grids, target, max_priors)
     fitted = []
     for index, level in enumerate(levels):
-        kept = [
-            shape._replace(density=n) for (home, shape), n in zip(pool, density, strict=True) if home == index and n
-        ]
-        fitted.append(replace(level, shapes=tuple(sorted(kept, key=lambda shape: (shape.scale, shape.aspect)))))
+        places = [place for place, (home, _) in enumerate(pool) if home == index and density[place]]
+        shapes = sorted(pool[place][1]._replace(density=density[place]) for place in places)
+        fitted.append(replace(level, shapes=tuple(shapes)))
     return tuple(fitted)
 
 
+def _densities_kept(pool: Sequence[tuple[int, PriorShape]], grids: Grids) -> list[int]:
+    """The density of each shape of a pool of (level, shape), and 0 for those that are dropped."""
+    if len(grids.boxes) * MIN_USE < 1:  # so few objects do not tell what there is no need for
+        return [shape.density for _, shape in pool]
+    used = [bool(grids.reached(*one).mean() >= MIN_USE) for one in pool]
+    homes = [home for home, _ in pool]
+    for home in {*homes} - {home for home, is_used in zip(homes, used, strict=True) if is_used}:
+        used[homes.index(home)] = True
+    return [shape.density if is_used else 0 for (_, shape), is_used in zip(pool, used, strict=True)]
+
+
 def _densify(
-    pool: Sequence[tuple[int, PriorShape]], density: list[int], grids: _Grids, target: float, max_priors: int
+    pool: Sequence[tuple[int, PriorShape]], density: list[int], grids: Grids, target: float, max_priors: int
 ) -> None:
     """Raise the densities of the pool's shapes, 0 for those that are not there, in place."""
     reached_by = np.array(
@@ -130,17 +133,18 @@ def _centered_iou(sizes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _usable(boxes: np.ndarray) -> np.ndarray:
-    """Boxes that have an area, MAX_OBJECTS at most."""
-    boxes = boxes[((boxes[:, 2:] - boxes[:, :2]) > 0).all(axis=1)].astype(np.float64)
+    """Boxes with sides of a pixel or more, which are those that are learnt; MAX_OBJECTS at most."""
+    boxes = boxes[((boxes[:, 2:] - boxes[:, :2]) >= 1).all(axis=1)].astype(np.float64)
     return boxes[np.arange(MAX_OBJECTS) * len(boxes) // MAX_OBJECTS] if len(boxes) > MAX_OBJECTS else boxes
 
 
 def _shape(width: float, height: float, unit: int) -> PriorShape:
     """Rounded to what a person can read; .0001 of the input's side is less than a pixel."""
-    return PriorShape(round(float(np.sqrt(width * height)) / unit, 4), round(float(width / height), 3))
+    aspect = min(max(width / height, 1 / MAX_ASPECT), MAX_ASPECT)
+    return PriorShape(round(float(np.sqrt(width * height)) / unit, 4), round(float(aspect), 3))
 
 
-class _Grids:
+class Grids:
     """The objects (N, 4) on the cells of each level: which of them a prior of every cell would reach."""
 
     def __init__(
