@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from ssdlite.config import Config
+from ssdlite.data.device import finish_images
+from ssdlite.data.loader import sample_batch
 from ssdlite.evaluation.curves import class_curves
 from ssdlite.evaluation.evaluate import Evaluation
 from ssdlite.evaluation.judgement import judge_split
@@ -40,6 +44,12 @@ def show_curves(logbook: Logbook, step: int, split: DataSplit, evaluation: Evalu
         if curve.num_objects:
             right, wrong = curve.counts_at(CURVE_THRESHOLDS)
             logbook.precision_recall(f"precision_recall/{name}", step, right, wrong, curve.num_objects)
+
+
+def watched_batch(loader: DataLoader[Any], most: int, size: tuple[int, int], device: torch.device) -> Batch:
+    """Up to `most` training images as `loader` gives them in the first epoch: the same each time one looks."""
+    indices = range(min(most, len(loader.dataset)))  # type: ignore[arg-type]
+    return finish_images(sample_batch(loader, 0, indices).to(device), size=size)
 
 
 def show_matches(logbook: Logbook, step: int, criterion: nn.Module, output: DetectorOutput, batch: Batch) -> None:

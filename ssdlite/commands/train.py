@@ -16,7 +16,7 @@ from torch import nn
 
 from ssdlite import build
 from ssdlite.benchmark.machine import describe_machine
-from ssdlite.commands.board import show_curves, show_hyperparameters, show_matches
+from ssdlite.commands.board import show_curves, show_hyperparameters, show_matches, watched_batch
 from ssdlite.commands.data import draw_data
 from ssdlite.commands.pages import REPORT
 from ssdlite.commands.priors import fit_and_tell, with_priors
@@ -28,14 +28,13 @@ from ssdlite.data.checks.check import quick_check
 from ssdlite.data.checks.findings import SAID_BY_READERS, summary_lines
 from ssdlite.data.device import finish_images
 from ssdlite.data.images import read_image
-from ssdlite.data.loader import sample_batch
 from ssdlite.drawing import draw_comparison, make_grid, write_image
 from ssdlite.errors import CheckpointError, ConfigError, UserError
 from ssdlite.evaluation.evaluate import Evaluation, evaluate, warn_of_absent_classes
 from ssdlite.files import write_text
 from ssdlite.model.predictor import TorchPredictor
 from ssdlite.sources import find_sources, read_data
-from ssdlite.structures import Batch, DataSplit
+from ssdlite.structures import DataSplit
 from ssdlite.training.checkpoint import has_newest, load_newest
 from ssdlite.training.distributed import (
     in_main_process,
@@ -288,7 +287,8 @@ class _Session:
         self._draw_samples(evaluation, step)
         if self.logbook:
             show_curves(self.logbook, step, self.val_split, evaluation)
-            batch = self._watched_batch()
+            size = self.config.model.input_size
+            batch = watched_batch(self.train_loader, self.config.eval.batch_size, size, self.device)
             show_matches(self.logbook, step, self.criterion, predictor.start(batch).output, batch)
         figures = evaluation.to_dict()
         flat = {name: value for name, value in {**figures["coco"], **figures["voc"]}.items() if value is not None}
@@ -296,12 +296,6 @@ class _Session:
         logger.info("step %d: %s", step, shown or "no objects to find, so no AP")
         per_class = {name: row["AP"] for name, row in figures["per_class"].items() if row["AP"] is not None}
         return {**flat, "per_class_AP": per_class}
-
-    def _watched_batch(self) -> Batch:
-        """Training images as in the first epoch, the same each time, to see which of their objects are learnt."""
-        indices = range(min(self.config.eval.batch_size, len(self.train_split)))
-        batch = sample_batch(self.train_loader, 0, indices).to(self.device)
-        return finish_images(batch, size=self.config.model.input_size)
 
     def _draw_samples(self, evaluation: Evaluation, step: int) -> None:
         chosen = list(zip(self.val_split.records, evaluation.detections, strict=True))[:NUM_SAMPLES]

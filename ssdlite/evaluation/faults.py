@@ -7,7 +7,8 @@ A false detection is judged by the object, of any class, that it overlaps most:
     >= .1, < t     badly placed     both
     < .1           background       background
 
-An object that was not found, and that no wrong class, badly placed or both is about, is missed.
+An object that was not found, and that no wrong class or badly placed is about, is missed: nothing that is right but
+for one thing stands for it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ FaultKind: TypeAlias = Literal["missed", "wrong class", "badly placed", "both", 
 
 FAULT_KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
 LEAST_OVERLAP = 0.1  # TIDE's t_b: below, a detection has nothing to do with an object
-EXPLAINING: tuple[FaultKind, ...] = ("wrong class", "badly placed", "both")
+EXPLAINING: tuple[FaultKind, ...] = ("wrong class", "badly placed")
 
 WEIGHTS: dict[FaultKind, float] = {
     "missed": 1.0,

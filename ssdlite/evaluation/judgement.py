@@ -38,9 +38,8 @@ def judge_coco(record: Record, found: Detections, iou_threshold: float = 0.5) ->
     overlap = _overlap(record, found)
     near = overlap >= iou_threshold
     is_free = np.ones(len(record.labels), bool)
-    for detection in _by_score(found):
-        if not near[detection].any():
-            continue
+    rank = _by_score(found)
+    for detection in rank[near[rank].any(axis=1)]:
         free = near[detection] & (is_free | record.crowd)
         counting = free & ~ignored
         chosen = counting if counting.any() else free

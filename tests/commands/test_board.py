@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ssdlite.commands.board import show_curves, show_hyperparameters, show_matches
+from ssdlite import build
+from ssdlite.commands.board import show_curves, show_hyperparameters, show_matches, watched_batch
 from ssdlite.config import load_config
 from ssdlite.data.coco import read_coco
 from ssdlite.evaluation.curves import class_curves
@@ -110,3 +112,15 @@ def test_nothing_there(tmp_path):
         show_curves(logbook, 1, split, score_detections(split, []))
         show_matches(logbook, 1, None, None, None)  # a criterion without an assignment
     assert not EventAccumulator(str(tmp_path)).Reload().Tags()["tensors"]
+
+
+@pytest.mark.parametrize("augment_on", ["workers", "device"])
+def test_the_watched_images_are_the_same_each_time(drawn, augment_on):
+    config = load_config(None, [f"data={drawn}", f"data.augment_on={augment_on}", *TINY])
+    (split,) = build.read_data(config.data, ["train"])
+    cpu = torch.device("cpu")
+    loader = build.build_loader(config, split, training=True, alignment="half_pixel", device=cpu)
+    loader.sampler.set_epoch(3)  # a later epoch sees other draws
+    one, other = (watched_batch(loader, 5, (96, 96), cpu) for _ in range(2))
+    assert one.images.shape == (5, 3, 96, 96) and one.images.equal(other.images) and one.boxes.equal(other.boxes)
+    assert len(watched_batch(loader, 100, (96, 96), cpu).images) == len(split)

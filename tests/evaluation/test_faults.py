@@ -39,7 +39,7 @@ def faults_of(record: Record, found: Detections, score_threshold: float = 0.0) -
         (A, CAT, []),
         (A, DOG, ["wrong class"]),
         (THIRD, CAT, ["badly placed"]),
-        (THIRD, DOG, ["both"]),
+        (THIRD, DOG, ["both", "missed"]),
         (TENTH[0], CAT, ["badly placed"]),
         (TENTH[1], CAT, ["background", "missed"]),
         (FAR, CAT, ["background", "missed"]),
