@@ -266,6 +266,32 @@ def check_data(
     check(path, overrides, json_path=json, fixed_dir=fix)
 
 
+@app.command("view-data")
+def view_data(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="CONFIG|PATH [KEY=VALUE]...", help="A YAML file, or a folder as for data=PATH."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="train or val.")] = "train",
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Images, spread over the split. Default: 16, or 6 with --augmented.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="The sheet to write, .jpg or .png.")] = Path("view-data.jpg"),
+    augmented: Annotated[
+        bool, typer.Option("--augmented", help="Beside each image, what training makes of it.")
+    ] = False,
+) -> None:
+    """Draw a sheet of a data set's images with their objects; those that are ignored in grey dashes.
+
+    With --augmented each has a row: the image, and what the first three epochs see of it, to the pixel.
+    """
+    _show_log()
+    from ssdlite.commands.view_data import view_data as view
+
+    path, overrides = _split_arguments(arguments)
+    view(path, overrides, split=split, count=count, output=output, augmented=augmented)
+
+
 @app.command()
 def benchmark(
     arguments: ConfigArguments = None,
