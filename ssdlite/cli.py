@@ -140,17 +140,62 @@ def report(
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="A checkpoint or an exported .onnx.")],
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Images and folders of images.")],
-    output: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("predictions"),
-    json: Annotated[Path | None, typer.Option(help="Write the detections here.")] = None,
-    score_threshold: Annotated[float, typer.Option(min=0, max=1, help="Detections below are left out.")] = 0.4,
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Images, videos, folders, quoted patterns, a camera's number, a stream's address, - for a pipe.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option(help="Folder for pictures and videos with boxes.")] = Path("predictions"),
+    pictures: Annotated[bool, typer.Option(help="Draw pictures and videos, or only say what was found.")] = True,
+    save_json: Annotated[
+        Path | None, typer.Option("--save-json", "--json", help="Default: predictions.json in --output.")
+    ] = None,
+    save_txt: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write a text file of each picture here, in YOLO's form.")
+    ] = None,
+    save_crops: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write what each box shows here, in a folder a class.")
+    ] = None,
+    show: Annotated[bool, typer.Option("--show", help="Show each picture in a window; Escape ends it.")] = False,
+    score_threshold: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[CLASS=]NUMBER", help="Detections below are left out: 0.4, or of a class, as in helmet=0.3."
+        ),
+    ] = None,
+    tile: Annotated[
+        int | None, typer.Option(min=16, help="Look at large images in tiles of this side too, pixels.")
+    ] = None,
+    tile_overlap: Annotated[
+        float | None, typer.Option(min=0, max=0.9, help="Of neighbouring tiles, as a share of their side. [0.2]")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images that the network gets at once. Default: what suits the model.")
+    ] = None,
+    every: Annotated[int | None, typer.Option(min=1, help="Look at every N-th frame of a video only.")] = None,
+    recursive: Annotated[bool, typer.Option("--recursive", help="Look into folders within folders.")] = False,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds that a camera or stream may be silent. [10]")
+    ] = None,
     device: Device = "auto",
 ) -> None:
-    """Find objects in images: draws them into a folder and writes them as JSON."""
+    """Find objects in images, videos, cameras and streams: draws them and writes them as JSON.
+
+    Ctrl-C ends a video or camera with everything written that was seen until then.
+    """
     _show_log()
+    from ssdlite.commands.predict import FindOptions, InputOptions, OutputOptions
     from ssdlite.commands.predict import predict as run
 
-    run(model, inputs, output_dir=output, json_path=json, score_threshold=score_threshold, device=device)
+    run(
+        model,
+        inputs,
+        InputOptions(recursive, every, timeout),
+        FindOptions(score_threshold or (), tile, tile_overlap, batch_size, device),
+        OutputOptions(output, pictures, save_json, save_txt, save_crops, show),
+    )
 
 
 @app.command("export-onnx")
@@ -277,6 +322,32 @@ def fit_priors(
 
     path, overrides = _split_arguments(arguments)
     run(path, overrides, config_path=write, json_path=json, max_priors=max_priors)
+
+
+@app.command("view-data")
+def view_data(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="CONFIG|PATH [KEY=VALUE]...", help="A YAML file, or a folder as for data=PATH."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="train or val.")] = "train",
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Images, spread over the split. Default: 16, or 6 with --augmented.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="The sheet to write, .jpg or .png.")] = Path("view-data.jpg"),
+    augmented: Annotated[
+        bool, typer.Option("--augmented", help="Beside each image, what training makes of it.")
+    ] = False,
+) -> None:
+    """Draw a sheet of a data set's images with their objects; those that are ignored in grey dashes.
+
+    With --augmented each has a row: the image, and what the first three epochs see of it, to the pixel.
+    """
+    _show_log()
+    from ssdlite.commands.view_data import view_data as view
+
+    path, overrides = _split_arguments(arguments)
+    view(path, overrides, split=split, count=count, output=output, augmented=augmented)
 
 
 @app.command()

@@ -14,7 +14,8 @@ FLOORS = [
     {"training", "evaluation", "deploy", "importers"},
     {"sources", "report"},
     {"build"},
-    {"benchmark"},
+    {"models"},
+    {"benchmark", "api"},
     {"commands"},
     {"cli", "__main__", "__init__"},
 ]

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ssdlite.commands.models import LoadedModel, is_exported, load_model
 from ssdlite.commands.pages import Subject, write_report, write_results_report
 from ssdlite.commands.screen import console, print_evaluation, tracker
 from ssdlite.config import DataConfig, load_config
@@ -17,6 +16,7 @@ from ssdlite.evaluation.coco import read_coco_results, to_coco_results
 from ssdlite.evaluation.evaluate import Evaluation, score_detections, warn_of_absent_classes
 from ssdlite.evaluation.evaluate import evaluate as evaluate_model
 from ssdlite.files import require_writable, write_text
+from ssdlite.models import LoadedModel, is_exported, load_model
 from ssdlite.sources import has_split, read_data
 from ssdlite.structures import DataSplit
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ssdlite.commands.evaluate import describe_model, run_model, with_training_split
-from ssdlite.commands.models import load_model
 from ssdlite.commands.network_facts import make_subject
 from ssdlite.commands.pages import REPORT, write_report
 from ssdlite.commands.run_folder import read_detections
@@ -16,6 +15,7 @@ from ssdlite.config import load_config
 from ssdlite.errors import CheckpointError
 from ssdlite.evaluation.evaluate import Evaluation, score_detections
 from ssdlite.files import require_writable
+from ssdlite.models import load_model
 from ssdlite.sources import read_data
 from ssdlite.structures import DataSplit
 from ssdlite.training.checkpoint import load_checkpoint

@@ -18,7 +18,7 @@ from pycocotools.cocoeval import COCOeval
 from ssdlite.errors import DataError
 from ssdlite.evaluation.coco_curves import Backend, Curves, coco_curves, to_xywh
 from ssdlite.files import one_line, quoted, read_json
-from ssdlite.structures import DataSplit, Detections
+from ssdlite.structures import DataSplit, Detections, ImageId
 
 SUMMARY_NAMES = (
     *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
@@ -72,13 +72,21 @@ def to_coco_results(split: DataSplit, detections: Sequence[Detections]) -> list[
     """
     assert len(detections) == len(split), f"{len(detections)} detections for {len(split)} images"
     return [
+        row
+        for record, found in zip(split.records, detections, strict=True)
+        for row in to_coco_rows(found, record.image_id, split.category_ids)
+    ]
+
+
+def to_coco_rows(found: Detections, image_id: ImageId, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+    """`to_coco_results` of one image, its labels 1..K being numbered as `category_ids` says."""
+    return [
         {
-            "image_id": record.image_id,
-            "category_id": split.category_ids[int(label) - 1],
+            "image_id": image_id,
+            "category_id": category_ids[int(label) - 1],
             "bbox": [round(value, 2) for value in box],
             "score": round(float(score), 6),
         }
-        for record, found in zip(split.records, detections, strict=True)
         for box, score, label in zip(to_xywh(found.boxes).tolist(), found.scores, found.labels, strict=True)
     ]
 

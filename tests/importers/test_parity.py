@@ -20,11 +20,11 @@ import pytest
 from torch import nn
 
 from ssdlite import build
-from ssdlite.commands.models import load_model
 from ssdlite.errors import CheckpointError
 from ssdlite.importers import tensorflow
 from ssdlite.model.architecture import TENSORFLOW
 from ssdlite.model.detector import Detector
+from ssdlite.models import load_model
 from ssdlite.structures import Detections
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
