@@ -98,7 +98,7 @@ def predict(
         seconds = time.perf_counter() - started
     _report(outputs, pipeline, seconds, keeping)
     if interrupt.requested and sources[0].patience is None:
-        raise KeyboardInterrupt  # nothing else ends a camera, but this was not all that was asked for
+        raise KeyboardInterrupt  # a camera ends like this, but here some of the inputs are left
 
 
 def _find_sources(inputs: Sequence[str], options: InputOptions) -> list[Source]:
