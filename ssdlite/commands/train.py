@@ -29,7 +29,7 @@ from ssdlite.evaluation.evaluate import Evaluation, evaluate, warn_of_absent_cla
 from ssdlite.files import write_text
 from ssdlite.model.predictor import TorchPredictor
 from ssdlite.structures import DataSplit
-from ssdlite.training.checkpoint import has_newest, load_newest
+from ssdlite.training.checkpoint import has_newest, load_newest, require_same_run
 from ssdlite.training.distributed import (
     in_main_process,
     is_main,
@@ -92,7 +92,9 @@ def _settle_priors(config: Config, split: DataSplit, checkpoint: Mapping[str, An
     if checkpoint is None:
         return in_main_process(lambda: fit_and_tell(config, split))
     fitted = config_from_dict(checkpoint["config"]).model.priors
-    return config if fitted == "dialect" else with_priors(config, fitted)
+    if fitted == "dialect":
+        require_same_run(checkpoint, {"config": config.to_dict(), "classes": split.class_names})
+    return with_priors(config, fitted)
 
 
 def _read_data(config: Config) -> tuple[DataSplit, DataSplit]:
