@@ -98,7 +98,7 @@ def _heading(fits: tuple[PriorFit, PriorFit], path: Path | None) -> str:
 
 
 def _print(fits: dict[str, tuple[PriorFit, PriorFit]], judged: str, costs: tuple[Cost, Cost]) -> None:
-    console.print(f"Before → after; sizes and shapes (width to height) are those of the {judged} objects.")
+    console.print(f"Before → after; sizes and shapes (width:height) of the {judged} objects.")
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
     for name in ("objects", "reached %", "mean IoU", "forced", "none", "learnt by"):

@@ -35,7 +35,7 @@ from ssdlite.files import write_text
 from ssdlite.model.predictor import TorchPredictor
 from ssdlite.sources import find_sources, read_data
 from ssdlite.structures import DataSplit
-from ssdlite.training.checkpoint import has_newest, load_newest
+from ssdlite.training.checkpoint import has_newest, load_newest, require_same_run
 from ssdlite.training.distributed import (
     in_main_process,
     is_main,
@@ -98,7 +98,9 @@ def _settle_priors(config: Config, split: DataSplit, checkpoint: Mapping[str, An
     if checkpoint is None:
         return in_main_process(lambda: fit_and_tell(config, split))
     fitted = config_from_dict(checkpoint["config"]).model.priors
-    return config if fitted == "dialect" else with_priors(config, fitted)
+    if fitted == "dialect":
+        require_same_run(checkpoint, {"config": config.to_dict(), "classes": split.class_names})
+    return with_priors(config, fitted)
 
 
 def _read_data(config: Config) -> tuple[DataSplit, DataSplit]:

@@ -89,18 +89,20 @@ def _densify(
     )  # (shapes, densities, objects)
     cells = np.array([grids.cells[home] for home, _ in pool])
     costs = np.arange(1, MAX_DENSITY + 1) ** 2
-    reached = np.zeros(reached_by.shape[-1], bool)
-    for place, n in enumerate(density):
-        reached |= reached_by[place, n - 1] if n else False
-    while reached.mean() < target:
+    reached = np.array([row[n - 1] & (n > 0) for row, n in zip(reached_by, density, strict=True)])
+    while reached.any(axis=0).mean() < target:
+        # Centres of one density are not those of another, so that a shape made denser loses some objects too.
+        by_others = reached.sum(axis=0) - reached > 0
+        lost = (reached & ~by_others).sum(axis=-1)
         added = (costs - np.square(density)[:, None]) * cells[:, None]
         room = max_priors - int((np.square(density) * cells).sum())
-        gains = (reached_by & ~reached).sum(axis=-1) / np.where((added > 0) & (added <= room), added, np.inf)
-        if gains.max() <= 0:
+        gains = (reached_by & ~by_others[:, None]).sum(axis=-1) - lost[:, None]
+        value = gains / np.where((added > 0) & (added <= room), added, np.inf)
+        if value.max() <= 0:
             break
-        place, index = np.unravel_index(gains.argmax(), gains.shape)
+        place, index = np.unravel_index(value.argmax(), value.shape)
         density[place] = int(index) + 1
-        reached |= reached_by[place, index]
+        reached[place] = reached_by[place, index]
 
 
 def cluster(sizes: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
