@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+import ssdlite
 from ssdlite.config import (
     AssignmentConfig,
     AtssAssignmentConfig,
@@ -33,6 +34,7 @@ from ssdlite.config import (
 from ssdlite.data.cache import build_cache, choose_form, memory_of
 from ssdlite.data.dataset import DetectionDataset, DraftDataset, Sample
 from ssdlite.data.loader import build_train_loader, build_val_loader, default_workers
+from ssdlite.deploy.metadata import ExportMetadata
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.evaluation.voc import count_objects
 from ssdlite.importers.names import ForeignNetwork
@@ -347,16 +349,20 @@ class LoadedDetector:
     metrics: Mapping[str, Any]
 
 
-def load_detector(path: Path, overrides: Sequence[str] = ()) -> LoadedDetector:
+def load_detector(
+    path: Path, overrides: Sequence[str] = (), input_size: tuple[int, int] | None = None
+) -> LoadedDetector:
     """The network that a checkpoint ships, with its own classes and options.
 
+    `input_size` (height, width) replaces the one of the training: the weights fit any, and the priors follow.
     Raises CheckpointError when the file cannot be read or its weights do not fit its options, ConfigError for
     overrides that a trained network cannot follow.
     """
     require_changeable(overrides)
     content = load_checkpoint(path)
     try:
-        config = config_from_dict(content["config"], overrides, origin=str(path))
+        sizes = [f"model.input_size={list(input_size)}"] if input_size else []
+        config = config_from_dict(content["config"], [*overrides, *sizes], origin=str(path))
         class_names = tuple(content["classes"])
         detector = empty_detector(config, class_names)
         detector.load_state_dict(content["weights"])
@@ -364,6 +370,18 @@ def load_detector(path: Path, overrides: Sequence[str] = ()) -> LoadedDetector:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"the weights in {path} do not fit its options: {reason}.") from None
     return LoadedDetector(detector.eval(), class_names, config, content.get("metrics", {}))
+
+
+def export_metadata(config: Config, class_names: Sequence[str], metrics: Mapping[str, Any]) -> ExportMetadata:
+    """What an exported file says of where it comes from."""
+    return ExportMetadata(
+        class_names=tuple(class_names),
+        config=config.without_paths().to_dict(),
+        dialect=config.model.dialect,
+        width=config.model.width,
+        metrics=metrics,
+        version=ssdlite.__version__,
+    )
 
 
 def build_dtype(precision: str, device: torch.device) -> torch.dtype:

@@ -204,17 +204,62 @@ def export_onnx(
     overrides: Overrides = None,
     output: Annotated[Path | None, typer.Option(help="Default: beside the checkpoint, with suffix .onnx.")] = None,
     head: Annotated[
-        str, typer.Option(help="nms: final detections. decoded: boxes and scores. raw: logits.")
+        str,
+        typer.Option(
+            help="nms: final detections. decoded: boxes and scores. raw: logits, raw-levels: one map each."
+        ),
     ] = "nms",
-    batch: Annotated[str, typer.Option(help="dynamic, or a number.")] = "dynamic",
-    opset: Annotated[int, typer.Option(help="ONNX operator set.")] = 18,
+    nms: Annotated[
+        str | None,
+        typer.Option(help="op: ONNX's NonMaxSuppression (default). tensor: arithmetic, for any runtime."),
+    ] = None,
+    input: Annotated[str, typer.Option(help="float-nchw, uint8-nchw or uint8-nhwc, always 0..255.")] = "float-nchw",
+    size: Annotated[
+        str | None, typer.Option(metavar="HxW", help="Another input size than that of the training.")
+    ] = None,
+    batch: Annotated[
+        str | None, typer.Option(help="dynamic, or a number. Default: dynamic; 1 for raw-levels.")
+    ] = None,
+    opset: Annotated[int, typer.Option(help="ONNX operator set, 13 or above.")] = 18,
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8, of the network; boxes stay fp32.")] = "fp32",
+    calibration: Annotated[
+        Path | None, typer.Option(help="Images for int8. Default: training images of the checkpoint's data.")
+    ] = None,
+    reduce_range: Annotated[
+        bool | None,
+        typer.Option(
+            "--reduce-range/--no-reduce-range", help="int8 for any processor (default), or for VNNI and ARM."
+        ),
+    ] = None,
     verify: Annotated[bool, typer.Option(help="Compare with PyTorch on validation images.")] = True,
+    tolerance: Annotated[
+        float | None, typer.Option(min=0, max=1, help="AP that may be lost. Default: .001; .01 for int8.")
+    ] = None,
 ) -> None:
-    """Write a checkpoint as ONNX and prove that onnxruntime gives PyTorch's answers."""
+    """Write a checkpoint as ONNX and prove that onnxruntime gives PyTorch's answers.
+
+    The file is not written if its numbers or its AP on validation images differ; docs/export.md has the rule.
+    NAME.onnx.json beside it holds all that was measured.
+    """
     _show_log()
     from ssdlite.commands.export import export_onnx as run
 
-    run(checkpoint, overrides or [], output=output, head=head, batch=batch, opset=opset, verify=verify)
+    run(
+        checkpoint,
+        overrides or [],
+        output=output,
+        head=head,
+        nms=nms,
+        input_form=input,
+        size=size,
+        batch=batch,
+        opset=opset,
+        precision=precision,
+        calibration=calibration,
+        reduce_range=reduce_range,
+        verify=verify,
+        tolerance=tolerance,
+    )
 
 
 @app.command("import-checkpoint")

@@ -543,6 +543,19 @@ class Config(Section):
         """Plain strings, numbers, lists and dicts: what YAML and checkpoints hold."""
         return self.model_dump(mode="json")
 
+    def without_paths(self) -> Config:
+        """The same without whatever names a place on this machine: for files that are handed on."""
+        places = {"path": None, "draw": None, "train": None, "val": None, "cache_dir": None}
+        cache = {"cache": "none", "cache_side": None}  # has no effect without its folder or a training
+        weights = "none" if isinstance(self.model.weights, Path) else self.model.weights
+        return self.model_copy(
+            update={
+                "data": self.data.model_copy(update=places | cache),
+                "model": self.model.model_copy(update={"weights": weights}),
+                "run": self.run.model_copy(update={"dir": RunConfig().dir}),
+            }
+        )
+
     def to_yaml(self) -> str:
         return as_yaml(self.to_dict())
 

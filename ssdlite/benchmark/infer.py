@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-import ssdlite
 from ssdlite import build
 from ssdlite.benchmark.children import in_child
 from ssdlite.benchmark.rows import Rows
 from ssdlite.benchmark.timing import measure, synchronizer
 from ssdlite.benchmark.workload import Workload, build_network, resident_batch
-from ssdlite.deploy.metadata import ExportMetadata, HeadKind
+from ssdlite.deploy.metadata import FileForm, HeadKind
 from ssdlite.deploy.onnx import export_onnx
 from ssdlite.deploy.runtime import OnnxPredictor
 from ssdlite.model.decode import decode_output
@@ -83,14 +82,7 @@ def _export(network: Network, head: HeadKind, workload: Workload, path: Path) ->
         network,
         path,
         decoder=build.build_decoder(config.eval, config.model.input_size),
-        metadata=ExportMetadata(
-            class_names=workload.train.class_names,
-            config=config.to_dict(),
-            dialect=config.model.dialect,
-            width=config.model.width,
-            metrics={},
-            version=ssdlite.__version__,
-        ),
-        images=None,
-        head=head,
+        metadata=build.export_metadata(config, workload.train.class_names, metrics={}),
+        evidence=None,
+        form=FileForm(head=head),
     )

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any, TypeAlias, TypeVar, get_args
 
-import numpy as np
-
-import ssdlite
 from ssdlite import build
+from ssdlite.commands.evidence import calibration_images, gather_evidence
 from ssdlite.commands.screen import console
-from ssdlite.data.dataset import DetectionDataset
-from ssdlite.deploy.metadata import ExportMetadata, HeadKind
+from ssdlite.deploy.metadata import FileForm, HeadKind, InputForm, Precision, SuppressionKind
+from ssdlite.deploy.onnx import Calibration, Disproved, require_form
 from ssdlite.deploy.onnx import export_onnx as write_onnx
-from ssdlite.deploy.onnx import require_head
-from ssdlite.deploy.verify import Verification
-from ssdlite.errors import ConfigError, DataError
+from ssdlite.deploy.proof import Proof
+from ssdlite.deploy.report import describe, failed_report_path, report_path, write_report
+from ssdlite.errors import ConfigError
 from ssdlite.files import require_writable
-from ssdlite.sources import read_data
 
-VERIFIED_IMAGES = 16
+Choice = TypeVar("Choice", bound=str)
+Choices: TypeAlias = Any  # a Literal, which has no type of its own
 
 
 def export_onnx(
@@ -29,53 +28,65 @@ def export_onnx(
     overrides: Sequence[str],
     *,
     output: Path | None,
-    head: str,
-    batch: str,
-    opset: int,
-    verify: bool,
+    head: str = "nms",
+    nms: str | None = None,
+    input_form: str = "float-nchw",
+    batch: str | None = None,
+    size: str | None = None,
+    opset: int = 18,
+    precision: str = "fp32",
+    calibration: Path | None = None,
+    reduce_range: bool | None = None,
+    verify: bool = True,
+    tolerance: float | None = None,
 ) -> None:
     """Write `checkpoint` as ONNX; see `ssdlite export-onnx --help`."""
-    if head not in get_args(HeadKind):
-        raise ConfigError(f"--head is {', '.join(get_args(HeadKind))}, not '{head}'.")
-    loaded = build.load_detector(checkpoint, overrides)
-    require_head(loaded.detector, cast(HeadKind, head))
+    form = FileForm(
+        head=_choose("--head", head, HeadKind),
+        suppression=_choose("--nms", nms or "op", SuppressionKind),
+        input=_choose("--input", input_form, InputForm),
+        precision=_choose("--precision", precision, Precision),
+    )
+    if nms and form.head != "nms":
+        raise ConfigError(f"--nms has no effect with --head {head}, which has no suppression.")
+    if precision != "int8" and (calibration is not None or reduce_range is not None):
+        name = "--calibration" if calibration is not None else "--reduce-range"
+        raise ConfigError(f"{name} has no effect with --precision {precision}; it is for int8.")
+    if tolerance is not None and not verify:
+        raise ConfigError("--tolerance has no effect with --no-verify.")
+    batch_size = _batch_size(batch or ("1" if head == "raw-levels" else "dynamic"))
+    loaded = build.load_detector(checkpoint, overrides, _size(size))
+    require_form(loaded.detector, form)
     output = output or checkpoint.with_suffix(".onnx")
     require_writable(output)
     started = time.perf_counter()
-    with console.status("Exporting and comparing, some ten seconds"):
-        verification = write_onnx(
-            loaded.detector,
-            output,
-            decoder=build.build_decoder(loaded.config.eval, loaded.detector.input_size),
-            metadata=ExportMetadata(
-                class_names=loaded.class_names,
-                config=loaded.config.to_dict(),
-                dialect=loaded.config.model.dialect,
-                width=loaded.config.model.width,
-                metrics=loaded.metrics,
-                version=ssdlite.__version__,
-            ),
-            images=_validation_images(loaded) if verify else None,
-            head=cast(HeadKind, head),
-            batch=_batch_size(batch),
-            opset=opset,
-        )
-    seconds = time.perf_counter() - started
-    size = output.stat().st_size / 1e6
-    console.print(f"Wrote {output} ({size:.1f} MB, head {head}, opset {opset}, batch {batch}) in {seconds:.0f} s")
-    _report(verification)
+    try:
+        with console.status("Exporting and comparing, half a minute or so"):
+            proof = write_onnx(
+                loaded.detector,
+                output,
+                decoder=build.build_decoder(loaded.config.eval, loaded.detector.input_size),
+                metadata=build.export_metadata(loaded.config, loaded.class_names, loaded.metrics),
+                evidence=gather_evidence(loaded, tolerance) if verify else None,
+                form=form,
+                batch=batch_size,
+                opset=opset,
+                calibration=_calibration(loaded, calibration, reduce_range) if precision == "int8" else None,
+            )
+    except Disproved as error:
+        write_report(failed_report_path(output), describe(error.data), error.proof)
+        raise
+    description = describe(output.read_bytes())
+    write_report(report_path(output), description, proof)
+    failed_report_path(output).unlink(missing_ok=True)
+    _show(output, description, proof, time.perf_counter() - started)
 
 
-def _validation_images(loaded: build.LoadedDetector) -> np.ndarray:
-    """Some validation images, spread over the split, as the network sees them: (N, 3, H, W) uint8."""
-    (split,) = read_data(loaded.config.data, ["val"], loaded.class_names)
-    detector = loaded.detector
-    dataset = DetectionDataset(split, detector.input_size, alignment=detector.dialect.resize_alignment)
-    if not len(dataset):
-        raise DataError("there are no validation images to compare on; use --no-verify, or data=PATH.")
-    count = min(VERIFIED_IMAGES, len(dataset))
-    chosen = np.linspace(0, len(dataset) - 1, count).round().astype(int)
-    return np.stack([dataset[int(index)].image.numpy() for index in chosen])
+def _choose(option: str, text: str, choices: Choices) -> Any:
+    known = get_args(choices)
+    if text not in known:
+        raise ConfigError(f"{option} is {', '.join(known)}, not '{text}'.")
+    return text
 
 
 def _batch_size(text: str) -> int | None:
@@ -86,11 +97,43 @@ def _batch_size(text: str) -> int | None:
     return int(text)
 
 
-def _report(verification: Verification | None) -> None:
-    if verification is None:
+def _size(text: str | None) -> tuple[int, int] | None:
+    """HEIGHTxWIDTH in pixels."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if not found:
+        raise ConfigError(f"--size is HEIGHTxWIDTH in pixels such as 240x320, not '{text}'.")
+    return int(found[1]), int(found[2])
+
+
+def _calibration(loaded: build.LoadedDetector, path: Path | None, reduce_range: bool | None) -> Calibration:
+    return Calibration(calibration_images(loaded, path), reduce_range is not False)
+
+
+def _show(output: Path, description: dict[str, Any], proof: Proof | None, seconds: float) -> None:
+    """What a person wants to know of a file that was written."""
+    metadata = description["metadata"]
+    size, batch = description["bytes"] / 1e6, description["inputs"]["images"]["shape"][0]
+    batch = batch if isinstance(batch, int) else "dynamic"
+    console.print(
+        f"Wrote {output} ({size:.1f} MB, head {metadata['head']}, {metadata['precision']}, opset "
+        f"{description['opset']}, batch {batch}) and {report_path(output).name} in {seconds:.0f} s"
+    )
+    missing = [f"{name} lacks {', '.join(lacks)}" for name, lacks in description["runtimes"].items() if lacks]
+    able = [name for name, lacks in description["runtimes"].items() if not lacks]
+    console.print(f"Its operators are in {', '.join(able)}" + (f"; {'; '.join(missing)}." if missing else "."))
+    if proof is None:
         console.print("Not compared with PyTorch (--no-verify).")
         return
+    verification, latency = proof.verification, proof.latency
     batches = " and ".join(map(str, verification.batch_sizes))
     console.print(f"Agrees with PyTorch on {verification.num_images} validation images, at batch {batches}:")
     for difference in verification.differences:
         console.print(f"  {difference}")
+    if proof.accuracy:
+        console.print(f"  {proof.accuracy}")
+    for name, found in (("this file", latency.file), ("PyTorch", latency.torch)):
+        console.print(
+            f"  {name}: {found.p50:.1f} ms (median), {found.p90:.1f} ms (90 %), batch {latency.batch_size}"
+        )

@@ -32,11 +32,6 @@ def strip_annotations(model: onnx.ModelProto) -> None:
     del graph.value_info[:]  # shape inference finds them again
 
 
-def lower_ir_version(model: onnx.ModelProto) -> None:
-    """Set the lowest IR version that the opset allows, in place: old runtimes refuse files of a new one."""
-    model.ir_version = helper.find_min_ir_version_for(model.opset_import)
-
-
 def fold_center_taps(model: onnx.ModelProto) -> int:
     """Make every depthwise 3×3 on a 1×1 map a 1×1, in place; gives their number.
 
@@ -62,8 +57,16 @@ def fold_center_taps(model: onnx.ModelProto) -> int:
             node.input[1] = name
             _set_attributes(node, kernel_shape=[1, 1], pads=[0, 0, 0, 0], strides=[1, 1])
             folded += 1
-    _drop_unused_weights(model.graph)
+    drop_unused_weights(model.graph)
     return folded
+
+
+def drop_unused_weights(graph: onnx.GraphProto) -> None:
+    """Remove, in place, the constants that no node reads."""
+    used = {name for node in graph.node for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
 
 
 def _attribute(node: NodeProto, name: str) -> list[int] | None:
@@ -74,10 +77,3 @@ def _set_attributes(node: NodeProto, **values: list[int]) -> None:
     kept = [attribute for attribute in node.attribute if attribute.name not in values]
     del node.attribute[:]
     node.attribute.extend([*kept, *(helper.make_attribute(name, value) for name, value in values.items())])
-
-
-def _drop_unused_weights(graph: onnx.GraphProto) -> None:
-    used = {name for node in graph.node for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 
 from ssdlite.box_arrays import FRAME
 from ssdlite.deploy.metadata import Selection
 from ssdlite.structures import Detections, ScoreActivation
+
+
+def join_levels(maps: Sequence[np.ndarray], columns: int) -> np.ndarray:
+    """(B, priors of a cell · columns, h, w) of each level -> (B, P, columns), in the order of the priors."""
+    rows = [
+        level.transpose(0, 2, 3, 1).reshape(len(level), math.prod(level.shape[1:]) // columns, columns)
+        for level in maps
+    ]
+    return np.concatenate(rows, axis=1)
 
 
 def decode_boxes(

@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from ssdlite.boxes import iou
+from ssdlite.box_arrays import iou
 from ssdlite.deploy.metadata import Selection
 from ssdlite.structures import Detections
 
@@ -63,7 +62,7 @@ def check_selection(
     lowest_floors = _score_floors(np.where(is_optional[:, None], 0, scores), selection)
     if (low := kept_scores < lowest_floors[labels - 1] - score_margin).any():
         yield f"{low.sum()} detections score too low"
-    overlaps = _iou(kept_boxes, kept_boxes) * (labels[:, None] == labels[None])
+    overlaps = iou(kept_boxes, kept_boxes) * (labels[:, None] == labels[None])
     np.fill_diagonal(overlaps, 0)
     if (doubles := (overlaps > selection.iou_threshold + IOU_MARGIN).any(axis=1)).any():
         yield f"{doubles.sum()} detections should have suppressed each other"
@@ -75,7 +74,7 @@ def check_selection(
     may_suppress = (
         (labels[None] == due_columns[:, None] + 1)
         & (scores[priors, labels - 1][None] >= scores[due_priors, due_columns][:, None] - score_margin)
-        & (_iou(boxes[due_priors], boxes[priors]) > selection.iou_threshold - IOU_MARGIN)
+        & (iou(boxes[due_priors], boxes[priors]) > selection.iou_threshold - IOU_MARGIN)
     )
     is_kept = (labels[None] == due_columns[:, None] + 1) & (priors[None] == due_priors[:, None])
     if missing := int((~(may_suppress | is_kept).any(axis=1)).sum()):
@@ -88,8 +87,7 @@ def _score_floors(scores: np.ndarray, selection: Selection) -> np.ndarray:
     if selection.candidates_per_class < len(scores):
         position = len(scores) - selection.candidates_per_class
         floors = np.maximum(floors, np.partition(scores, position, axis=0)[position])
+    if selection.candidates is not None and selection.candidates < scores.size:
+        competing = np.where(scores >= floors, scores, 0).ravel()
+        floors = np.maximum(floors, np.partition(competing, -selection.candidates)[-selection.candidates])
     return floors
-
-
-def _iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    return iou(torch.from_numpy(boxes), torch.from_numpy(others)).numpy()

@@ -5,9 +5,10 @@ the network is ill-conditioned, so one rule holds for every quantity:
 
     |file − float64| ≤ 5 · max |PyTorch float32 − float64| + floor      (floors: `Tolerance`)
 
-A network that finds corners makes choices before there is a box. The rule holds for its maps, which the file
-computes too; and the boxes are judged by the file's own maps, pair by pair: each that is given must be one that
-they can mean, and none that they must mean may be missing, see `pairs`.
+A network that finds corners makes choices before there is a box, and one in float16 or 8 bits is off by far more
+than rounding. For both, what is decoded is judged by what the file itself has computed before: the decoding and the
+choice of boxes must be right to the floors above. The maps before are held to the same rule, or, where they are
+narrow, to a share of their own size (`reference.NOISE`). Whether that costs accuracy is for `proof` to say.
 
 For a file with suppression, each detection must be one of the reference's boxes by this rule, and the set must be
 one that greedy suppression can give: no two of a class overlap too much, and every box left out is overlapped by a
@@ -27,14 +28,14 @@ from typing import Any
 
 import numpy as np
 import onnx
-from torch import nn
 
 from ssdlite.deploy.graph import add_outputs
 from ssdlite.deploy.metadata import CORNER_MAPS, HeadKind
 from ssdlite.deploy.pairs import check_pairs
-from ssdlite.deploy.reference import Candidates, Reference, Tolerance, corner_candidates, row_errors
+from ssdlite.deploy.reference import NOISE, Candidates, Reference, Tolerance, row_errors, row_noise
 from ssdlite.deploy.runtime import OnnxPredictor
 from ssdlite.deploy.selection import Matches, check_selection, match_detections
+from ssdlite.model.network import Network
 from ssdlite.structures import Detections
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ UNITS = {"boxes": " px"}
 class Difference:
     """How far one quantity is from the reference at its worst."""
 
-    quantity: str  # logits, deltas, priors, boxes or scores
+    quantity: str  # logits, deltas, priors, boxes, scores or a corner map; or "noise of" one of them
     largest: float
     allowed: float
     image: int  # where: position in the images, at batch size
@@ -58,11 +59,11 @@ class Difference:
         return self.largest <= self.allowed < math.inf  # infinite where PyTorch itself overflows
 
     def __str__(self) -> str:
+        where = f"in image {self.image} at batch {self.batch_size}"
+        if self.quantity.startswith("noise"):
+            return f"{self.quantity} is {self.largest:.2g} of their size (allowed {self.allowed:.2g}) {where}"
         unit = UNITS.get(self.quantity, "")
-        return (
-            f"{self.quantity} differ by {self.largest:.2g}{unit} (allowed {self.allowed:.2g}) "
-            f"in image {self.image} at batch {self.batch_size}"
-        )
+        return f"{self.quantity} differ by {self.largest:.2g}{unit} (allowed {self.allowed:.2g}) {where}"
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Verification:
 
 
 def verify_onnx(
-    path: Path, detector: nn.Module, images: np.ndarray, tolerance: Tolerance | None = None
+    path: Path, detector: Network, images: np.ndarray, tolerance: Tolerance | None = None
 ) -> Verification:
     """Compare the file at `path`, run by onnxruntime, with `detector` on `images` (N, 3, H, W) uint8, N > 0.
 
@@ -107,102 +108,128 @@ def verify_onnx(
     Raises CheckpointError if the file cannot be loaded.
     """
     assert len(images) > 0, "nothing to verify on"
-    predictor, tolerance = OnnxPredictor(path), tolerance or Tolerance()
+    predictor = OnnxPredictor(path)
+    comparison = _Comparison(predictor, Reference.compute(detector, images, tolerance or Tolerance()))
+    probe = None if predictor.card.is_raw or not comparison.by_own_maps else _probe(path, comparison.inner_names)
     batch_sizes = BATCH_SIZES if predictor.batch_size is None else (predictor.batch_size,)
-    reference = Reference.compute(detector, images, tolerance)
-    differences: dict[str, Difference] = {}
-    problems: list[str] = []
-    if reference.has_corners:
-        maps = _corner_maps(path, images)
-        errors = {name: row_errors(maps[name], reference.values[name]) for name in CORNER_MAPS}
-        _record(differences, errors, reference, np.arange(len(images)), batch_sizes[0])
-        candidates = corner_candidates(maps, predictor.input_size, tolerance)
-        if unclear := sum(candidate is None for candidate in candidates):
-            logger.warning(
-                "the choice of boxes was not verified on %d of %d images: they are too uniform to tell one corner "
-                "from another.",
-                *(unclear, len(images)),
-            )
-    else:
-        candidates = reference.candidates()
     # Repeated as needed, so that the largest batch is full.
     order = np.arange(max(len(images), *batch_sizes)) % len(images)
     num_detections = None
     for batch_size in batch_sizes:
         outputs = predictor.run(images[order], batch_size)
-        errors, found = _compare(predictor, outputs, reference, [candidates[image] for image in order], order)
-        _record(differences, errors, reference, order, batch_size)
-        problems += [f"{problem} at batch {batch_size}" for problem in found]
+        inner = probe.run(images[order], batch_size, comparison.inner_names) if probe else None
+        comparison.add(outputs, inner, order, batch_size)
         if predictor.card.head == "nms":
             num_detections = int(outputs["num_detections"][: len(images)].sum())
     if num_detections == 0:
         logger.warning("suppression was verified on nothing: no detections in %d images.", len(images))
+    if comparison.unclear:
+        logger.warning(
+            "the choice of boxes was not verified on %d of %d images: they are too uniform to tell one corner "
+            "from another.",
+            *(len(comparison.unclear), len(images)),
+        )
     return Verification(
         head=predictor.card.head,
         num_images=len(images),
         batch_sizes=batch_sizes,
-        differences=tuple(differences.values()),
-        problems=tuple(problems),
+        differences=tuple(comparison.differences.values()),
+        problems=tuple(comparison.problems),
         num_detections=num_detections,
     )
 
 
-def _corner_maps(path: Path, images: np.ndarray) -> dict[str, np.ndarray]:
-    """What the file at `path` computes before it decodes."""
+def _probe(path: Path, names: Sequence[str]) -> OnnxPredictor:
+    """The file at `path`, which also gives what it computes before it decodes."""
     with tempfile.TemporaryDirectory() as folder:
         probed = Path(folder) / path.name
-        onnx.save(add_outputs(onnx.load(path), CORNER_MAPS), probed)
-        predictor = OnnxPredictor(probed)
-        return predictor.run(images, predictor.batch_size or 1, CORNER_MAPS)
+        onnx.save(add_outputs(onnx.load(path), names), probed)
+        return OnnxPredictor(probed)
 
 
-def _record(
-    differences: dict[str, Difference],
-    errors: dict[str, np.ndarray],
-    reference: Reference,
-    order: np.ndarray,
-    batch_size: int,
-) -> None:
-    """Keep the largest of each quantity's errors (N,) of the images in `order`."""
-    for name, error_N in errors.items():
-        worst = int(np.argmax(error_N))
-        difference = Difference(name, float(error_N[worst]), reference.allowed[name], int(order[worst]), batch_size)
-        if name not in differences or difference.largest > differences[name].largest:
-            differences[name] = difference
+class _Comparison:
+    """What one file gave, beside the reference."""
 
+    def __init__(self, predictor: OnnxPredictor, reference: Reference) -> None:
+        self.predictor = predictor
+        self.reference = reference
+        self.inner_names = reference.inner_names
+        self.precision = predictor.card.precision
+        self.by_own_maps = self.inner_names == CORNER_MAPS or self.precision != "fp32"
+        self.differences: dict[str, Difference] = {}
+        self.problems: list[str] = []
+        self.unclear: set[int] = set()  # images whose choice of boxes is not judged
 
-def _compare(
-    predictor: OnnxPredictor,
-    outputs: dict[str, np.ndarray],
-    reference: Reference,
-    candidates: Sequence[Candidates | None],
-    order: np.ndarray,
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    """(N,) errors a quantity of the images in `order`, and what is wrong with the choice of boxes."""
-    if predictor.card.head != "nms" and not reference.has_corners:
-        if predictor.card.priors is not None:  # whoever reads a raw file decodes with them
-            outputs = {**outputs, "priors": predictor.card.priors[None].repeat(len(order), axis=0)}
-        return {name: row_errors(value, reference.values[name][order]) for name, value in outputs.items()}, []
-    limits = reference.allowed["boxes"], reference.allowed["scores"]
-    errors: dict[str, list[float]] = {"boxes": [], "scores": []}
-    problems: list[str] = []
-    suppressed = predictor.card.head == "nms"
-    answers = predictor.select(outputs) if suppressed else _given_pairs(outputs)
-    for image, found, candidate in zip(order, answers, candidates, strict=True):
-        if candidate is None:
-            for error in errors.values():
-                error.append(0.0)
-            continue
-        boxes, scores, is_optional = candidate
-        if suppressed:
-            matches, wrong = _compare_detections(found, candidate, predictor, limits)
-        else:
-            matches = match_detections(found, boxes, scores, *limits)
-            wrong = list(check_pairs(found, boxes, scores, is_optional, limits))
-        errors["boxes"].append(matches.box_errors.max(initial=0))
-        errors["scores"].append(matches.score_errors.max(initial=0))
-        problems += [f"{problem} in image {image}" for problem in wrong]
-    return {name: np.nan_to_num(error_N, nan=np.inf) for name, error_N in errors.items()}, problems
+    def add(
+        self,
+        outputs: dict[str, np.ndarray],
+        inner: dict[str, np.ndarray] | None,
+        order: np.ndarray,
+        batch_size: int,
+    ) -> None:
+        """Compare the outputs, and the `inner` values if they count, for the images in `order`."""
+        card, reference = self.predictor.card, self.reference
+        if card.is_raw:
+            inner = dict(zip(self.inner_names, self.predictor.join(outputs), strict=True))
+            assert card.priors is not None  # whoever reads a raw file decodes with them
+            priors = row_errors(card.priors[None], reference.values["priors"])
+            self._record("priors", priors, reference.allowed["priors"], order, batch_size)
+        for name, value in (inner or {}).items():
+            expected = reference.values[name][order]
+            if self.precision == "fp32":
+                self._record(name, row_errors(value, expected), reference.allowed[name], order, batch_size)
+            else:
+                noise = row_noise(value, expected)
+                self._record(f"noise of {name}", noise, NOISE[self.precision], order, batch_size)
+        if card.head == "nms" or self.inner_names == CORNER_MAPS:
+            self._compare_chosen(outputs, reference.candidates(inner, order), order, batch_size)
+        elif card.head == "decoded":
+            candidates = reference.candidates(inner, order)
+            for index, name in enumerate(card.output_names):
+                expected = np.stack([candidate[index] for candidate in candidates if candidate])
+                self._record(name, row_errors(outputs[name], expected), self._limits[index], order, batch_size)
+
+    @property
+    def _limits(self) -> tuple[float, float]:
+        """Of boxes and scores. Where they are judged by the file's own maps there is no rounding to add."""
+        source = self.reference.allowed
+        if self.by_own_maps:
+            source = {name: self.reference.tolerance.of(name) for name in source}
+        return source["boxes"], source["scores"]
+
+    def _record(self, name: str, errors: np.ndarray, allowed: float, order: np.ndarray, batch_size: int) -> None:
+        """Keep the largest of a quantity's errors (N,) of the images in `order`."""
+        worst = int(np.argmax(errors))
+        difference = Difference(name, float(errors[worst]), allowed, int(order[worst]), batch_size)
+        if name not in self.differences or difference.largest > self.differences[name].largest:
+            self.differences[name] = difference
+
+    def _compare_chosen(
+        self,
+        outputs: dict[str, np.ndarray],
+        candidates: Sequence[Candidates | None],
+        order: np.ndarray,
+        batch_size: int,
+    ) -> None:
+        """Detections, or pairs of corners: whether each is a candidate, and their choice a right one."""
+        suppressed = self.predictor.card.head == "nms"
+        answers = self.predictor.select(outputs) if suppressed else _given_pairs(outputs)
+        errors = np.zeros((2, len(order)))
+        for row, (found, candidate) in enumerate(zip(answers, candidates, strict=True)):
+            image = int(order[row])
+            if candidate is None:
+                self.unclear.add(image)
+                continue
+            if suppressed:
+                matches, wrong = _compare_detections(found, candidate, self.predictor, self._limits)
+            else:
+                boxes, scores, is_optional = candidate
+                matches = match_detections(found, boxes, scores, *self._limits)
+                wrong = list(check_pairs(found, boxes, scores, is_optional, self._limits))
+            errors[:, row] = matches.box_errors.max(initial=0), matches.score_errors.max(initial=0)
+            self.problems += [f"{problem} in image {image} at batch {batch_size}" for problem in wrong]
+        for name, error_N, allowed in zip(("boxes", "scores"), errors, self._limits, strict=True):
+            self._record(name, np.nan_to_num(error_N, nan=np.inf), allowed, order, batch_size)
 
 
 def _given_pairs(outputs: dict[str, np.ndarray]) -> Iterator[Detections]:

@@ -73,11 +73,19 @@ class Detector(Network):
 
     def forward(self, images: Tensor) -> HeadOutput:
         """(B, 3, H, W) pixels 0..255 RGB, uint8 or float -> logits (B, P, C), deltas (B, P, 4), priors (P, 4)."""
+        return self.join(*self.maps(images))
+
+    def maps(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """The same images -> the head's maps of each level as they are computed, see `SSDLiteHead.maps`."""
         assert images.shape[-2:] == self.input_size, f"{tuple(images.shape)} is not of size {self.input_size}"
         features = list(self.backbone(self.normalize(images)))
         for extra in self.extras:
             features.append(extra(features[-1]))
-        logits, deltas = self.head(features)
+        return self.head.maps(features)
+
+    def join(self, logit_maps: Sequence[Tensor], delta_maps: Sequence[Tensor]) -> HeadOutput:
+        """What `maps` gives as one row a prior, with the priors that the rows belong to."""
+        logits, deltas = self.head.join(logit_maps, delta_maps)
         return HeadOutput(logits, deltas, self.priors, self.score_activation, self.level_sizes)
 
     def _initialize(self, class_prior: float) -> None:

@@ -58,12 +58,20 @@ class SSDLiteHead(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Maps (B, channels, h, w) of each level -> logits (B, P, C) and deltas (B, P, 4)."""
-        logits = [
-            _flatten(predict(level), self.num_logits)
-            for predict, level in zip(self.classification, features, strict=True)
-        ]
-        deltas = [_flatten(predict(level), 4) for predict, level in zip(self.regression, features, strict=True)]
-        return torch.cat(logits, dim=1), torch.cat(deltas, dim=1)
+        return self.join(*self.maps(features))
+
+    def maps(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """The same -> logits (B, priors of a cell · C, h, w) and deltas (B, priors of a cell · 4, h, w) a level."""
+        logits = [predict(level) for predict, level in zip(self.classification, features, strict=True)]
+        deltas = [predict(level) for predict, level in zip(self.regression, features, strict=True)]
+        return logits, deltas
+
+    def join(self, logit_maps: Sequence[Tensor], delta_maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """What `maps` gives -> logits (B, P, C) and deltas (B, P, 4), in the order of the priors."""
+        return (
+            torch.cat([_flatten(level, self.num_logits) for level in logit_maps], dim=1),
+            torch.cat([_flatten(level, 4) for level in delta_maps], dim=1),
+        )
 
     @torch.no_grad()
     def reset_biases(self, activation: ScoreActivation, class_prior: float) -> None:

@@ -11,14 +11,23 @@ import pytest
 import torch
 from torch import nn
 
-from ssdlite.deploy.metadata import ExportMetadata
-from ssdlite.deploy.onnx import build_model, trace_detector, write_verified
+from ssdlite.deploy.metadata import ExportMetadata, FileForm
+from ssdlite.deploy.onnx import build_model
+from ssdlite.deploy.trace import trace_detector
+from ssdlite.deploy.verify import Verification, verify_onnx
 from ssdlite.model.architecture import DIALECTS
 from ssdlite.model.decode import Decoder
 from ssdlite.model.detector import Detector
 from ssdlite.structures import Detections
 
-HEADS = ("nms", "decoded", "raw")
+FORMS = {
+    "nms": FileForm("nms"),
+    "tensor": FileForm("nms", "tensor"),
+    "decoded": FileForm("decoded"),
+    "raw": FileForm("raw"),
+    "raw-levels": FileForm("raw-levels"),
+}
+HEADS = tuple(FORMS)
 SIZE = (96, 128)  # maps of 6×8, 3×4, 2×2 and three of 1×1: 258 priors
 METADATA = ExportMetadata(
     class_names=("Maß", "dog", "train"),
@@ -65,6 +74,11 @@ def assert_same_detections(found: Detections, expected: Detections, pixels: floa
     assert same.any(axis=1).all() and same.any(axis=0).all()
 
 
+def save_and_verify(model: onnx.ModelProto, path: Path, detector: Detector, images: np.ndarray) -> Verification:
+    onnx.save(model, path)
+    return verify_onnx(path, detector, images)
+
+
 @pytest.fixture(scope="session")
 def detector() -> Detector:
     return make_detector("paper", SIZE)
@@ -84,9 +98,9 @@ def traced(detector: Detector) -> onnx.ModelProto:
 def files(
     detector: Detector, traced: onnx.ModelProto, images: np.ndarray, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
-    """A file of each head."""
+    """A file of each head, and with suppression by tensors."""
     folder = tmp_path_factory.mktemp("onnx")
-    for head in HEADS:
-        model = build_model(traced, detector, head=head, decoder=DECODER, metadata=METADATA)
-        assert write_verified(model, folder / f"{head}.onnx", detector, images).passed
+    for head, form in FORMS.items():
+        model = build_model(traced, detector, form=form, decoder=DECODER, metadata=METADATA)
+        assert save_and_verify(model, folder / f"{head}.onnx", detector, images).passed
     return {head: folder / f"{head}.onnx" for head in HEADS}

@@ -11,20 +11,24 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from ssdlite.deploy.onnx import build_model, export_onnx, trace_detector, write_verified
+from ssdlite.deploy.metadata import FileForm
+from ssdlite.deploy.onnx import build_model, export_onnx
 from ssdlite.deploy.pairs import Margins, check_pairs, possible_pairs
+from ssdlite.deploy.proof import Evidence
 from ssdlite.deploy.runtime import OnnxPredictor
+from ssdlite.deploy.trace import trace_detector
 from ssdlite.deploy.verify import verify_onnx
-from ssdlite.errors import CheckpointError, ConfigError
+from ssdlite.errors import ConfigError
 from ssdlite.model.architecture import DIALECTS
 from ssdlite.model.corner import CornerDetector
 from ssdlite.model.decode import decode_output
 from ssdlite.structures import CornerOutput, Detections
 
 from .conftest import DECODER as SSD_DECODER
-from .conftest import METADATA, SIZE, assert_same_detections, draw_images
+from .conftest import METADATA, SIZE, assert_same_detections, draw_images, save_and_verify
 
-HEADS = ("nms", "decoded")
+FORMS = {"nms": FileForm("nms"), "tensor": FileForm("nms", "tensor"), "decoded": FileForm("decoded")}
+HEADS = tuple(FORMS)
 NONE = Margins(0, 0, 0)
 
 
@@ -70,9 +74,9 @@ def traced(detector):
 @pytest.fixture(scope="module")
 def files(detector, traced, images, tmp_path_factory):
     folder = tmp_path_factory.mktemp("corner")
-    for head in HEADS:
-        model = build_model(traced, detector, head=head, decoder=DECODER, metadata=METADATA)
-        assert write_verified(model, folder / f"{head}.onnx", detector, images).passed
+    for head, form in FORMS.items():
+        model = build_model(traced, detector, form=form, decoder=DECODER, metadata=METADATA)
+        assert save_and_verify(model, folder / f"{head}.onnx", detector, images).passed
     return {head: folder / f"{head}.onnx" for head in HEADS}
 
 
@@ -113,11 +117,12 @@ def test_the_metadata_does_not_speak_of_priors(files):
 
 
 def test_raw_is_refused_before_anything_is_traced(detector, traced, tmp_path):
-    options = {"head": "raw", "decoder": DECODER, "metadata": METADATA}
-    with pytest.raises(ConfigError, match="choose --head decoded or nms"):
-        export_onnx(detector, tmp_path / "raw.onnx", images=None, **options)
-    with pytest.raises(ConfigError, match="choose --head decoded or nms"):
-        build_model(traced, detector, **options)
+    for head in ("raw", "raw-levels"):
+        options = {"form": FileForm(head), "decoder": DECODER, "metadata": METADATA}
+        with pytest.raises(ConfigError, match="choose --head decoded or nms"):
+            export_onnx(detector, tmp_path / "raw.onnx", evidence=None, **options)
+        with pytest.raises(ConfigError, match="choose --head decoded or nms"):
+            build_model(traced, detector, **options)
 
 
 def test_an_odd_size_at_the_oldest_opset_and_a_fixed_batch(tmp_path):
@@ -126,9 +131,9 @@ def test_an_odd_size_at_the_oldest_opset_and_a_fixed_batch(tmp_path):
     images = draw(3, (75, 90), seed=2)
     decoder = dataclasses.replace(DECODER, input_size=(75, 90))
     path = tmp_path / "odd.onnx"
-    options = {"decoder": decoder, "metadata": METADATA, "images": images, "batch": 2, "opset": 16}
+    options = {"decoder": decoder, "metadata": METADATA, "evidence": Evidence(images), "batch": 2, "opset": 13}
     assert export_onnx(detector, path, **options).passed
-    assert [entry.version for entry in onnx.load(path).opset_import] == [16]
+    assert [entry.version for entry in onnx.load(path).opset_import] == [13]
     with torch.no_grad():
         expected = decoder(detector(torch.from_numpy(images)), [(75, 90)] * 3)
     predictor = OnnxPredictor(path)
@@ -172,18 +177,6 @@ def test_planted_errors_of_the_network_are_found(files, detector, images, head, 
         plant(wrong)
     verification = verify_onnx(files[head], wrong, images)
     assert not verification.passed and verification.summary
-
-
-def test_the_old_file_stays_when_verification_fails(traced, detector, images, tmp_path):
-    path = tmp_path / "model.onnx"
-    path.write_bytes(b"old")
-    wrong = copy.deepcopy(detector)
-    with torch.no_grad():
-        shift_offsets(wrong)
-    model = build_model(traced, detector, head="decoded", decoder=DECODER, metadata=METADATA)
-    with pytest.raises(CheckpointError, match=r"model.onnx was not written"):
-        write_verified(model, path, wrong, images)
-    assert path.read_bytes() == b"old"
 
 
 @pytest.mark.parametrize(
@@ -298,8 +291,9 @@ def test_images_that_tell_nothing_are_judged_by_their_maps_with_a_warning(detect
         for branch in (flat.top_left, flat.bottom_right):
             for predict in (branch.heatmap, branch.embedding, branch.offset):
                 predict.weight.zero_()
-    model = build_model(trace_detector(flat), flat, head="decoded", decoder=DECODER, metadata=METADATA)
-    assert write_verified(model, tmp_path / "flat.onnx", flat, images).passed
+    options = {"form": FileForm("decoded"), "decoder": DECODER, "metadata": METADATA}
+    model = build_model(trace_detector(flat), flat, **options)
+    assert save_and_verify(model, tmp_path / "flat.onnx", flat, images).passed
     assert "not verified on 6 of 6 images" in caplog.text
     verification = verify_onnx(tmp_path / "flat.onnx", detector, images)
     assert not verification.passed and verification.worst.quantity in ("heatmaps", "embeddings", "offsets")

@@ -1,4 +1,4 @@
-"""The appended nodes by themselves, beside their two twins: the Decoder and the numpy of `postprocess`."""
+"""Both kinds of appended nodes by themselves, beside their twins: the Decoder and the numpy of `postprocess`."""
 
 import dataclasses
 
@@ -11,8 +11,9 @@ from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_te
 
 from ssdlite import boxes as box_ops
 from ssdlite.deploy.metadata import OUTPUT_NAMES, Selection
-from ssdlite.deploy.nms import append_nms
+from ssdlite.deploy.nms import append_nms, limit_candidates
 from ssdlite.deploy.postprocess import decode_boxes, select_detections
+from ssdlite.deploy.tensor_nms import ROUNDS
 from ssdlite.model.decode import Decoder, decode_output
 from ssdlite.structures import Detections, HeadOutput
 
@@ -49,8 +50,9 @@ def head_output(boxes: list[list[float]], scores: list[tuple[float, ...]]) -> He
 
 
 def select_in_all_ways(output: HeadOutput, selection: Selection = SELECTION) -> list[Detections]:
-    """The detections of the first image, from the Decoder, numpy, and the nodes."""
-    decoder = Decoder(SIZE, **dataclasses.asdict(selection))
+    """The detections of the first image, from the Decoder, numpy, and both kinds of nodes."""
+    options = {name: value for name, value in dataclasses.asdict(selection).items() if name != "candidates"}
+    decoder = Decoder(SIZE, **options)
     boxes, scores = (tensor.numpy() for tensor in decode_output(output, SIZE))
     from_deltas = decode_boxes(output.deltas.numpy(), output.priors.numpy(), (0.1, 0.2), SIZE)
     np.testing.assert_allclose(from_deltas, boxes, atol=1e-4)
@@ -58,12 +60,13 @@ def select_in_all_ways(output: HeadOutput, selection: Selection = SELECTION) -> 
         decoder(output, [SIZE] * len(boxes))[0],
         select_detections(from_deltas[0], scores[0], selection, SIZE),
         run_nms(boxes, scores, selection)[0],
+        run_nms(boxes, scores, limit_candidates(selection, "tensor", *scores.shape[1:]))[0],
     ]
 
 
 @pytest.mark.parametrize("candidates", [20, 400])
 @pytest.mark.parametrize("seed", range(4))
-def test_the_three_agree_where_many_boxes_leave_the_image(candidates, seed):
+def test_all_agree_where_many_boxes_leave_the_image(candidates, seed):
     generator = torch.Generator().manual_seed(seed)
     priors = torch.rand(300, 4, generator=generator) * torch.tensor([100, 80, 60, 60]) + torch.tensor([0, 0, 9, 9])
     deltas = torch.randn(1, 300, 4, generator=generator) * torch.tensor([8.0, 8, 3, 3])
@@ -110,3 +113,55 @@ def test_sizes_that_overflow_are_boxes_like_others():
     for found in select_in_all_ways(output):
         np.testing.assert_allclose(found.boxes, [[0, 0, 100, 80], [0, 30, 100, 50]], atol=1e-4)
         np.testing.assert_allclose(found.scores, 1 / (1 + np.exp([-3, -1])), rtol=1e-5)
+
+
+def staircase(count):
+    """Boxes of which each overlaps the one before by more than half and no other, best first."""
+    x = np.arange(count, dtype=np.float32) * 3
+    boxes = np.stack([x, 0 * x, x + 10, 0 * x + 10], axis=1)
+    return boxes[None], np.linspace(0.9, 0.1, count, dtype=np.float32)[None, :, None]
+
+
+def test_a_chain_as_long_as_there_are_rounds_is_decided_as_greedy_suppression_does():
+    """Every second box stays: the first suppresses the second, which would have suppressed the third."""
+    boxes, scores = staircase(ROUNDS)
+    selection = Selection(0.05, 0.5, 400, 100)
+    (found,) = run_nms(boxes, scores, limit_candidates(selection, "tensor", ROUNDS, 1))
+    (greedy,) = run_nms(boxes, scores, selection)
+    np.testing.assert_array_equal(greedy.scores, scores[0, ::2, 0])
+    np.testing.assert_array_equal(found.scores, greedy.scores)
+
+
+def test_a_longer_chain_keeps_undecided_boxes_at_its_end():
+    boxes, scores = staircase(ROUNDS + 6)
+    (found,) = run_nms(boxes, scores, Selection(0.05, 0.5, 400, 100, candidates=ROUNDS + 6))
+    decided = scores[0, :ROUNDS:2, 0]
+    np.testing.assert_array_equal(found.scores[: len(decided)], decided)
+    assert len(found.scores) == len(decided) + 6
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_fewer_candidates_than_there_are_give_the_first_detections(seed):
+    """The best 60 of 900 scores: what is kept of them is what is kept of all, as far as it goes."""
+    generator = np.random.default_rng(seed)
+    corners = generator.uniform(0, 60, (2, 300, 2)).astype(np.float32)
+    boxes = np.concatenate([corners, corners + generator.uniform(5, 20, (2, 300, 2)).astype(np.float32)], axis=2)
+    scores = generator.uniform(0, 1, (2, 300, 3)).astype(np.float32)
+    selection = Selection(0.05, 0.3, 400, 30)
+    for found, all_found in zip(
+        run_nms(boxes, scores, dataclasses.replace(selection, candidates=60)),
+        run_nms(boxes, scores, selection),
+        strict=True,
+    ):
+        assert 10 < len(found.scores) <= len(all_found.scores)
+        for part, whole in zip(found, all_found, strict=True):
+            np.testing.assert_array_equal(part, whole[: len(part)])
+
+
+def test_the_number_of_candidates_follows_from_the_selection():
+    assert limit_candidates(SELECTION, "op", 2000, 3) == SELECTION
+    assert limit_candidates(SELECTION, "tensor", 20, 3).candidates == 60
+    assert limit_candidates(SELECTION, "tensor", 2000, 1).candidates == 400
+    assert limit_candidates(SELECTION, "tensor", 2000, 3).candidates == 512
+    many = dataclasses.replace(SELECTION, max_detections=400)
+    assert limit_candidates(many, "tensor", 2000, 3).candidates == 800

@@ -1,4 +1,5 @@
 import ast
+import json
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,11 @@ def test_missing_and_foreign_files_are_refused(files, tmp_path):
     model = onnx.load(files["raw"])
     path = tmp_path / "foreign.onnx"
     for change, sentence in (
-        (lambda text: text.replace('"schema": 1', '"schema": 7'), "schema 7"),
+        (lambda text: text.replace('"schema": 2', '"schema": 7'), "schema 7"),
+        (
+            lambda text: text.replace('"dtype": "float32"', '"dtype": "uint8"'),
+            "head 'raw' for 128x96 pixels of uint8",
+        ),
         (lambda text: text[: len(text) // 2], "damaged"),
         (lambda text: "{}", "damaged"),
     ):
@@ -87,10 +92,44 @@ def test_missing_and_foreign_files_are_refused(files, tmp_path):
         OnnxPredictor(path)
 
 
+def as_schema_1(path, target):
+    """The file as it was written before there were other inputs and precisions, data paths included."""
+    model = onnx.load(path)
+    for entry in model.metadata_props:
+        if entry.key == "ssdlite":
+            document = json.loads(entry.value)
+            document["schema"] = 1
+            del document["precision"]
+            for name in ("suppression", "candidates", "levels"):
+                document["output"].pop(name, None)
+            document["config"] = {"data": {"path": "/home/someone/data"}}
+            entry.value = json.dumps(document)
+    onnx.save(model, target)
+
+
+@pytest.mark.parametrize("head", ["nms", "decoded", "raw"])
+def test_files_of_schema_1_are_read(files, images, tmp_path, head):
+    as_schema_1(files[head], tmp_path / "old.onnx")
+    old, new = OnnxPredictor(tmp_path / "old.onnx"), OnnxPredictor(files[head])
+    assert (old.card.precision, old.card.input_form) == ("fp32", "float-nchw")
+    assert old.config == {"data": {"path": "/home/someone/data"}} and old.card.levels == ()
+    for ours, theirs in zip(old.select(old.run(images)), new.select(new.run(images)), strict=True):
+        assert_same_detections(ours, theirs)
+
+
+def test_the_oldest_files_do_not_say_how_images_are_resized(files, tmp_path):
+    model = onnx.load(files["raw"])
+    for entry in model.metadata_props:
+        entry.value = entry.value.replace('"resize_alignment": "half_pixel", ', "")
+    onnx.save(model, tmp_path / "old.onnx")
+    card = OnnxPredictor(tmp_path / "old.onnx").card
+    assert "resize_alignment" not in card.document["input"] and card.resize_alignment == "half_pixel"
+
+
 def test_the_runtime_needs_neither_torch_nor_the_network():
     folder = Path(ssdlite.deploy.runtime.__file__).parent
-    allowed = {"numpy", "onnxruntime", "ssdlite.errors", "ssdlite.structures", "ssdlite.boxes"}
-    for name in ("runtime", "metadata", "postprocess"):
+    allowed = {"numpy", "onnxruntime", "ssdlite.errors", "ssdlite.structures", "ssdlite.box_arrays"}
+    for name in ("runtime", "card", "metadata", "postprocess"):
         for node in ast.walk(ast.parse((folder / f"{name}.py").read_text())):
             modules = [node.module] if isinstance(node, ast.ImportFrom) else []
             modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

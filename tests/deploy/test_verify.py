@@ -7,6 +7,7 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from onnx.helper import make_node
 
 from ssdlite.data.images import read_image
 from ssdlite.data.resize import resize
@@ -40,6 +41,62 @@ def test_planted_errors_of_the_network_are_found(files, detector, images, head, 
     assert not verification.worst.passed and verification.worst.quantity in verification.summary
 
 
+@pytest.mark.parametrize("head", ["nms", "tensor", "decoded"])
+@pytest.mark.parametrize("variance", [0.1, 0.2])
+def test_a_wrong_variance_is_found(files, detector, images, tmp_path, head, variance):
+    model = onnx.load(files[head])
+    changed = [
+        t for t in model.graph.initializer if t.dims == [] and np.isclose(numpy_helper.to_array(t), variance)
+    ]
+    assert changed
+    for tensor in changed:
+        tensor.CopyFrom(numpy_helper.from_array(np.array(1.1 * variance, np.float32), tensor.name))
+    onnx.save(model, tmp_path / "wrong.onnx")
+    verification = verify_onnx(tmp_path / "wrong.onnx", detector, images)
+    assert not verification.passed and "boxes differ" in verification.summary
+
+
+def only_first_image(model, head):
+    """Suppression as some tools export it: every image of a batch but the first goes without."""
+    graph = model.graph
+    constants = {"first": np.array(0), "first_row": np.array([1]), "start": np.array([0]), "axis": np.array([0])}
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    if head == "nms":
+        (node,) = (node for node in graph.node if node.op_type == "NonMaxSuppression")
+        node.output[0] = "all_indices"
+        made = [
+            make_node("Gather", ["all_indices", "first"], ["image_of_row"], axis=1),
+            make_node("Equal", ["image_of_row", "first"], ["is_first"]),
+            make_node("Compress", ["all_indices", "is_first"], ["kept_indices"], axis=0),
+        ]
+    else:
+        (node,) = (node for node in graph.node if node.output[0] == "suppresses_BMM")
+        node.output[0] = "all_suppress"
+        made = [
+            make_node("Slice", ["all_suppress", "start", "first_row", "axis"], ["head"]),
+            make_node("Slice", ["all_suppress", "first_row", "many", "axis"], ["tail"]),
+            make_node("Sub", ["tail", "tail"], ["none_in_tail"]),
+            make_node("Concat", ["head", "none_in_tail"], ["suppresses_BMM"], axis=0),
+        ]
+        graph.initializer.append(numpy_helper.from_array(np.array([1000]), "many"))
+    nodes = list(graph.node)
+    place = nodes.index(node) + 1
+    del graph.node[:]
+    graph.node.extend([*nodes[:place], *made, *nodes[place:]])
+
+
+@pytest.mark.parametrize(("head", "problem"), [("nms", "missing"), ("tensor", "should have suppressed each other")])
+def test_suppression_of_the_first_image_only_is_found(files, detector, images, tmp_path, head, problem):
+    model = onnx.load(files[head])
+    only_first_image(model, head)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, tmp_path / "wrong.onnx")
+    verification = verify_onnx(tmp_path / "wrong.onnx", detector, images)
+    assert not verification.passed and all("at batch 4" in found for found in verification.problems)
+    assert problem in " ".join(verification.problems)
+
+
+@pytest.mark.parametrize("head", ["nms", "tensor"])
 @pytest.mark.parametrize(
     ("constant", "value", "problem"),
     [
@@ -50,8 +107,10 @@ def test_planted_errors_of_the_network_are_found(files, detector, images, head, 
         ("num_candidates", 10, "missing"),
     ],
 )
-def test_planted_errors_of_the_suppression_are_found(files, detector, images, tmp_path, constant, value, problem):
-    model = onnx.load(files["nms"])
+def test_planted_errors_of_the_suppression_are_found(
+    files, detector, images, tmp_path, head, constant, value, problem
+):
+    model = onnx.load(files[head])
     names = {"num_candidates": ("num_candidates", "last_candidate")}.get(constant, (constant,))
     for tensor in model.graph.initializer:
         if tensor.name in names:

@@ -16,7 +16,15 @@ import torch
 from onnx import TensorProto, helper
 from PIL import Image
 
-from ssdlite.deploy.metadata import ExportMetadata, Selection, to_properties
+from ssdlite.deploy.metadata import (
+    ExportMetadata,
+    FileForm,
+    HeadKind,
+    Level,
+    NetworkFacts,
+    Selection,
+    to_properties,
+)
 from ssdlite.structures import DataSplit, Record
 
 IMAGE_NAMES = ("a.png", "sub/b c.png")
@@ -129,16 +137,13 @@ def checkpoint() -> dict[str, Any]:
     }
 
 
-def properties() -> dict[str, Any]:
-    """The metadata of an exported file of head `decoded`, as values in place of JSON."""
+def properties(head: HeadKind = "decoded") -> dict[str, Any]:
+    """The metadata of an exported file, as values in place of JSON."""
     written = to_properties(
         ExportMetadata(("cat", "dog"), {"model": {"width": 0.5}}, "paper", 0.5, {"AP": 0.5}, "1.2.3"),
-        "decoded",
-        (64, 64),
+        FileForm(head),
+        NetworkFacts((64, 64), "half_pixel", "softmax", np.zeros((1, 4), np.float32), (Level(1, 1, 1),)),
         Selection(0.01, 0.5, 400, 100),
-        np.zeros((1, 4), np.float32),
-        resize_alignment="half_pixel",
-        score_activation=None,
     )
     return {key: json.loads(value) for key, value in written.items()}
 

@@ -28,7 +28,7 @@ from ssdlite.config import config_from_dict, load_config
 from ssdlite.data.coco import read_coco
 from ssdlite.data.images import image_size, read_image
 from ssdlite.data.voc import read_voc
-from ssdlite.deploy.metadata import from_properties
+from ssdlite.deploy.card import from_properties
 from ssdlite.deploy.runtime import OnnxPredictor
 from ssdlite.errors import UserError
 from ssdlite.evaluation.coco import read_coco_results
@@ -353,14 +353,14 @@ def test_foreign_checkpoint(folder: Path, data: bytes) -> None:
 
 
 @fuzz
-@given(values=changed_documents(properties()))
+@given(values=changed_documents(properties()) | changed_documents(properties("raw-levels")))
 def test_metadata(values: dict[str, Any]) -> None:
     card = survives(
         lambda: from_properties({key: json.dumps(value) for key, value in values.items()}, "x.onnx"), "x.onnx"
     )
     if card is not None:
         assert (
-            card.head in ("nms", "decoded")
+            card.head in ("nms", "decoded", "raw-levels")
             and min(card.input_size) > 0
             and all(isinstance(name, str) for name in card.class_names)
         )

@@ -154,11 +154,20 @@ METADATA: list[tuple[tuple[Any, ...], Any]] = [
     (("ssdlite",), "text"),
     (("ssdlite",), None),
     (("ssdlite", "schema"), "1"),
-    (("ssdlite", "schema"), 2),
+    (("ssdlite", "schema"), 3),
+    (("ssdlite", "schema"), 0),
+    (("ssdlite", "precision"), "int4"),
+    (("ssdlite", "precision"), ["fp32"]),
+    (("ssdlite", "input", "layout"), "CHWN"),
+    (("ssdlite", "input", "dtype"), ["uint8"]),
+    (("ssdlite", "input", "dtype"), "uint8"),  # which the network is not
+    (("ssdlite", "output", "candidates"), 0),
+    (("ssdlite", "output", "candidates"), "512"),
     (("ssdlite", "head"), "box"),
     (("ssdlite", "head"), ["nms"]),
     (("ssdlite", "head"), None),
     (("ssdlite", "head"), "raw"),  # without priors
+    (("ssdlite", "head"), "raw-levels"),
     (("ssdlite", "head"), "nms"),  # which the network is not
     (("ssdlite", "input"), []),
     (("ssdlite", "input", "size"), "ab"),

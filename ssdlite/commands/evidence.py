@@ -1,0 +1,94 @@
+"""The images that an exported file is proved on and calibrated with, out of the checkpoint's own data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ssdlite.build import LoadedDetector
+from ssdlite.data.images import read_image
+from ssdlite.data.resize import resize
+from ssdlite.data.stream import ImageStream
+from ssdlite.deploy.predict import Predictor, find_images
+from ssdlite.deploy.proof import Evidence
+from ssdlite.errors import ConfigError, DataError
+from ssdlite.evaluation.evaluate import predict_split, score_detections
+from ssdlite.sources import has_split, read_data
+from ssdlite.structures import DataSplit
+
+COMPARED_IMAGES = 16
+"""Of the validation split, on which every number is compared with float64."""
+
+JUDGED_IMAGES = 200
+"""Of the validation split, on which AP is compared: both take seconds."""
+
+CALIBRATION_IMAGES = 100
+"""Of the training split: with 50 or 100 of them int8 files scored alike."""
+
+
+def gather_evidence(loaded: LoadedDetector, allowed_loss: float | None) -> Evidence:
+    """Validation images of the checkpoint's data, spread over the split.
+
+    Raises ConfigError or DataError where there are none.
+    """
+    if not has_split(loaded.config.data, "val"):
+        raise ConfigError("there are no validation images to compare on: give data=PATH, or --no-verify.")
+    (split,) = read_data(loaded.config.data, ["val"], loaded.class_names)
+    if not len(split):
+        raise DataError("there are no validation images to compare on; use --no-verify, or data=PATH.")
+    judged = _spread(split, JUDGED_IMAGES)
+
+    def judge(predictor: Predictor) -> float:
+        found = predict_split(predictor, _stream(loaded, judged), len(judged))
+        return score_detections(judged, [found[index] for index in range(len(judged))]).coco.summary["AP"]
+
+    return Evidence(_pixels(loaded, _spread(split, COMPARED_IMAGES)), judge, len(judged), allowed_loss)
+
+
+def calibration_images(loaded: LoadedDetector, path: Path | None) -> np.ndarray:
+    """(N, 3, H, W) uint8: of the folder or file `path`, or else of the training split, spread over it.
+
+    Raises ConfigError or DataError where there are none.
+    """
+    if path is not None:
+        paths = find_images([path])
+        chosen = [paths[index] for index in _positions(len(paths), CALIBRATION_IMAGES)]
+        detector = loaded.detector
+        alignment = detector.dialect.resize_alignment
+        pixels = np.stack([resize(read_image(image), detector.input_size, alignment) for image in chosen])
+        return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+    if not has_split(loaded.config.data, "train"):
+        raise ConfigError(
+            "8 bits are chosen by training images, and there are none: give data=PATH or --calibration FOLDER."
+        )
+    (split,) = read_data(loaded.config.data, ["train"], loaded.class_names)
+    if not len(split):
+        raise DataError("there are no training images to choose 8 bits by; give --calibration FOLDER.")
+    return _pixels(loaded, _spread(split, CALIBRATION_IMAGES))
+
+
+def _pixels(loaded: LoadedDetector, split: DataSplit) -> np.ndarray:
+    return np.concatenate([np.asarray(batch.images) for batch in _stream(loaded, split)])
+
+
+def _stream(loaded: LoadedDetector, split: DataSplit) -> ImageStream:
+    """The images as the network sees them."""
+    detector = loaded.detector
+    return ImageStream(
+        split,
+        detector.input_size,
+        alignment=detector.dialect.resize_alignment,
+        batch_size=loaded.config.eval.batch_size,
+    )
+
+
+def _spread(split: DataSplit, count: int) -> DataSplit:
+    """At most `count` images of `split`, evenly spaced."""
+    records = [split.records[index] for index in _positions(len(split), count)]
+    return DataSplit(records, split.class_names, split.category_ids)
+
+
+def _positions(length: int, count: int) -> list[int]:
+    chosen = np.linspace(0, length - 1, min(count, length)).round().astype(int)
+    return [int(index) for index in chosen]

@@ -1,0 +1,53 @@
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+
+from ssdlite.deploy.operators import RUNTIMES, count_operators, obstacles
+from ssdlite.deploy.report import describe, failed_report_path, report_path, write_report
+from ssdlite.deploy.runtime import OnnxPredictor
+
+from .conftest import HEADS, SIZE
+
+
+def test_a_file_is_described(files, tmp_path, detector):
+    described = describe(files["raw-levels"].read_bytes())
+    assert described["bytes"] == files["raw-levels"].stat().st_size
+    assert (described["opset"], described["ir_version"]) == (18, 8)
+    assert described["inputs"] == {"images": {"type": "float32", "shape": ["batch", 3, *SIZE]}}
+    assert described["outputs"]["logits_1"] == {"type": "float32", "shape": ["batch", 6 * 4, 3, 4]}
+    assert described["operators"]["Conv"] == 88 and "Concat" not in described["operators"]
+    np.testing.assert_allclose(described["priors"], detector.priors.numpy(), rtol=1e-6)
+    assert "priors" not in describe(files["nms"].read_bytes())
+    write_report(tmp_path / "new" / "report.json", described, None)
+    document = json.loads((tmp_path / "new" / "report.json").read_text())
+    assert document["proof"] is None and document["names"] == ["Maß", "dog", "train"]
+    assert str(Path.cwd()) not in (tmp_path / "new" / "report.json").read_text()
+
+
+def test_where_reports_lie():
+    assert report_path(Path("a/best.onnx")) == Path("a/best.onnx.json")
+    assert failed_report_path(Path("a/best.onnx")) == Path("a/best.onnx.failed.json")
+
+
+def test_which_runtimes_have_the_operators():
+    everything = {runtime.name: [] for runtime in RUNTIMES}
+    assert obstacles({"Conv": 3}) == everything
+    found = obstacles({"Conv": 3, "NonMaxSuppression": 1})
+    assert found == everything | {"OpenCV 4": ["NonMaxSuppression"]}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_opencv_answers_as_its_column_says(files, images, head):
+    """Whatever OpenCV is installed: its own version tells which column it is."""
+    name = "OpenCV 5" if int(cv2.__version__.split(".")[0]) >= 5 else "OpenCV 4"
+    if obstacles(count_operators(onnx.load(files[head])))[name]:
+        pytest.skip(f"{name} does not have every operator of head {head}")
+    expected = OnnxPredictor(files[head]).run(images[:1])
+    network = cv2.dnn.readNetFromONNX(str(files[head]))
+    network.setInput(images[:1].astype(np.float32))
+    for (output, value), found in zip(expected.items(), network.forward(list(expected)), strict=True):
+        np.testing.assert_allclose(found.reshape(value.shape), value, rtol=1e-3, atol=1e-3, err_msg=output)
