@@ -87,7 +87,7 @@ def train(
 
 @app.command("eval")
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A checkpoint, an exported .onnx, or a COCO result .json.")],
+    model: Annotated[Path, typer.Argument(help="A checkpoint, an exported file, or a COCO result .json.")],
     overrides: Overrides = None,
     split: Annotated[str, typer.Option(help="val or train.")] = "val",
     json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
@@ -96,7 +96,7 @@ def evaluate(
 ) -> None:
     """Judge a model: COCO's 12 figures, VOC07 and VOC12 AP, and AP by class.
 
-    A checkpoint and an .onnx know their data set; data=PATH names another one, and a result .json needs it.
+    A checkpoint and an exported file know their data set; data=PATH names another one, and a result .json needs it.
     """
     _show_log()
     from ssdlite.commands.evaluate import evaluate as run
@@ -106,7 +106,7 @@ def evaluate(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="A checkpoint or an exported .onnx.")],
+    model: Annotated[Path, typer.Argument(help="A checkpoint or an exported file.")],
     inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Images and folders of images.")],
     output: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("predictions"),
     json: Annotated[Path | None, typer.Option(help="Write the detections here.")] = None,
@@ -137,6 +137,37 @@ def export_onnx(
     from ssdlite.commands.export import export_onnx as run
 
     run(checkpoint, overrides or [], output=output, head=head, batch=batch, opset=opset, verify=verify)
+
+
+@app.command()
+def export(
+    format: Annotated[str, typer.Argument(help="openvino, ncnn, litert, executorch, coreml or onnx.")],
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint such as runs/NAME/best.pt.")],
+    overrides: Overrides = None,
+    output: Annotated[Path | None, typer.Option(help="Default: beside the checkpoint.")] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(help="decoded: boxes and scores (default). raw: logits and deltas (always, for ncnn)."),
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of the weights: fp32 (default), or fp16 for openvino, ncnn and coreml.")
+    ] = None,
+    verify: Annotated[bool, typer.Option(help="Compare with PyTorch on validation images.")] = True,
+) -> None:
+    """Write a checkpoint for another runtime and prove that it gives PyTorch's answers there.
+
+    Each format needs its extra, such as pip install 'ssdlite\\[openvino]'. A JSON file beside it says what it is
+    and how it was compared. eval and predict accept what is written; docs/runtimes.md tells more.
+    """
+    if format == "onnx":
+        if head is not None or precision is not None:
+            raise ConfigError("for --head and --precision of ONNX use 'ssdlite export-onnx'.")
+        return export_onnx(checkpoint, overrides, output=output, verify=verify)
+    _show_log()
+    from ssdlite.commands.formats import export as run
+
+    run(format, checkpoint, overrides or [], output=output, head=head, precision=precision, verify=verify)
+    return None
 
 
 @app.command("import-checkpoint")

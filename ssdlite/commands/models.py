@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssdlite.config import Config, config_from_dict
+from ssdlite.deploy.formats.kinds import format_of
 from ssdlite.evaluation.evaluate import Predictor
 from ssdlite.overrides import require_changeable
 from ssdlite.structures import ResizeAlignment
@@ -27,14 +28,15 @@ class LoadedModel:
 
 
 def is_exported(path: Path) -> bool:
-    return path.suffix.lower() == ".onnx"
+    """Whether it is a file of `export-onnx` or `export`, by its suffix."""
+    return path.suffix.lower() == ".onnx" or format_of(path) is not None
 
 
 def load_model(path: Path, overrides: Sequence[str] = (), device: str = "auto") -> LoadedModel:
-    """Load `path` by its suffix: .onnx with onnxruntime, anything else as a checkpoint with PyTorch.
+    """Load `path` by its suffix: an exported file with its own runtime, anything else as a checkpoint with PyTorch.
 
     Neither needs what the other runs with. Raises CheckpointError when it cannot be read, ConfigError for overrides
-    that do not exist.
+    that do not exist, UserError when the runtime is not installed.
     """
     return (
         _load_exported(path, overrides, device) if is_exported(path) else _load_checkpoint(path, overrides, device)
@@ -42,6 +44,7 @@ def load_model(path: Path, overrides: Sequence[str] = (), device: str = "auto") 
 
 
 def _load_exported(path: Path, overrides: Sequence[str], device: str) -> LoadedModel:
+    from ssdlite.deploy.formats.opening import open_file
     from ssdlite.deploy.runtime import OnnxPredictor
 
     require_changeable(overrides)
@@ -50,7 +53,7 @@ def _load_exported(path: Path, overrides: Sequence[str], device: str) -> LoadedM
         logger.warning("%s has no effect: it is part of the exported file.", ", ".join(inside))
     if device != "auto":
         logger.warning("--device %s has no effect: exported files run on the CPU.", device)
-    predictor = OnnxPredictor(path)
+    predictor = OnnxPredictor(path) if format_of(path) is None else open_file(path)
     config = config_from_dict(predictor.config, overrides, origin=str(path))
     card = predictor.card
     return LoadedModel(predictor, card.class_names, card.input_size, card.resize_alignment, config)
