@@ -260,6 +260,9 @@ def benchmark(
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
     quick: Annotated[bool, typer.Option(help="One run of each: shows that it works, not how fast.")] = False,
+    rival: Annotated[
+        list[Path] | None, typer.Option(help="Another detector's .onnx, timed in the section infer; repeatable.")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Measure how fast this machine loads, trains, judges and predicts, and the memory that takes. Some minutes.
@@ -271,7 +274,7 @@ def benchmark(
     from ssdlite.commands.benchmark import benchmark as run
 
     path, overrides = _split_arguments(arguments)
-    run(path, overrides, only=only, json_path=json, quick=quick, device=device)
+    run(path, overrides, only=only, json_path=json, quick=quick, device=device, rivals=rival or [])
 
 
 def _show_log() -> None:

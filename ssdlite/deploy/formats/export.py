@@ -60,11 +60,8 @@ def export_file(
     head = head or kind.heads[0]
     require_choice(name, path, head, precision)
     source = Source(detector, head, precision, decoder, metadata)
-    facts: dict[str, Any] = {
-        "format": name,
-        "precision": precision,
-        "versions": versions_of("ssdlite", "torch", *PACKAGES[name]),
-    }
+    versions = versions_of("ssdlite", "torch", *PACKAGES[name])
+    facts: dict[str, Any] = {"format": name, "precision": precision, "versions": versions}
     proof = None
     with _folder_beside(path) as folder:
         draft = folder / path.name

@@ -67,3 +67,9 @@ class OpenVinoRuntime:
     def answer(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
         found = self.model(images)
         return tuple(np.array(found[output]) for output in self.outputs)
+
+
+def computes_in_half() -> bool:
+    """Whether OpenVINO would compute in bfloat16 or float16 on this processor if nothing said otherwise."""
+    able = load_package("openvino", "openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return bool({"BF16", "FP16"} & set(able))

@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from ssdlite.deploy.formats.kinds import FormatName
 from ssdlite.errors import UserError
+
+MODULES: dict[FormatName, tuple[str, ...]] = {
+    "openvino": ("openvino",),
+    "ncnn": ("ncnn", "pnnx"),
+    "litert": ("litert_torch", "ai_edge_litert"),
+    "executorch": ("executorch",),
+    "coreml": ("coremltools",),
+}
+"""What a format needs to be written and run."""
+
+
+def is_installed(name: FormatName) -> bool:
+    """Whether a format can be written and run here. Nothing is imported."""
+    return all(importlib.util.find_spec(module) is not None for module in MODULES[name])
 
 
 def load_package(module: str, extra: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -40,7 +41,12 @@ def _muted() -> Iterator[None]:
     sys.stderr.flush()
     kept = {stream: os.dup(stream) for stream in STREAMS}
     try:
-        with tempfile.TemporaryFile() as sink, warnings.catch_warnings():
+        with (
+            tempfile.TemporaryFile() as sink,
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),  # which need not be that of the process: a notebook's is not
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             for stream in STREAMS:
                 os.dup2(sink.fileno(), stream)
