@@ -88,7 +88,7 @@ def train(
 
 @app.command("eval")
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A checkpoint, an exported .onnx, or a COCO result .json.")],
+    model: Annotated[Path, typer.Argument(help="A checkpoint, an exported file, or a COCO result .json.")],
     overrides: Overrides = None,
     split: Annotated[str, typer.Option(help="val or train.")] = "val",
     json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
@@ -101,8 +101,8 @@ def evaluate(
 ) -> None:
     """Judge a model: COCO's 12 figures, VOC07 and VOC12 AP, and AP by class; and a report with all the rest.
 
-    A checkpoint and an .onnx know their data set; data=PATH names another one, and a result .json needs it. The
-    report of a result .json is written with --report only.
+    A checkpoint and an exported file know their data set; data=PATH names another one, and a result .json needs it.
+    The report of a result .json is written with --report only.
     """
     _show_log()
     from ssdlite.commands.evaluate import evaluate as run
@@ -139,7 +139,7 @@ def report(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="A checkpoint or an exported .onnx.")],
+    model: Annotated[Path, typer.Argument(help="A checkpoint or an exported file.")],
     inputs: Annotated[
         list[str],
         typer.Argument(
@@ -213,7 +213,7 @@ def export_onnx(
         str | None,
         typer.Option(help="op: ONNX's NonMaxSuppression (default). tensor: arithmetic, for any runtime."),
     ] = None,
-    input: Annotated[str, typer.Option(help="float-nchw, uint8-nchw or uint8-nhwc, always 0..255.")] = "float-nchw",
+    input: Annotated[str, typer.Option(help="float or uint8, and -nchw or -nhwc; always 0..255.")] = "float-nchw",
     size: Annotated[
         str | None, typer.Option(metavar="HxW", help="Another input size than that of the training.")
     ] = None,
@@ -260,6 +260,37 @@ def export_onnx(
         verify=verify,
         tolerance=tolerance,
     )
+
+
+@app.command()
+def export(
+    format: Annotated[str, typer.Argument(help="openvino, ncnn, litert, executorch, coreml or onnx.")],
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint such as runs/NAME/best.pt.")],
+    overrides: Overrides = None,
+    output: Annotated[Path | None, typer.Option(help="Default: beside the checkpoint.")] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(help="decoded: boxes and scores (default). raw: logits and deltas (always, for ncnn)."),
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of the weights: fp32 (default), or fp16 for openvino, ncnn and coreml.")
+    ] = None,
+    verify: Annotated[bool, typer.Option(help="Compare with PyTorch on validation images.")] = True,
+) -> None:
+    """Write a checkpoint for another runtime and prove that it gives PyTorch's answers there.
+
+    Each format needs its extra, such as pip install 'ssdlite\\[openvino]'. A JSON file beside it says what it is
+    and how it was compared. eval and predict accept what is written; docs/runtimes.md tells more.
+    """
+    if format == "onnx":
+        if head is not None or precision is not None:
+            raise ConfigError("for --head and --precision of ONNX use 'ssdlite export-onnx'.")
+        return export_onnx(checkpoint, overrides, output=output, verify=verify)
+    _show_log()
+    from ssdlite.commands.formats import export as run
+
+    run(format, checkpoint, overrides or [], output=output, head=head, precision=precision, verify=verify)
+    return None
 
 
 @app.command("import-checkpoint")
@@ -403,6 +434,9 @@ def benchmark(
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
     quick: Annotated[bool, typer.Option(help="One run of each: shows that it works, not how fast.")] = False,
+    rival: Annotated[
+        list[Path] | None, typer.Option(help="Another detector's .onnx, timed in the section infer; repeatable.")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Measure how fast this machine loads, trains, judges and predicts, and the memory that takes. Some minutes.
@@ -414,7 +448,7 @@ def benchmark(
     from ssdlite.commands.benchmark import benchmark as run
 
     path, overrides = _split_arguments(arguments)
-    run(path, overrides, only=only, json_path=json, quick=quick, device=device)
+    run(path, overrides, only=only, json_path=json, quick=quick, device=device, rivals=rival or [])
 
 
 def _show_log() -> None:

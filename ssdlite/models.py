@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssdlite.config import Config, config_from_dict
+from ssdlite.deploy.formats.kinds import format_of
 from ssdlite.evaluation.evaluate import Predictor
 from ssdlite.overrides import require_changeable
 from ssdlite.structures import ResizeAlignment
@@ -30,26 +31,26 @@ class LoadedModel:
 
 
 def is_exported(path: Path) -> bool:
-    return path.suffix.lower() == ".onnx"
+    """Whether it is a file of `export-onnx` or `export`, by its suffix."""
+    return path.suffix.lower() == ".onnx" or format_of(path) is not None
 
 
 def load_model(
     path: Path, overrides: Sequence[str] = (), device: str = "auto", threads: int | None = None
 ) -> LoadedModel:
-    """Load `path` by its suffix: .onnx with onnxruntime, anything else as a checkpoint with PyTorch.
+    """Load `path` by its suffix: an exported file with its own runtime, anything else as a checkpoint with PyTorch.
 
     None needs what another runs with. `threads` are those of one call where the model `runs_in_threads`: 1 where
     others call it at the same time, None for all cores. Raises CheckpointError when it cannot be read, ConfigError
-    for overrides that do not exist.
+    for overrides that do not exist, UserError when the runtime is not installed.
     """
-    match path.suffix.lower():
-        case ".onnx":
-            return _load_onnx(path, overrides, device, threads)
-        case _:
-            return _load_checkpoint(path, overrides, device)
+    if is_exported(path):
+        return _load_exported(path, overrides, device, threads)
+    return _load_checkpoint(path, overrides, device)
 
 
-def _load_onnx(path: Path, overrides: Sequence[str], device: str, threads: int | None) -> LoadedModel:
+def _load_exported(path: Path, overrides: Sequence[str], device: str, threads: int | None) -> LoadedModel:
+    from ssdlite.deploy.formats.opening import open_file
     from ssdlite.deploy.runtime import OnnxPredictor
 
     require_changeable(overrides)
@@ -58,7 +59,8 @@ def _load_onnx(path: Path, overrides: Sequence[str], device: str, threads: int |
         logger.warning("%s has no effect: it is part of the exported file.", ", ".join(inside))
     if device != "auto":
         logger.warning("--device %s has no effect: exported files run on the CPU.", device)
-    predictor = OnnxPredictor(path, threads)
+    # The other runtimes are called by one thread at a time, and so have all cores for a call.
+    predictor = OnnxPredictor(path, threads) if format_of(path) is None else open_file(path)
     config = config_from_dict(predictor.config, overrides, origin=str(path))
     card = predictor.card
     return LoadedModel(
@@ -68,7 +70,7 @@ def _load_onnx(path: Path, overrides: Sequence[str], device: str, threads: int |
         card.resize_alignment,
         config,
         card.selection.score_threshold,
-        runs_in_threads=True,
+        runs_in_threads=isinstance(predictor, OnnxPredictor),
         batch_size=predictor.batch_size or 1,
     )
 

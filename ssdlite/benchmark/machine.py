@@ -17,6 +17,7 @@ from ssdlite.data.machine import usable_cores
 PACKAGES = (
     *("torch", "torchvision", "numpy", "opencv-python-headless", "opencv-python", "albumentations"),
     *("onnx", "onnxruntime", "faster-coco-eval", "pycocotools"),
+    *("openvino", "ncnn", "ai-edge-litert", "executorch"),
 )
 
 

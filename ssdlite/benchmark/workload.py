@@ -64,6 +64,7 @@ class Workload:
     read_seconds: float  # to read the annotations of `read_images` images
     read_images: int
     scratch: Path  # a folder for files that nobody needs afterwards
+    rivals: tuple[Path, ...] = ()  # .onnx files of other detectors, to be timed beside ours
 
     @property
     def effort(self) -> Effort:
@@ -90,7 +91,9 @@ class Workload:
         return {"threads": self.threads, "forked": self.quick}
 
 
-def prepare(config: Config, device: torch.device, scratch: Path, *, quick: bool) -> Workload:
+def prepare(
+    config: Config, device: torch.device, scratch: Path, *, quick: bool, rivals: Sequence[Path] = ()
+) -> Workload:
     """The workload of `config`; where that names no data, or drawn ones, images are drawn into `scratch`.
 
     Raises as reading the data does.
@@ -117,6 +120,7 @@ def prepare(config: Config, device: torch.device, scratch: Path, *, quick: bool)
         read_seconds=seconds,
         read_images=len(train) + len(val),
         scratch=scratch,
+        rivals=tuple(rivals),
     )
 
 

@@ -38,9 +38,14 @@ def benchmark(
     json_path: Path | None,
     quick: bool,
     device: str,
+    rivals: Sequence[Path] = (),
 ) -> None:
     """Measure, print a table a section, and write the figures; see `ssdlite benchmark --help`."""
     names = choose_sections(only)
+    if rivals and infer.NAME not in names:
+        raise ConfigError(f"--rival has no effect without the section {infer.NAME}; add it to --only.")
+    if missing := next((path for path in rivals if not path.is_file()), None):
+        raise ConfigError(f"--rival {missing}: there is no such file.")
     if json_path:
         require_writable(json_path)
     config = load_config(config_path, overrides if config_path else [*DEFAULTS, *overrides])
@@ -51,7 +56,7 @@ def benchmark(
     _print_machine(machine, quick)
     with tempfile.TemporaryDirectory(prefix="ssdlite-benchmark-") as scratch:
         with console.status("Preparing the images"):
-            workload = prepare(config, chosen, Path(scratch), quick=quick)
+            workload = prepare(config, chosen, Path(scratch), quick=quick, rivals=rivals)
         rows: list[Row] = []
         for number, name in enumerate(names, start=1):
             with console.status(f"Measuring {name}, {number} of {len(names)}"):

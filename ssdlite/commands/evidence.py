@@ -10,7 +10,8 @@ from ssdlite.build import LoadedDetector
 from ssdlite.data.images import read_image
 from ssdlite.data.resize import resize
 from ssdlite.data.stream import ImageStream
-from ssdlite.deploy.predict import Predictor, find_images
+from ssdlite.deploy.inputs import ImageFile, find_sources
+from ssdlite.deploy.predict import Predictor
 from ssdlite.deploy.proof import Evidence
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.evaluation.evaluate import predict_split, score_detections
@@ -32,11 +33,7 @@ def gather_evidence(loaded: LoadedDetector, allowed_loss: float | None) -> Evide
 
     Raises ConfigError or DataError where there are none.
     """
-    if not has_split(loaded.config.data, "val"):
-        raise ConfigError("there are no validation images to compare on: give data=PATH, or --no-verify.")
-    (split,) = read_data(loaded.config.data, ["val"], loaded.class_names)
-    if not len(split):
-        raise DataError("there are no validation images to compare on; use --no-verify, or data=PATH.")
+    split = _validation_split(loaded)
     judged = _spread(split, JUDGED_IMAGES)
 
     def judge(predictor: Predictor) -> float:
@@ -46,13 +43,29 @@ def gather_evidence(loaded: LoadedDetector, allowed_loss: float | None) -> Evide
     return Evidence(_pixels(loaded, _spread(split, COMPARED_IMAGES)), judge, len(judged), allowed_loss)
 
 
+def compared_images(loaded: LoadedDetector) -> np.ndarray:
+    """(N, 3, H, W) uint8: validation images, spread over the split, as the network sees them. Raises likewise."""
+    return _pixels(loaded, _spread(_validation_split(loaded), COMPARED_IMAGES))
+
+
+def _validation_split(loaded: LoadedDetector) -> DataSplit:
+    if not has_split(loaded.config.data, "val"):
+        raise ConfigError("there are no validation images to compare on: give data=PATH, or --no-verify.")
+    (split,) = read_data(loaded.config.data, ["val"], loaded.class_names)
+    if not len(split):
+        raise DataError("there are no validation images to compare on; use --no-verify, or data=PATH.")
+    return split
+
+
 def calibration_images(loaded: LoadedDetector, path: Path | None) -> np.ndarray:
     """(N, 3, H, W) uint8: of the folder or file `path`, or else of the training split, spread over it.
 
     Raises ConfigError or DataError where there are none.
     """
     if path is not None:
-        paths = find_images([path])
+        paths = [source.path for source in find_sources([str(path)]) if isinstance(source, ImageFile)]
+        if not paths:
+            raise DataError(f"{path} holds no images to choose 8 bits by; name a folder of images.")
         chosen = [paths[index] for index in _positions(len(paths), CALIBRATION_IMAGES)]
         detector = loaded.detector
         alignment = detector.dialect.resize_alignment

@@ -28,7 +28,7 @@ HeadKind: TypeAlias = Literal["nms", "decoded", "raw", "raw-levels"]
 SuppressionKind: TypeAlias = Literal["op", "tensor"]
 """ONNX's NonMaxSuppression, or plain arithmetic."""
 
-InputForm: TypeAlias = Literal["float-nchw", "uint8-nchw", "uint8-nhwc"]
+InputForm: TypeAlias = Literal["float-nchw", "float-nhwc", "uint8-nchw", "uint8-nhwc"]
 
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
 
@@ -51,6 +51,7 @@ BOX_FORMATS: dict[HeadKind, str] = {
 
 LAYOUTS: dict[InputForm, tuple[str, str]] = {
     "float-nchw": ("NCHW", "float32"),
+    "float-nhwc": ("NHWC", "float32"),
     "uint8-nchw": ("NCHW", "uint8"),
     "uint8-nhwc": ("NHWC", "uint8"),
 }

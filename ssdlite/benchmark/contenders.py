@@ -1,0 +1,206 @@
+"""Who runs in the comparison of latencies: our network in every runtime that is here, and other networks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import ssdlite320_mobilenet_v3_large
+
+from ssdlite import build
+from ssdlite.benchmark.workload import Workload, build_network
+from ssdlite.deploy.formats.export import export_file
+from ssdlite.deploy.formats.kinds import FORMATS
+from ssdlite.deploy.formats.opencv import OpenCvRuntime
+from ssdlite.deploy.formats.opening import open_file
+from ssdlite.deploy.formats.openvino import OpenVinoRuntime, computes_in_half
+from ssdlite.deploy.formats.packages import is_installed
+from ssdlite.deploy.formats.predictor import FilePredictor
+from ssdlite.deploy.metadata import FileForm, HeadKind
+from ssdlite.deploy.onnx import export_onnx
+from ssdlite.deploy.runtime import OnnxPredictor
+from ssdlite.errors import ConfigError, UserError
+from ssdlite.model.decode import decode_output
+from ssdlite.model.detector import Detector
+from ssdlite.model.network import Network
+
+logger = logging.getLogger(__name__)
+
+TORCHVISION_SIZE = 320
+
+Program: TypeAlias = Literal["torch", "onnxruntime", "opencv", "openvino-half", "file", "rival"]
+
+
+class Contender(NamedTuple):
+    """A network in a runtime; it travels to other processes."""
+
+    name: str
+    program: Program
+    path: Path | None  # of its file
+    size: int = 0  # bytes of all its files
+    note: str = ""
+
+
+def prepare_contenders(workload: Workload) -> list[Contender]:
+    """Write the network for every runtime that is installed; those that fail are left out with a warning."""
+    network = build_network(workload).eval()
+    head = head_of(network)
+    onnx_path = workload.scratch / "benchmark.onnx"
+    _export_onnx(network, head, workload, onnx_path)
+    size = onnx_path.stat().st_size
+    device = workload.device.type
+    found = [
+        Contender(f"PyTorch, {device}, fp32", "torch", None),
+        Contender("ONNX Runtime, cpu, fp32", "onnxruntime", onnx_path, size, f"head {head}"),
+        Contender("OpenCV, cpu, fp32", "opencv", onnx_path, size, f"head {head}"),
+    ]
+    if isinstance(network, Detector):
+        found += _other_formats(network, workload)
+    else:  # nobody has tried OpenCV's engines on the decoding of corners
+        del found[-1]
+    return [*found, _torchvision(workload), *map(_rival, workload.rivals)]
+
+
+def head_of(network: Network) -> HeadKind:
+    """Where the files end: as early as they can."""
+    return "raw" if isinstance(network, Detector) else "decoded"
+
+
+def _other_formats(network: Detector, workload: Workload) -> Iterator[Contender]:
+    for name, kind in FORMATS.items():
+        if not kind.runs_here:
+            continue
+        if not is_installed(name):
+            logger.info("%s is not installed: pip install 'ssdlite[%s]'", kind.program, name)
+            continue
+        folder = workload.scratch / name
+        path = folder / f"benchmark{kind.name_suffix}"
+        try:
+            export_file(network, path, name, images=None, head="raw", **_choices(workload))
+            predictor = open_file(path)
+        except UserError as error:
+            logger.warning("%s is left out: %s", kind.program, error)
+            continue
+        size = sum(file.stat().st_size for file in folder.iterdir() if file.suffix != ".json")
+        note = "head raw" if predictor.batch_size is None else "head raw, one image after the other"
+        yield Contender(f"{kind.program}, cpu, fp32", "file", path, size, note)
+        if name == "openvino" and computes_in_half():
+            yield Contender(f"{kind.program}, cpu, its own choice", "openvino-half", path, size, "bf16 or fp16")
+
+
+def open_contender(contender: Contender, workload: Workload, threads: int) -> Callable[[Tensor], Any]:
+    """What answers a batch (B, 3, H, W) uint8; the work of a run and nothing else."""
+    match contender.program:
+        case "torch":
+            network = build_network(workload).eval()
+            return lambda images: _torch_answer(network, images)
+        case "rival":
+            assert contender.path is not None
+            return _open_rival(contender.path, threads)
+    assert contender.path is not None
+    run = _open(contender.program, contender.path, threads)
+    return lambda images: run(images.cpu().numpy())
+
+
+def _open(program: Program, path: Path, threads: int) -> Callable[[np.ndarray], Any]:
+    match program:
+        case "onnxruntime":
+            return OnnxPredictor(path, threads).run
+        case "opencv":
+            return FilePredictor(OpenCvRuntime(path, threads)).raw
+        case "openvino-half":
+            return FilePredictor(OpenVinoRuntime(path, threads, precision=None)).raw
+    return open_file(path, threads).raw
+
+
+@torch.inference_mode()
+def _torch_answer(network: Network, images: Tensor) -> Any:
+    output = network(images.contiguous(memory_format=torch.channels_last))
+    return output if head_of(network) == "raw" else decode_output(output, network.input_size)
+
+
+def _choices(workload: Workload) -> dict[str, Any]:
+    config = workload.config
+    return {
+        "decoder": build.build_decoder(config.eval, config.model.input_size),
+        "metadata": build.export_metadata(config, workload.train.class_names, metrics={}),
+    }
+
+
+def _export_onnx(network: Network, head: HeadKind, workload: Workload, path: Path) -> None:
+    """The network as a file, without the comparison with PyTorch."""
+    export_onnx(network, path, evidence=None, form=FileForm(head=head), **_choices(workload))
+
+
+class _RawTorchvision(nn.Module):
+    """torchvision's network up to its logits and deltas, with the normalisation in front."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        model = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=num_classes + 1)
+        self.backbone, self.head = model.backbone, model.head
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        output = self.head(list(self.backbone(images / 127.5 - 1).values()))
+        return output["cls_logits"], output["bbox_regression"]
+
+
+def _torchvision(workload: Workload) -> Contender:
+    """torchvision's SSDLite as ONNX, at the size that it is made for."""
+    path = workload.scratch / "torchvision.onnx"
+    network = _RawTorchvision(workload.num_classes).eval()
+    example = torch.zeros(2, 3, TORCHVISION_SIZE, TORCHVISION_SIZE)
+    torch.onnx.export(
+        network, (example,), path, dynamo=False, opset_version=17, verbose=False,
+        input_names=["images"], dynamic_axes={"images": {0: "batch"}},
+    )  # fmt: skip
+    note = f"{TORCHVISION_SIZE}x{TORCHVISION_SIZE}, raw"
+    return Contender("torchvision's ssdlite320, ONNX Runtime", "rival", path, path.stat().st_size, note)
+
+
+def _rival(path: Path) -> Contender:
+    """A detector's .onnx file from elsewhere, of which only the time matters."""
+    shape = _image_input(_session(path, 1), path).shape
+    sides = "x".join(str(side) for side in shape[2:])
+    return Contender(f"{path.stem}, ONNX Runtime", "rival", path, path.stat().st_size, sides)
+
+
+def _open_rival(path: Path, threads: int) -> Callable[[Tensor], Any]:
+    """Noise of the file's own size goes in, as many images as are asked for."""
+    session = _session(path, threads)
+    given = _image_input(session, path)
+    kind = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(float16)": np.float16}[given.type]
+    sides = [side if isinstance(side, int) else TORCHVISION_SIZE for side in given.shape[2:]]
+    at_once = given.shape[0] if isinstance(given.shape[0], int) else None
+
+    def answer(images: Tensor) -> None:
+        size = at_once or len(images)
+        noise = np.zeros((size, 3, *sides), kind) + np.asarray(0.5, kind)
+        for _ in range(0, len(images), size):
+            session.run(None, {given.name: noise})
+
+    return answer
+
+
+def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 3, threads
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions have no common base
+        raise ConfigError(f"--rival {path} cannot be loaded by onnxruntime: {str(error)[-200:]}") from None
+
+
+def _image_input(session: onnxruntime.InferenceSession, path: Path) -> Any:
+    """Raises ConfigError unless the file takes one batch of images (B, 3, H, W)."""
+    inputs = session.get_inputs()
+    shape = inputs[0].shape
+    if len(inputs) != 1 or len(shape) != 4 or shape[1] not in (3, None):
+        raise ConfigError(f"--rival {path} takes {[given.shape for given in inputs]}, not images (B, 3, H, W).")
+    return inputs[0]

@@ -1,0 +1,153 @@
+"""Writing a network in another format, and its proof, before the file gets its name."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssdlite.deploy.formats.document import document_path, write_document
+from ssdlite.deploy.formats.kinds import FORMATS, FormatName, WeightPrecision
+from ssdlite.deploy.formats.opening import open_file
+from ssdlite.deploy.formats.packages import versions_of
+from ssdlite.deploy.formats.proof import Proof, prove
+from ssdlite.deploy.formats.source import Source
+from ssdlite.deploy.metadata import ExportMetadata, HeadKind
+from ssdlite.errors import CheckpointError, ConfigError, UserError
+from ssdlite.model.decode import Decoder
+from ssdlite.model.detector import Detector
+from ssdlite.model.network import Network
+
+PACKAGES: dict[FormatName, tuple[str, ...]] = {
+    "openvino": ("openvino", "onnx"),
+    "ncnn": ("ncnn", "pnnx", "onnx"),
+    "litert": ("litert-torch", "ai-edge-litert"),
+    "executorch": ("executorch",),
+    "coreml": ("coremltools",),
+}
+"""Whose versions are noted beside those of torch and ssdlite."""
+
+
+def export_file(
+    network: Network,
+    path: Path,
+    name: FormatName,
+    *,
+    decoder: Decoder,
+    metadata: ExportMetadata,
+    images: np.ndarray | None,
+    head: HeadKind | None = None,
+    precision: WeightPrecision = "fp32",
+) -> Proof | None:
+    """Write `network` at `path` in the format `name`, with what belongs to it beside it; gives the proof.
+
+    Everything is written into a folder beside `path`, compared with PyTorch on `images`, and moved only then.
+
+    Args:
+        decoder: how detections are chosen; it is in the metadata.
+        images: (N, 3, H, W) uint8 RGB, N > 0: what the network sees in earnest. None: no proof.
+        head: where the file ends; None takes the first that the format has.
+
+    Raises ConfigError for what the format does not have, UserError where a package is missing or nothing can be
+    written, CheckpointError if the conversion fails or the file does not compute what the network does.
+    """
+    kind, detector = FORMATS[name], require_detector(network, name)
+    head = head or kind.heads[0]
+    require_choice(name, path, head, precision)
+    source = Source(detector, head, precision, decoder, metadata)
+    versions = versions_of("ssdlite", "torch", *PACKAGES[name])
+    facts: dict[str, Any] = {"format": name, "precision": precision, "versions": versions}
+    proof = None
+    with _folder_beside(path) as folder:
+        draft = folder / path.name
+        properties = convert(source, name, draft)
+        facts["files"] = {file.name: _size(file) for file in sorted(folder.iterdir())}
+        write_document(draft, {**facts, "verification": None}, properties)
+        if images is not None and kind.runs_here:
+            proof = prove(open_file(draft), detector, images, precision)
+            if not proof.passed:
+                raise CheckpointError(
+                    f"{path} was not written, because {kind.program} does not give PyTorch's answers: "
+                    f"{proof.worst}."
+                )
+            write_document(draft, {**facts, "verification": proof.to_dict()}, properties)
+        _move(folder, path)
+    return proof
+
+
+def convert(source: Source, name: FormatName, path: Path) -> dict[str, str]:
+    """Write `source` at `path` without its document; gives the metadata for that."""
+    match name:
+        case "openvino":
+            from ssdlite.deploy.formats import openvino
+
+            return openvino.convert(source, path)
+        case "ncnn":
+            from ssdlite.deploy.formats import ncnn
+
+            return ncnn.convert(source, path)
+        case "litert":
+            from ssdlite.deploy.formats import litert
+
+            return litert.convert(source, path)
+        case "executorch":
+            from ssdlite.deploy.formats import executorch
+
+            return executorch.convert(source, path)
+        case "coreml":
+            from ssdlite.deploy.formats import coreml
+
+            return coreml.convert(source, path)
+
+
+def require_detector(network: Network, name: str) -> Detector:
+    """Raises ConfigError for a network that finds corners: nobody has tried its decoding in these runtimes."""
+    if not isinstance(network, Detector):
+        raise ConfigError(f"a corner network cannot be written for {name}; write it with 'ssdlite export-onnx'.")
+    return network
+
+
+def require_choice(name: FormatName, path: Path, head: str, precision: str) -> None:
+    """Raises ConfigError unless the format has `head` and `precision`, and `path` its suffix."""
+    kind = FORMATS[name]
+    if head not in kind.heads:
+        raise ConfigError(f"--head is {' or '.join(kind.heads)} for {name}, not '{head}'.")
+    if precision not in kind.precisions:
+        raise ConfigError(f"--precision is {' or '.join(kind.precisions)} for {name}, not '{precision}'.")
+    if path.suffix.lower() != kind.suffix:
+        raise ConfigError(
+            f"--output ends with {kind.suffix} for {name}, which is how its files are known; {path} does not."
+        )
+
+
+@contextlib.contextmanager
+def _folder_beside(path: Path) -> Iterator[Path]:
+    """A folder on the same disk, which is gone afterwards."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}.") from None
+
+
+def _move(folder: Path, path: Path) -> None:
+    """Put everything in `folder` beside `path`; `path` itself comes last, so that it is there only when all is."""
+    own = [folder / path.name]
+    document = [document_path(own[0])]
+    others = [file for file in folder.iterdir() if file not in own + document]
+    for file in [*others, *document, *own]:
+        target = path.parent / file.name
+        if target.is_dir() and not target.is_symlink():  # a Core ML package of before; folders are not replaced
+            shutil.rmtree(target)
+        file.replace(target)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    return sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())
