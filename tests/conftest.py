@@ -47,7 +47,10 @@ def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> C
     return run
 
 
-TINY = ("model.width=0.25", "model.input_size=96", "model.weights=none", "train.batch_size=8", "data.workers=0")
+TINY = (
+    *("model.width=0.25", "model.input_size=96", "model.weights=none", "train.batch_size=8", "data.workers=0"),
+    "run.report=false",  # it takes longer than such a training
+)
 
 
 @pytest.fixture(scope="session")

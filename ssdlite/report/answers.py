@@ -13,6 +13,7 @@ from ssdlite.report.wording import count, counted, figure, listed, named, of_hun
 
 NUM_NAMED = 3  # images, classes
 USEFUL = 0.5  # share of the recall that another threshold must keep to be named
+ENOUGH = 10  # objects of a class that is compared with others
 CLOSE = 0.03  # AP between the weakest and the best class
 MUCH_WORSE = 0.5  # a size is failed at where so much of the best size's recall is missing
 
@@ -60,6 +61,13 @@ def judged_classes(analysis: Analysis) -> list[ClassFigures]:
     return sorted((row for row in analysis.classes if row.num_objects), key=lambda row: (row.ap, row.ap50))
 
 
+def comparable_classes(analysis: Analysis) -> list[ClassFigures]:
+    """Those with enough objects to be compared, the weakest first; all, where fewer than two have them."""
+    rows = judged_classes(analysis)
+    enough = [row for row in rows if row.num_objects >= ENOUGH]
+    return enough if len(enough) > 1 else rows
+
+
 def failing_sizes(analysis: Analysis) -> tuple[list[SizeBucket], SizeBucket] | None:
     """The sizes at which less than half of the best size's recall is reached, and that; None without objects."""
     buckets = [bucket for bucket in analysis.relative_sizes.buckets if bucket.total]
@@ -83,7 +91,7 @@ def _how_good(analysis: Analysis) -> str:
 
 
 def _which_class(analysis: Analysis) -> str:
-    rows = judged_classes(analysis)
+    rows = comparable_classes(analysis)
     if not rows:
         return "Unknown: no class has an object to find."
     if len(rows) == 1:
@@ -95,7 +103,8 @@ def _which_class(analysis: Analysis) -> str:
     weakest = [f"{named(row.name)} (AP {figure(row.ap)})" for row in rows[: min(NUM_NAMED, len(rows) - 1)]]
     if len(rows) <= NUM_NAMED:
         weakest = weakest[:1]
-    return f"{listed(weakest)}; the best is {named(best.name)} ({figure(best.ap)})."
+    of = f" Of the {len(rows)} with {ENOUGH} objects or more." if len(rows) < len(judged_classes(analysis)) else ""
+    return f"{listed(weakest)}; the best is {named(best.name)} ({figure(best.ap)}).{of}"
 
 
 def _which_size(analysis: Analysis) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,6 +32,7 @@ VARIABLES = {
 
 WIDTH, HEIGHT = 4.4, 2.75  # inches: text of 9 points is read on a telephone, where a chart is as wide as the page
 SMALL = (3.5, 2.5)  # of charts that stand three in a row
+LEFT, BOTTOM = 0.62, 0.52  # inches, for numbers and what they are
 LONGEST_NAME = 22  # characters of a class name
 
 _STYLE: dict[Any, Any] = {
@@ -93,19 +94,31 @@ def draw(
     keys: tuple[Key, ...] = (),
     note: str = "",
     size: tuple[float, float] = (WIDTH, HEIGHT),
+    left: float = LEFT,
+    bottom: float = BOTTOM,
 ) -> Chart:
-    """What `plot` does to the axes, as a chart. `name` is distinct on its page; `size` is in inches."""
+    """What `plot` does to the axes, as a chart. `name` is distinct on its page; lengths are in inches.
+
+    Room for what stands at the axes is given, not measured: that takes matplotlib longer than drawing the rest.
+    """
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     with _styled(name):
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=size)
         FigureCanvasSVG(figure)
-        plot(figure.subplots())
+        (width, height), edge = size, 0.1
+        room = (width - left - edge, height - bottom - edge)
+        plot(figure.add_axes((left / width, bottom / height, room[0] / width, room[1] / height)))
         file = io.StringIO()
         unsaid = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(file, format="svg", transparent=True, metadata=unsaid)
     return Chart(title, _for_page(file.getvalue(), title), keys, note)
+
+
+def room_for(names: Iterable[str], points: float = 8.5) -> float:
+    """Inches that the longest of `names` takes, in a font as wide as any."""
+    return 0.12 + 0.62 * points / 72 * max((len(name) for name in names), default=0)
 
 
 def shortened(name: str, longest: int = LONGEST_NAME) -> str:
@@ -128,7 +141,9 @@ def _for_page(svg: str, title: str) -> Markup:
     """The `<svg>` element without what would reach beyond it: style sheets, ids, sizes, fonts."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
-    svg = re.sub(r"<svg[^>]*?(viewBox=\"[^\"]*\")[^>]*>", rf'<svg \1 role="img" aria-label="{escape(title)}">', svg)
+    view = re.search(r"<svg[^>]*?(viewBox=\"[^\"]*\")[^>]*>", svg)
+    assert view, "matplotlib's SVG begins with its view box"
+    svg = f'<svg {view[1]} role="img" aria-label="{escape(title)}">' + svg[view.end() :]
     svg = re.sub(r"<g id=\"[^\"]*\"", "<g", svg)
     svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
     svg = svg.replace("xlink:href", "href")

@@ -1,4 +1,4 @@
-"""What is in the data, drawn: sizes, shapes, and how many objects an image has."""
+"""What is in the data, drawn: sizes, shapes, how many objects an image has, and which of them priors fit."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ssdlite.report.canvas import BLUE, ORANGE, Chart, Key, draw
+from ssdlite.report.canvas import BLUE, GREEN, ORANGE, Chart, Key, draw, room_for
+from ssdlite.report.content import FitSummary
 from ssdlite.report.statistics import SplitStatistics
+from ssdlite.report.wording import count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +32,24 @@ def data_charts(splits: Mapping[str, SplitStatistics]) -> list[Chart]:
     if shown:
         charts.append(_crowding_chart(shown))
     return charts
+
+
+def fit_chart(fit: FitSummary) -> Chart | None:
+    """The share of the objects that a prior overlaps by half, by their size."""
+    if not any(row.num_objects for row in fit.rows):
+        return None
+    rows = fit.rows[::-1]
+    labels = [f"{row.name} ({count(row.num_objects)})" for row in rows]
+
+    def plot(axes: Axes) -> None:
+        axes.barh(range(len(rows)), [100 * float(np.nan_to_num(row.share)) for row in rows], 0.66, color=GREEN)
+        axes.set_yticks(range(len(rows)), labels)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("percent that a prior overlaps by IoU .50 or more")
+
+    return draw("fit", "Objects that a prior fits, by size", plot, note=fit.unit, left=room_for(labels))
 
 
 def _size_chart(splits: Mapping[str, SplitStatistics]) -> Chart:

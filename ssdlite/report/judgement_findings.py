@@ -11,7 +11,7 @@ import numpy as np
 from ssdlite.evaluation.analysis import Analysis, ClassFigures
 from ssdlite.evaluation.calibration import Calibration
 from ssdlite.evaluation.faults import FaultKind
-from ssdlite.report.answers import FAULT_PLURALS, failing_sizes, judged_classes, size_words
+from ssdlite.report.answers import FAULT_PLURALS, comparable_classes, failing_sizes, judged_classes, size_words
 from ssdlite.report.content import Finding, Report
 from ssdlite.report.wording import count, counted, figure, listed, named, percent
 
@@ -20,11 +20,12 @@ CLASS_GAP = 0.1  # AP between the weakest class and the mean of the others
 MANY_CONFUSED = 0.05  # share of a class's objects, and at least
 LEAST_CONFUSED = 5  # objects
 HIT_EMPTY = 0.1  # share of the images without objects that raise a false alarm
+FEW_EMPTY = 10  # such images, to speak of a share
 FEW_OBJECTS = 30  # of a class, to judge it by
 UNCALIBRATED = 0.1  # mean difference between score and precision
 
 FAULT_ADVICE: dict[FaultKind, str] = {
-    "missed": "See below of which size and class they are: a larger input, fitted priors or more such images help.",
+    "missed": "See which sizes and classes they are; a larger input, fitted priors or more such images help.",
     "wrong class": "Look at the confusion matrix, and check the labels of what is confused.",
     "badly placed": "Check how tight the labels are; try loss.box_loss=giou, or a larger model.input_size.",
     "both": "Check the labels of what is confused, and train longer.",
@@ -39,14 +40,14 @@ def _nothing_right(analysis: Analysis, report: Report) -> Finding | None:
     kept = sum(len(found.scores) for found in report.judged.detections) if report.judged else 0
     text = f"None of its {counted(kept, 'detection')} is right." if kept else "It detects nothing at all."
     advice = "Train longer, and see whether the loss falls; if it does not, the rate or the labels are wrong."
-    return Finding(text, advice, "training", 10)
+    return Finding(text, advice, "training", 100)
 
 
 def _nothing_to_find(analysis: Analysis, report: Report) -> Finding | None:
     if judged_classes(analysis):
         return None
     text = f"None of the {counted(analysis.num_images, 'image')} has an object that counts, so there is no AP."
-    return Finding(text, "Judge it on images with objects.", "data", 10)
+    return Finding(text, "Judge it on images with objects.", "data", 100)
 
 
 def _dearest_fault(analysis: Analysis, report: Report) -> Finding | None:
@@ -83,7 +84,7 @@ def _failing_size(analysis: Analysis, report: Report) -> Finding | None:
 
 
 def _weak_class(analysis: Analysis, report: Report) -> Finding | None:
-    rows = judged_classes(analysis)
+    rows = comparable_classes(analysis)
     if len(rows) < 2:
         return None
     weakest, mean = rows[0], float(np.mean([row.ap for row in rows[1:]]))
@@ -128,7 +129,7 @@ def _confused_pair(analysis: Analysis, report: Report) -> Finding | None:
 
 def _false_alarms(analysis: Analysis, report: Report) -> Finding | None:
     alarms = analysis.false_alarms
-    if not alarms.num_empty or not alarms.share_of_empty_hit >= HIT_EMPTY:
+    if alarms.num_empty < FEW_EMPTY or not alarms.share_of_empty_hit >= HIT_EMPTY:
         return None
     text = (
         f"{percent(alarms.share_of_empty_hit)} of the {counted(alarms.num_empty, 'image')} without objects have a "

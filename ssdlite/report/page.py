@@ -8,9 +8,10 @@ from typing import Any
 from ssdlite.report.answers import answers
 from ssdlite.report.canvas import Chart
 from ssdlite.report.content import Judged, Report
-from ssdlite.report.data_charts import data_charts
+from ssdlite.report.curve_charts import alarm_chart, calibration_chart, curve_chart, threshold_chart
+from ssdlite.report.data_charts import data_charts, fit_chart
+from ssdlite.report.fault_charts import class_fault_chart, confusion_chart, fault_chart, size_chart
 from ssdlite.report.findings import find
-from ssdlite.report.judgement_charts import fit_chart, judgement_charts
 from ssdlite.report.pictures import choose_pictures, legend
 from ssdlite.report.tables import (
     class_rows,
@@ -51,7 +52,16 @@ def render(report: Report) -> str:
 def _judged(judged: Judged, report: Report) -> dict[str, Any]:
     """What the template shows of a split that was judged."""
     analysis = judged.analysis
-    charts: dict[str, Chart | None] = dict(judgement_charts(analysis))
+    charts: dict[str, Chart | None] = {
+        "curves": curve_chart(analysis),
+        "threshold": threshold_chart(analysis),
+        "alarms": alarm_chart(analysis),
+        "calibration": calibration_chart(analysis),
+        "sizes": size_chart(analysis.relative_sizes),
+        "faults": fault_chart(analysis),
+        "class_faults": class_fault_chart(analysis),
+        "confusion": confusion_chart(analysis),
+    }
     worst, best = choose_pictures(judged)
     return {
         "analysis": analysis,
@@ -60,6 +70,7 @@ def _judged(judged: Judged, report: Report) -> dict[str, Any]:
         "charts": charts,
         "figures": figure_tables(analysis),
         "classes": class_rows(analysis, report.data.get("train")),
+        "with_train": "train" in report.data,
         "thresholds": threshold_rows(analysis),
         "confused": confusion_rows(analysis),
         "sizes": size_rows(analysis.relative_sizes),

@@ -139,7 +139,9 @@ def _fitted(image: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _as_uri(image: np.ndarray) -> str:
-    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    # Halving the resolution of colour, as JPEG else does, would dull thin lines.
+    sampling = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, *sampling]
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     return f"data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode('ascii')}"
 

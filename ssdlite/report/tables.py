@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from ssdlite.report.statistics import SplitStatistics
 from ssdlite.report.wording import UNKNOWN, count, figure, percent
 
 MEANINGS = {
-    "AP": "mean of IoU .50 to .95",
+    "AP": "IoU .50 to .95",
     "AP50": "at IoU .50",
     "AP75": "at IoU .75",
     "AP_small": "under 32² pixels",
@@ -31,7 +32,7 @@ MEANINGS = {
     "VOC07_AP50": "at eleven recalls",
     "VOC12_AP50": "under the curve",
 }
-NUM_CONFUSED = 12
+NUM_CONFUSED, LEAST_CONFUSED = 12, 2  # pairs that are listed; times that a pair is confused
 SHAPES = {"wide": "wider than 2:1", "tall": "taller than 1:2"}
 
 
@@ -43,10 +44,10 @@ class FigureRow(NamedTuple):
 
 class ClassRow(NamedTuple):
     name: str
-    train_objects: str
+    train_objects: str  # "" where that is not known
     objects: str
     ap: str
-    share: float  # AP in 0..1 for its bar; 0 where it is undefined
+    share: float | None  # AP in 0..1 for its bar; None where it is undefined
     ap50: str
     ap75: str
     ar: str
@@ -81,10 +82,10 @@ def class_rows(analysis: Analysis, train: SplitStatistics | None) -> list[ClassR
         rows.append(
             ClassRow(
                 name=row.name,
-                train_objects=count(train.num_objects.get(row.name, 0)) if train else UNKNOWN,
+                train_objects=count(train.num_objects.get(row.name, 0)) if train else "",
                 objects=count(row.num_objects),
                 ap=figure(row.ap),
-                share=float(np.nan_to_num(row.ap)),
+                share=None if math.isnan(row.ap) else row.ap,
                 ap50=figure(row.ap50),
                 ap75=figure(row.ap75),
                 ar=figure(row.ar100),
@@ -120,7 +121,9 @@ def confusion_rows(analysis: Analysis) -> list[tuple[str, str, str, str]]:
     confusion = analysis.confusion
     counts = confusion.counts[:-1, :-1].copy()
     np.fill_diagonal(counts, 0)
-    pairs = sorted(np.argwhere(counts > 0).tolist(), key=lambda pair: -counts[pair[0], pair[1]])[:NUM_CONFUSED]
+    pairs = sorted(np.argwhere(counts >= LEAST_CONFUSED).tolist(), key=lambda pair: -counts[pair[0], pair[1]])[
+        :NUM_CONFUSED
+    ]
     return [
         (
             confusion.names[i],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ssdlite.report.canvas import SERIES, SMALL, Chart, Key, draw
+from ssdlite.report.canvas import LEFT, SERIES, SMALL, Chart, Key, draw
 from ssdlite.report.history import History, Series, thinned
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def training_charts(history: History) -> list[Chart]:
     charts = [
         draw_lines("loss", "Loss while training", losses, y_label="loss", log=True),
         draw_lines("ap", "AP at the validations", aps, y_label="AP", marker="o"),
-        draw_lines("rate", "Learning rate", {"": history.train.get("lr")}, y_label="rate"),
+        draw_lines("rate", "Learning rate", {"": history.train.get("lr")}, y_label="rate", left=0.85),
         draw_lines("throughput", "Throughput", {"": history.train.get("images_per_second")}, y_label="images/s"),
         draw_lines(
             "waiting",
@@ -53,6 +53,7 @@ def _line_chart(
     marker: str = "",
     top: float | None = None,
     note: str = "",
+    left: float = LEFT,
 ) -> Chart | None:
     """A line for each series that has a number; None if none has."""
     shown = {key: thinned(series) for key, series in lines.items() if series and np.isfinite(series.values).any()}
@@ -74,7 +75,7 @@ def _line_chart(
         axes.set_ylabel(y_label)
 
     keys = tuple(Key(key, color) for key, color in colors.items()) if len(shown) > 1 else ()
-    return draw(name, title, plot, keys=keys, note=note, size=SMALL)
+    return draw(name, title, plot, keys=keys, note=note, size=SMALL, left=left)
 
 
 def _log_scale(axes: Axes) -> None:
