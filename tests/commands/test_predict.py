@@ -255,7 +255,7 @@ def test_a_video_is_not_overwritten_by_its_own(cli, model, film, tmp_path):
     ],
 )
 def test_options_without_effect_are_refused(cli, model, drawn, tmp_path, options, sentence):
-    image = next((drawn / "val").glob("*.jpg"))
+    image = min((drawn / "val").glob("*.jpg"))
     result = cli("predict", model, image, "--output", tmp_path / "out", *options)
     assert result.code == 2 and sentence in result.err and len(result.err.splitlines()) == 1
     assert not (tmp_path / "out").exists()

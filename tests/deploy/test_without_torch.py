@@ -48,7 +48,7 @@ def test_eval_and_predict_of_an_exported_file(exported, drawn, tmp_path, cli):
     assert judged.returncode == 0, judged.stderr
     assert cli("eval", exported, f"data={drawn}", "--json", tmp_path / "with.json").code == 0
     assert (tmp_path / "without.json").read_text() == (tmp_path / "with.json").read_text()
-    image = next((drawn / "val").glob("*.jpg"))
+    image = min((drawn / "val").glob("*.jpg"))
     film = write_film(tmp_path / "film.mp4", 3)
     found = run_without_torch("predict", exported, image, film, "--tile", 48, "--output", tmp_path / "pictures")
     assert found.returncode == 0, found.stderr
@@ -56,7 +56,7 @@ def test_eval_and_predict_of_an_exported_file(exported, drawn, tmp_path, cli):
 
 
 def test_the_python_names_with_an_exported_file(exported, drawn, tmp_path):
-    image = next((drawn / "val").glob("*.jpg"))
+    image = min((drawn / "val").glob("*.jpg"))
     found = run_without_torch(exported, image, tmp_path / "picture.png", program=PROGRAM)
     assert found.returncode == 0, found.stderr
     objects, rows = map(int, found.stdout.split())
