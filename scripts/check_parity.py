@@ -43,10 +43,10 @@ from PIL import Image
 
 from ssdlite import build
 from ssdlite.commands.export import export_onnx
-from ssdlite.commands.models import load_model
 from ssdlite.data.images import read_image
 from ssdlite.errors import UserError
 from ssdlite.model.detector import Detector
+from ssdlite.models import load_model
 
 CACHE = Path("data/parity")
 

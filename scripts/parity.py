@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from ssdlite import boxes as box_ops
-from ssdlite.commands.models import LoadedModel
 from ssdlite.data.images import image_size, read_image
-from ssdlite.deploy.predict import predict_images
+from ssdlite.deploy.predict import Finder
 from ssdlite.model.detector import Detector
+from ssdlite.models import LoadedModel
 from ssdlite.structures import Detections
 
 SHAPES = ((0, 1, 2), (0, 2, 3, 4, 5, 1))
@@ -111,11 +111,12 @@ def check_detections(
     program: str, model: LoadedModel, images: Sequence[Path], reference: Reference, tolerance: Tolerance
 ) -> list[Check]:
     """What `ssdlite predict` finds with `model` against TensorFlow's final detections."""
-    predictions = predict_images(model.predictor, images, input_size=model.input_size, alignment=model.alignment)
+    finder = Finder(model.predictor, model.input_size, model.alignment)
     checks: list[list[Check]] = []
-    for path, prediction in zip(images, predictions, strict=True):
+    for path in images:
+        (found,) = finder([read_image(path)])
         expected = _to_detections(reference.detections[path.name.removesuffix(".png")], image_size(path))
-        checks.append(compare_detections(program, path.name, prediction.detections, expected, tolerance))
+        checks.append(compare_detections(program, path.name, found, expected, tolerance))
     return [max(kind, key=_severity) for kind in zip(*checks, strict=True)]
 
 

@@ -1,6 +1,7 @@
 """Boxes in NumPy, for what runs without PyTorch; and the constants of the encoding, which both need.
 
-`boxes` are xyxy pixels. All functions broadcast over leading dimensions and keep the type they are given.
+`boxes` are xyxy pixels. All functions broadcast over leading dimensions and compute in float64: whether an overlap
+reaches a threshold exactly must not depend on rounding.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ what rounding does to a box is bounded."""
 
 def area(boxes: np.ndarray) -> np.ndarray:
     """(..., 4) -> (...) in pixels²; 0 for inverted boxes."""
-    return (boxes[..., 2:] - boxes[..., :2]).clip(min=0).prod(axis=-1)
+    return (boxes[..., 2:].astype(np.float64) - boxes[..., :2]).clip(min=0).prod(axis=-1)
 
 
 def intersection(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """(..., N, 4) and (..., M, 4) -> (..., N, M), the common area of each pair in pixels²."""
-    boxes, others = boxes[..., :, None, :], others[..., None, :, :]
+    boxes, others = boxes[..., :, None, :].astype(np.float64), others[..., None, :, :]
     low, high = np.maximum(boxes[..., :2], others[..., :2]), np.minimum(boxes[..., 2:], others[..., 2:])
     return (high - low).clip(min=0).prod(axis=-1)
 
@@ -37,6 +38,14 @@ def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     As `boxes.iou`: no epsilon, and a pair without any area has overlap 0.
     """
     common = intersection(boxes, others)
-    other_areas = area(others)
-    other_areas = other_areas.clip(min=np.finfo(other_areas.dtype).tiny)
-    return common / (area(boxes)[..., :, None] + other_areas[..., None, :] - common)
+    union = area(boxes)[..., :, None] + area(others)[..., None, :] - common
+    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+
+
+def coverage(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """How much of each box lies in each other: (..., N, 4) and (..., M, 4) -> (..., N, M) in 0..1.
+
+    0 for a box without area.
+    """
+    common, own = intersection(boxes, others), area(boxes)[..., :, None]
+    return np.divide(common, own, out=np.zeros_like(common), where=own > 0)

@@ -46,7 +46,7 @@ from ssdlite.losses.quality import QualityLoss
 from ssdlite.losses.sampled import SampledLoss
 from ssdlite.losses.task_aligned import assign_task_aligned
 from ssdlite.losses.terms import BoxTerm, balance_classes
-from ssdlite.model.architecture import DIALECTS, Dialect
+from ssdlite.model.architecture import DIALECTS, Dialect, PriorLevel, PriorShape
 from ssdlite.model.backbone import download_imagenet_state, load_imagenet
 from ssdlite.model.corner import CornerDetector
 from ssdlite.model.decode import Decoder
@@ -142,12 +142,12 @@ def empty_detector(config: Config, class_names: Sequence[str]) -> Network:
     How logits become scores, and where they start, is for the loss recipe to say: everything after follows it.
     """
     model = config.model
-    make: Callable[..., Network] = Detector
+    make: Callable[..., Network] = partial(Detector, prior_levels=prior_levels(model))
     match config.loss:
         case FocalConfig() | QualityConfig():
-            make = partial(Detector, score_activation="sigmoid", class_prior=config.loss.class_prior)
+            make = partial(make, score_activation="sigmoid", class_prior=config.loss.class_prior)
         case SampledConfig():
-            make = partial(Detector, score_activation="softmax")
+            make = partial(make, score_activation="softmax")
         case CornerConfig():
             make = CornerDetector
     detector = make(
@@ -155,6 +155,19 @@ def empty_detector(config: Config, class_names: Sequence[str]) -> Network:
     )
     detector.freeze(model.freeze)
     return detector
+
+
+def prior_levels(config: ModelConfig) -> tuple[PriorLevel, ...]:
+    """The priors of each map. Raises ConfigError for those that are still to be fitted."""
+    own = DIALECTS[config.dialect].prior_levels
+    if config.priors == "dialect":
+        return own
+    if config.priors == "auto":
+        raise ConfigError(
+            "model.priors=auto is for 'ssdlite train'; let 'ssdlite fit-priors CONFIG --write FILE' fit them first."
+        )
+    shapes = [tuple(PriorShape(**shape.model_dump()) for shape in level) for level in config.priors]
+    return tuple(replace(level, shapes=new) for level, new in zip(own, shapes, strict=True))
 
 
 def _start_from_imagenet(detector: Network, config: ModelConfig) -> bool:

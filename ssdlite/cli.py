@@ -76,7 +76,8 @@ def train(
     """Train a detector. Without a config and data it draws its own data set and learns that in minutes.
 
     With data=PATH alone it trains on that folder with the defaults. Leaves runs/NAME with config.yaml, last.pt,
-    best.pt, metrics.jsonl, TensorBoard events and samples.jpg. Several processes: torchrun -m ssdlite train ...
+    best.pt, report.html, metrics.jsonl, TensorBoard events and samples.jpg. Several processes:
+    torchrun -m ssdlite train ...
     """
     _show_log()
     from ssdlite.commands.train import train as run
@@ -92,32 +93,109 @@ def evaluate(
     split: Annotated[str, typer.Option(help="val or train.")] = "val",
     json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
     detections: Annotated[Path | None, typer.Option(help="Write the detections here as COCO results.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write the report here. Default: report.html beside the model.")
+    ] = None,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.")] = False,
     device: Device = "auto",
 ) -> None:
-    """Judge a model: COCO's 12 figures, VOC07 and VOC12 AP, and AP by class.
+    """Judge a model: COCO's 12 figures, VOC07 and VOC12 AP, and AP by class; and a report with all the rest.
 
     A checkpoint and an exported file know their data set; data=PATH names another one, and a result .json needs it.
+    The report of a result .json is written with --report only.
     """
     _show_log()
     from ssdlite.commands.evaluate import evaluate as run
 
-    run(model, overrides or [], split=split, json_path=json, detections_path=detections, device=device)
+    run(
+        model,
+        overrides or [],
+        split=split,
+        json_path=json,
+        detections_path=detections,
+        report_path=report,
+        with_report=not no_report,
+        device=device,
+    )
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/NAME, or a checkpoint.")],
+    overrides: Overrides = None,
+    output: Annotated[Path | None, typer.Option(help="Default: report.html in the folder.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Write report.html: how good a model is, where it fails, at which threshold to run it, what to change next.
+
+    One file that opens without a network and prints well. It takes what the run found in its validation images, or
+    judges the model where that is not there. data=PATH says where the data is now.
+    """
+    _show_log()
+    from ssdlite.commands.report import report as write
+
+    write(run, overrides or [], output=output, device=device)
 
 
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="A checkpoint or an exported file.")],
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Images and folders of images.")],
-    output: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("predictions"),
-    json: Annotated[Path | None, typer.Option(help="Write the detections here.")] = None,
-    score_threshold: Annotated[float, typer.Option(min=0, max=1, help="Detections below are left out.")] = 0.4,
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Images, videos, folders, quoted patterns, a camera's number, a stream's address, - for a pipe.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option(help="Folder for pictures and videos with boxes.")] = Path("predictions"),
+    pictures: Annotated[bool, typer.Option(help="Draw pictures and videos, or only say what was found.")] = True,
+    save_json: Annotated[
+        Path | None, typer.Option("--save-json", "--json", help="Default: predictions.json in --output.")
+    ] = None,
+    save_txt: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write a text file of each picture here, in YOLO's form.")
+    ] = None,
+    save_crops: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write what each box shows here, in a folder a class.")
+    ] = None,
+    show: Annotated[bool, typer.Option("--show", help="Show each picture in a window; Escape ends it.")] = False,
+    score_threshold: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[CLASS=]NUMBER", help="Detections below are left out: 0.4, or of a class, as in helmet=0.3."
+        ),
+    ] = None,
+    tile: Annotated[
+        int | None, typer.Option(min=16, help="Look at large images in tiles of this side too, pixels.")
+    ] = None,
+    tile_overlap: Annotated[
+        float | None, typer.Option(min=0, max=0.9, help="Of neighbouring tiles, as a share of their side. [0.2]")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images that the network gets at once. Default: what suits the model.")
+    ] = None,
+    every: Annotated[int | None, typer.Option(min=1, help="Look at every N-th frame of a video only.")] = None,
+    recursive: Annotated[bool, typer.Option("--recursive", help="Look into folders within folders.")] = False,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds that a camera or stream may be silent. [10]")
+    ] = None,
     device: Device = "auto",
 ) -> None:
-    """Find objects in images: draws them into a folder and writes them as JSON."""
+    """Find objects in images, videos, cameras and streams: draws them and writes them as JSON.
+
+    Ctrl-C ends a video or camera with everything written that was seen until then.
+    """
     _show_log()
+    from ssdlite.commands.predict import FindOptions, InputOptions, OutputOptions
     from ssdlite.commands.predict import predict as run
 
-    run(model, inputs, output_dir=output, json_path=json, score_threshold=score_threshold, device=device)
+    run(
+        model,
+        inputs,
+        InputOptions(recursive, every, timeout),
+        FindOptions(score_threshold or (), tile, tile_overlap, batch_size, device),
+        OutputOptions(output, pictures, save_json, save_txt, save_crops, show),
+    )
 
 
 @app.command("export-onnx")
@@ -250,6 +328,57 @@ def check_data(
 
     path, overrides = _split_arguments(arguments)
     check(path, overrides, json_path=json, fixed_dir=fix)
+
+
+@app.command("fit-priors")
+def fit_priors(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="CONFIG|PATH [KEY=VALUE]...", help="A YAML file, or a folder as for data=PATH."),
+    ] = None,
+    write: Annotated[Path | None, typer.Option(help="Write the config with the fitted priors here.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
+    max_priors: Annotated[
+        int | None, typer.Option(min=1, help="Of the fitted network. Default: eight times the dialect's.")
+    ] = None,
+) -> None:
+    """Tell whether the priors fit the objects before there is a training, and fit them.
+
+    Objects of which no prior has IoU .5 are learnt by a single poor one. Sizes and ratios come from the training
+    objects by k-means, and small ones get several priors along a cell. model.priors=auto does it when training
+    starts.
+    """
+    _show_log()
+    from ssdlite.commands.fit_priors import fit_model_priors as run
+
+    path, overrides = _split_arguments(arguments)
+    run(path, overrides, config_path=write, json_path=json, max_priors=max_priors)
+
+
+@app.command("view-data")
+def view_data(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="CONFIG|PATH [KEY=VALUE]...", help="A YAML file, or a folder as for data=PATH."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="train or val.")] = "train",
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Images, spread over the split. Default: 16, or 6 with --augmented.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="The sheet to write, .jpg or .png.")] = Path("view-data.jpg"),
+    augmented: Annotated[
+        bool, typer.Option("--augmented", help="Beside each image, what training makes of it.")
+    ] = False,
+) -> None:
+    """Draw a sheet of a data set's images with their objects; those that are ignored in grey dashes.
+
+    With --augmented each has a row: the image, and what the first three epochs see of it, to the pixel.
+    """
+    _show_log()
+    from ssdlite.commands.view_data import view_data as view
+
+    path, overrides = _split_arguments(arguments)
+    view(path, overrides, split=split, count=count, output=output, augmented=augmented)
 
 
 @app.command()

@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from ssdlite.errors import ConfigError
 from ssdlite.mistakes import first_mistake
@@ -159,6 +169,49 @@ class DataConfig(Section):
         return self
 
 
+class PriorShapeConfig(Section):
+    """A prior of every cell of a map, or density² of them."""
+
+    scale: Annotated[float, Field(gt=0, le=100)]
+    """√(width·height), in units of the input's shorter side."""
+    aspect: Annotated[float, Field(ge=0.01, le=100)]
+    """Width over height."""
+    density: Annotated[int, Field(ge=1, le=4)] = 1
+    """Priors along each side of a cell: 2 gives four of this shape, half a cell apart. It is for objects smaller
+    than a cell, which else are too far from the nearest centre."""
+
+
+NUM_MAPS = 6  # of every dialect, from stride 16 on
+MAX_PER_CELL = 256  # priors; SSD has 6
+
+
+def _shapes(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list | tuple) or not all(isinstance(level, list | tuple) and level for level in value):
+        raise ValueError("must be dialect, auto, or lists of shapes such as {scale: 0.1, aspect: 1, density: 2}")
+    if len(value) != NUM_MAPS:
+        raise ValueError(
+            f"needs a list of shapes for each of the {NUM_MAPS} maps, and there are {len(value)} lists"
+        )
+    return value
+
+
+def _bounded(levels: list[list[PriorShapeConfig]]) -> list[list[PriorShapeConfig]]:
+    most = max(sum(shape.density**2 for shape in level) for level in levels)
+    if most > MAX_PER_CELL:
+        raise ValueError(f"must have {MAX_PER_CELL} priors in a cell at most, and there are {most} in one")
+    return levels
+
+
+PriorsConfig = Annotated[
+    Annotated[Literal["dialect", "auto"], Tag("word")]
+    | Annotated[list[list[PriorShapeConfig]], AfterValidator(_bounded), Tag("shapes")],
+    Discriminator(lambda value: "word" if isinstance(value, str) else "shapes"),
+    BeforeValidator(_shapes),
+]
+
+
 class ModelConfig(Section):
     head: Literal["ssdlite", "corner"] = "ssdlite"
     """ssdlite: classes and boxes at priors; corner: a light CornerNet on the same backbone, with loss=corner."""
@@ -169,6 +222,10 @@ class ModelConfig(Section):
     """Width multiplier of the backbone and of the extra layers."""
     input_size: Annotated[tuple[Side, Side], BeforeValidator(_square)] = (320, 320)
     """Network input, pixels: [height, width], or one number for a square."""
+    priors: PriorsConfig = "dialect"
+    """dialect: those of its published network; auto: fitted to the objects when a training starts, which then keeps
+    them; or the shapes of each map, six lists from stride 16 on, as `ssdlite fit-priors CONFIG --write FILE` writes
+    them."""
     weights: Literal["auto", "imagenet", "none"] | Path = "auto"
     """Start. auto: ImageNet backbone at width 1 where it can be had, else scratch with a warning; imagenet: or
     fail; none: scratch; FILE: a checkpoint of ours or an imported one, of any dialect and with any classes."""
@@ -177,6 +234,12 @@ class ModelConfig(Section):
     ] = []
     """Parts that do not learn, their norms' statistics included. early: the backbone's first seven stages, up to
     stride 8, which are half of a step's work; backbone: all of it; norms: every BatchNorm."""
+
+    @model_validator(mode="after")
+    def _priors_have_a_use(self) -> ModelConfig:
+        if self.head == "corner" and self.priors != "dialect":
+            raise ValueError("priors has no effect with head=corner, which has none; leave it at dialect")
+        return self
 
 
 class IouAssignmentConfig(Section):
@@ -432,6 +495,8 @@ class RunConfig(Section):
     """Folder of this run. Default: the name of the config file or data set, numbered if taken."""
     seed: NotNegative = 0
     """Of weights, order, augmentation and sampling."""
+    report: bool = True
+    """Write report.html at the end, which takes some seconds; `ssdlite report` writes it at any time."""
 
 
 class Config(Section):
@@ -479,7 +544,25 @@ class Config(Section):
         return self.model_dump(mode="json")
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+        return as_yaml(self.to_dict())
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes a prior's shape on a line of its own, because a network may have dozens."""
+
+    def represent_dict(self, data: Any) -> yaml.MappingNode:
+        node = super().represent_dict(data)
+        if data.keys() == PriorShapeConfig.model_fields.keys():
+            node.flow_style = True
+        return node
+
+
+_Dumper.add_representer(dict, _Dumper.represent_dict)
+
+
+def as_yaml(nodes: Mapping[str, Any]) -> str:
+    """Options as a config file."""
+    return yaml.dump(dict(nodes), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:

@@ -82,6 +82,31 @@ def draw_comparison(
     return canvas
 
 
+class Mark(NamedTuple):
+    """A box as it is to be drawn, with a text or without."""
+
+    box: np.ndarray  # (4,) xyxy pixels
+    color: Color
+    text: str = ""
+    is_dashed: bool = False  # with the text at its lower edge
+
+
+def draw_marks(image: np.ndarray, marks: Sequence[Mark]) -> np.ndarray:
+    """A copy of `image` with `marks`: the first lies on top, and its text has the first choice of a place."""
+    canvas, style = _copy(image), _Style.of(image)
+    bold = style._replace(line_width=2 * style.line_width)  # dashes are drawn at half of it
+    for mark in reversed(marks):
+        if mark.is_dashed:
+            _dashed_rectangle(canvas, mark.box, mark.color, bold)
+        else:
+            cv2.rectangle(canvas, *_corners(canvas, mark.box), mark.color, style.line_width)
+    tags = _Tags(canvas, style)
+    for mark in marks:
+        if mark.text:
+            tags.write(mark.text, mark.box, mark.color, inside=mark.is_dashed)
+    return canvas
+
+
 def make_grid(
     images: Sequence[np.ndarray], columns: int, cell_size: tuple[int, int], padding: int = 8
 ) -> np.ndarray:

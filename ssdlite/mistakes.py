@@ -99,8 +99,8 @@ def _walk(location: Sequence[int | str], root: type[BaseModel], keep_last: bool)
             dotted.append(part)
             known = list(fields)
             models = _sections_in(fields[part].annotation) if part in fields else []
-        else:  # the tag of a union: one of its variants
-            models = [model for model in models if "kind" in model.model_fields and _kind(model) == part]
+        else:  # the tag of a union: one of its variants, if these are models
+            models = [model for model in models if "kind" in model.model_fields and _kind(model) == part] or models
     return dotted, known
 
 

@@ -70,3 +70,34 @@ def trained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = [f"data={drawn}", f"run.dir={runs}", "train.epochs=2", "train.val_interval=1", "train.log_interval=2"]
     train(load_config(None, [*options, *TINY]), default_name="tiny", resume=False, device="cpu")
     return runs / "tiny"
+
+
+@pytest.fixture(scope="session")
+def lively(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with model.pt and its model.onnx: a random network that is sure of much, and of something else in
+    each picture of `drawn`. Two epochs of training would leave all scores alike."""
+    from ssdlite import build
+    from ssdlite.commands.export import export_onnx
+    from ssdlite.config import load_config
+    from ssdlite.data.images import read_image
+    from ssdlite.training.checkpoint import save_checkpoint
+
+    folder = tmp_path_factory.mktemp("lively")
+    config = load_config(None, [f"data={drawn}", *TINY])
+    class_names = ("ring", "triangle", "rectangle", "star", "cross", "heart")
+    torch.manual_seed(0)
+    detector = build.empty_detector(config, class_names).train()
+    pictures = [torch.from_numpy(read_image(path)) for path in sorted((drawn / "train").glob("*.jpg"))]
+    for module in detector.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # its statistics are those of the pictures
+    with torch.no_grad():
+        detector(torch.stack(pictures).permute(0, 3, 1, 2))
+        for branch, spread in ((detector.head.classification, 0.1), (detector.head.regression, 0.05)):
+            for predictor in branch:
+                torch.nn.init.normal_(predictor[-1].weight, std=spread)
+    content = {"config": config.to_dict(), "classes": list(class_names), "metrics": {}}
+    save_checkpoint(folder / "model.pt", {**content, "weights": detector.state_dict()})
+    options = {"output": folder / "model.onnx", "head": "nms", "batch": "dynamic", "opset": 18, "verify": False}
+    export_onnx(folder / "model.pt", [], **options)
+    return folder

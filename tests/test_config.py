@@ -61,6 +61,40 @@ def test_weights_are_a_word_or_a_file():
     assert words == ["auto", "none", Path("a/none")]
 
 
+SHAPE = "[{scale: 0.1, aspect: 1}]"
+
+
+def levels(first: str, count: int = 6) -> str:
+    """Of `count` maps, the first as given."""
+    return "model.priors=[" + ", ".join([first] + [SHAPE] * (count - 1)) + "]"
+
+
+def test_priors_are_a_word_or_shapes_of_six_maps():
+    assert [load_config(None, [f"model.priors={word}"]).model.priors for word in ("dialect", "auto")] == [
+        "dialect",
+        "auto",
+    ]
+    config = load_config(None, [levels("[{scale: 0.05, aspect: 0.5, density: 3}, {scale: 1, aspect: 2}]")])
+    assert [len(level) for level in config.model.priors] == [2, 1, 1, 1, 1, 1]
+    dense, plain = config.model.priors[0]
+    assert (dense.scale, dense.aspect, dense.density, plain.density) == (0.05, 0.5, 3, 1)
+    assert config_from_dict(config.to_dict()) == config
+
+
+def test_options_without_priors_are_of_the_time_before_there_were_others():
+    nodes = Config().to_dict()
+    del nodes["model"]["priors"]
+    assert config_from_dict(nodes).model.priors == "dialect"
+
+
+def test_a_shape_is_one_line_of_yaml(tmp_path):
+    config = load_config(None, [levels("[{scale: 0.05, aspect: 0.5, density: 3}]")])
+    file = tmp_path / "c.yaml"
+    file.write_text(config.to_yaml())
+    assert "  - - {scale: 0.05, aspect: 0.5, density: 3}\n" in config.to_yaml()
+    assert load_config(file) == config
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_shipped_config_is_valid(path):
     assert isinstance(load_config(path), Config)
@@ -88,6 +122,19 @@ def test_the_quick_start_inside_the_package_is_the_one_in_configs():
         ("optim.lr.x=3", "'optim.lr'"),
         ("model.input_size=10", "'model.input_size.0'"),
         ("model.dialect=papr", "'paper', 'tensorflow', 'pytorch-ssd', 'lufficc' or 'mmdetection' (got 'papr')"),
+        ("model.priors=dailect", "'model.priors' in the command line: input should be 'dialect' or 'auto' (got"),
+        ("model.priors=3", "'model.priors' in the command line: must be dialect, auto, or lists of shapes"),
+        ("model.priors=true", "priors must not be true"),
+        (levels(SHAPE, 5), "'model.priors' in the command line: needs a list of shapes for each of the 6 maps"),
+        (levels("[]"), "'model.priors' in the command line: must be dialect, auto, or lists of shapes"),
+        (levels("[{scale: -1, aspect: 1}]"), "'model.priors.0.0.scale' in the command line: input should be great"),
+        (levels("[{scale: 1, aspect: 0}]"), "'model.priors.0.0.aspect' in the command line"),
+        (levels("[{scale: 1}]"), "'model.priors.0.0.aspect' in the command line: field required"),
+        (levels("[{scale: 1, aspect: 1, density: 5}]"), "'model.priors.0.0.density' in the command line"),
+        (levels("[{scale: 1, aspect: 1, density: true}]"), "density must not be true"),
+        (levels("[{scale: 1, aspect: 1, desnity: 2}]"), "did you mean 'model.priors.0.0.density'?"),
+        (levels("[" + ", ".join(["{scale: 1, aspect: 1, density: 4}"] * 17) + "]"), "256 priors in a cell at most"),
+        ("model={head: corner, priors: auto}", "priors has no effect with head=corner"),
         ("model.freeze=[bakcbone]", "'model.freeze.0'"),
         ("model.freeze=[early,early]", "'early' is named twice"),
         ("model.weights=3", "'model.weights'"),

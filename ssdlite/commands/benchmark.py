@@ -49,6 +49,7 @@ def benchmark(
     if json_path:
         require_writable(json_path)
     config = load_config(config_path, overrides if config_path else [*DEFAULTS, *overrides])
+    build.prior_levels(config.model)  # refuses those that are to be fitted, before anything is drawn
     chosen = choose_device(device)
     started = time.perf_counter()
     machine = describe_machine(chosen, build.build_dtype(config.train.precision, chosen))

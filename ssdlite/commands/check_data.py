@@ -9,13 +9,13 @@ from typing import Any
 
 from rich.table import Table
 
+from ssdlite.commands.data import config_of
 from ssdlite.commands.screen import console, tracker
-from ssdlite.config import load_config
 from ssdlite.data.checks.check import Report, check_data, quick_check
 from ssdlite.data.checks.findings import SEVERITIES, Finding, by_severity, count_errors, summarise
 from ssdlite.data.checks.fix import require_new, train_command, write_fixed
 from ssdlite.data.layout import find_layout
-from ssdlite.errors import ConfigError, DataError
+from ssdlite.errors import DataError
 from ssdlite.files import require_writable, write_text
 from ssdlite.sources import find_sources
 
@@ -25,14 +25,7 @@ STYLES: dict[str, str] = {"error": "red", "warning": "yellow", "note": "dim"}
 
 def check(path: Path | None, overrides: Sequence[str], *, json_path: Path | None, fixed_dir: Path | None) -> None:
     """Check a config's data or a folder; see `ssdlite check-data --help`. Raises DataError if there are errors."""
-    if path is not None and not path.exists():
-        raise ConfigError(f"{path}: there is no such folder or config file; check the path.")
-    if path is not None and path.is_dir():
-        config = load_config(None, [f"data.path={json.dumps(str(path))}", *overrides]).data
-    else:
-        config = load_config(path, overrides).data
-    if (config.path, config.train, config.val) == (None, None, None):
-        raise ConfigError("there is nothing to check: name a folder, a config file, or data=PATH.")
+    config = config_of(path, overrides).data
     if json_path:
         require_writable(json_path)
     if fixed_dir:

@@ -101,6 +101,8 @@ def _compare_with_original(detector: Detector, checkpoint: Path) -> None:
     dialect = detector.dialect.name
     if detector.width != 1:
         raise ConfigError(f"{checkpoint} is of width {detector.width}, but {dialect} reads width 1 only.")
+    if detector.prior_levels != detector.dialect.prior_levels:
+        raise ConfigError(f"{checkpoint} has priors of its own (model.priors), but {dialect} knows its own only.")
     if detector.score_activation != detector.dialect.score_activation:
         raise ConfigError(
             f"{checkpoint} learnt scores by {detector.score_activation}, but {dialect} makes them by "

@@ -1,13 +1,30 @@
-"""`ssdlite make-data`: the drawn data set."""
+"""`ssdlite make-data`: the drawn data set; and what the other commands on data begin with."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from ssdlite.commands.screen import bars, console
+from ssdlite.config import Config, load_config
 from ssdlite.data.synthetic import make_synthetic
+from ssdlite.errors import ConfigError
 
 VAL_SHARE = 6  # one image in six validates
+
+
+def config_of(path: Path | None, overrides: Sequence[str]) -> Config:
+    """The options that `CONFIG|PATH [KEY=VALUE]...` stands for. Raises ConfigError where they name no data."""
+    if path is not None and not path.exists():
+        raise ConfigError(f"{path}: there is no such folder or config file; check the path.")
+    if path is not None and path.is_dir():
+        config = load_config(None, [f"data.path={json.dumps(str(path))}", *overrides])
+    else:
+        config = load_config(path, overrides)
+    if (config.data.path, config.data.train, config.data.val) == (None, None, None):
+        raise ConfigError("there is no data to look at: name a folder, a config file, or data=PATH.")
+    return config
 
 
 def make_data(directory: Path, *, images: int, size: int, seed: int) -> None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ssdlite.commands.models import LoadedModel, load_model
+from ssdlite.commands.pages import Subject, write_report, write_results_report
 from ssdlite.commands.screen import console, print_evaluation, tracker
 from ssdlite.config import DataConfig, load_config
 from ssdlite.data.stream import ImageStream
-from ssdlite.errors import ConfigError
+from ssdlite.errors import ConfigError, UserError
 from ssdlite.evaluation.coco import read_coco_results, to_coco_results
 from ssdlite.evaluation.evaluate import Evaluation, score_detections, warn_of_absent_classes
 from ssdlite.evaluation.evaluate import evaluate as evaluate_model
 from ssdlite.files import require_writable, write_text
+from ssdlite.models import LoadedModel, is_exported, load_model
 from ssdlite.sources import has_split, read_data
 from ssdlite.structures import DataSplit
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -26,20 +30,25 @@ def evaluate(
     split: str,
     json_path: Path | None,
     detections_path: Path | None,
+    report_path: Path | None,
+    with_report: bool,
     device: str,
 ) -> None:
     """Score `model_path` on a split of its data set; see `ssdlite eval --help`."""
     if split not in ("train", "val"):
         raise ConfigError(f"--split is train or val, not '{split}'.")
-    for path in filter(None, (json_path, detections_path)):
+    if report_path and not with_report:
+        raise ConfigError("--report and --no-report contradict each other; leave one out.")
+    for path in filter(None, (json_path, detections_path, report_path)):
         require_writable(path)
+    model = None
     if model_path.suffix == ".json":
         data = _read_with_training_classes(load_config(None, overrides).data, split)
         evaluation = score_detections(data, read_coco_results(model_path, data))
     else:
         model = load_model(model_path, overrides, device)
         (data,) = read_data(model.config.data, [split], model.class_names)
-        evaluation = _run(model, data)
+        evaluation = run_model(model, data)
     warn_of_absent_classes(data)
     print_evaluation(evaluation, f"{model_path} on {len(data)} images ({split})")
     if json_path:
@@ -49,6 +58,51 @@ def evaluate(
         write_text(detections_path, json.dumps(to_coco_results(data, evaluation.detections)))
     for written in filter(None, (json_path, detections_path)):
         console.print(f"Wrote {written}")
+    if model is None and report_path:
+        write_results_report(report_path, model_path, data, split, evaluation)
+    elif model and with_report and (page := report_path or _default_report(model_path, split)):
+        splits = with_training_split(model.config.data, {split: data}, model.class_names)
+        subject = describe_model(model_path, model, splits.get("train"))
+        write_report(page, subject, splits, split_name=split, evaluation=evaluation)
+
+
+def describe_model(path: Path, model: LoadedModel, train: DataSplit | None) -> Subject:
+    """What a page says of `model`; of an exported file only what can be said without PyTorch."""
+    if is_exported(path):
+        return Subject(path, model.config, model.class_names)
+    from ssdlite.commands.network_facts import make_subject
+
+    return make_subject(path, model.config, model.class_names, train)
+
+
+def with_training_split(
+    config: DataConfig, splits: Mapping[str, DataSplit], class_names: tuple[str, ...]
+) -> dict[str, DataSplit]:
+    """`splits`, and what was trained on if it is still there: a page counts its objects."""
+    found = dict(splits)
+    if "train" not in found:
+        try:
+            if has_split(config, "train"):
+                (found["train"],) = read_data(config, ["train"], class_names)
+        except UserError as error:
+            logger.warning("the report leaves out the training data: %s", error)
+    return found
+
+
+def _default_report(model_path: Path, split: str) -> Path | None:
+    """The page beside the model; None, with a warning, where that folder may not be written.
+
+    In a run's folder `report.html` is about what the run ships, on its validation split.
+    """
+    is_shipped = model_path.name == "best.pt" or not model_path.with_name("best.pt").exists()
+    parts = ["report", *([] if is_shipped else [model_path.name]), *([] if split == "val" else [split])]
+    path = model_path.with_name("-".join(parts) + ".html")
+    try:
+        require_writable(path)
+    except UserError as error:
+        logger.warning("no report: %s --report FILE writes it elsewhere.", error)
+        return None
+    return path
 
 
 def _read_with_training_classes(config: DataConfig, split: str) -> DataSplit:
@@ -59,7 +113,8 @@ def _read_with_training_classes(config: DataConfig, split: str) -> DataSplit:
     return dict(zip(splits, read_data(config, splits), strict=True))[split]
 
 
-def _run(model: LoadedModel, data: DataSplit) -> Evaluation:
+def run_model(model: LoadedModel, data: DataSplit) -> Evaluation:
+    """What `model` finds in all images of `data`, and what that is worth."""
     workers = model.config.data.workers
     images = ImageStream(
         data,

@@ -1,77 +1,211 @@
-"""`ssdlite predict`: pictures in, pictures and JSON out."""
+"""`ssdlite predict`: pictures, videos and cameras in; pictures, videos, JSON, text and crops out."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from ssdlite.commands.models import is_exported, load_model
-from ssdlite.commands.screen import console, tracker
-from ssdlite.deploy.predict import Prediction, find_images, predict_images, prediction_to_json
-from ssdlite.drawing import draw_detections, write_image
+import cv2
+
+from ssdlite.commands.screen import bars, console
+from ssdlite.data.machine import usable_cores
+from ssdlite.deploy.frames import Source
+from ssdlite.deploy.inputs import PATIENCE, ImageFile, find_sources
+from ssdlite.deploy.outputs import Crops, JsonFile, Outputs, Pictures, TextFiles, Writer
+from ssdlite.deploy.pipeline import Pipeline
+from ssdlite.deploy.predict import Finder
+from ssdlite.deploy.thresholds import Thresholds, keep_above, parse_thresholds
+from ssdlite.deploy.tiles import OVERLAP, Tiling
+from ssdlite.deploy.video import Video
+from ssdlite.deploy.window import Window, has_screen
 from ssdlite.errors import ConfigError, DataError
-from ssdlite.files import require_writable, write_text
-from ssdlite.structures import Detections
+from ssdlite.files import require_writable
+from ssdlite.models import LoadedModel, is_exported, load_model
+from ssdlite.training.interrupt import Interrupt
+
+logger = logging.getLogger(__name__)
+
+SCORE_THRESHOLD = 0.4
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """How what is named is read."""
+
+    recursive: bool = False
+    every: int | None = None  # of a video, only each N-th frame
+    timeout: float | None = None  # seconds that a live source may be silent
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What is kept, and where."""
+
+    directory: Path
+    pictures: bool = True
+    json_path: Path | None = None  # default: predictions.json in `directory`
+    text_dir: Path | None = None
+    crops_dir: Path | None = None
+    show: bool = False
+
+
+@dataclass(frozen=True)
+class FindOptions:
+    """What counts as found, and how it is looked for."""
+
+    score_thresholds: Sequence[str] = ()
+    tile: int | None = None  # pixels
+    tile_overlap: float | None = None
+    batch_size: int | None = None
+    device: str = "auto"
 
 
 def predict(
-    model_path: Path,
-    inputs: Sequence[Path],
-    *,
-    output_dir: Path,
-    json_path: Path | None,
-    score_threshold: float,
-    device: str,
+    model_path: Path, inputs: Sequence[str], reading: InputOptions, finding: FindOptions, keeping: OutputOptions
 ) -> None:
-    """Find objects in `inputs` and write pictures and JSON; see `ssdlite predict --help`."""
-    paths = find_images(inputs)
-    # An exported file has its own threshold inside; from both, what is below is left out here.
-    overrides = [] if is_exported(model_path) else [f"eval.score_threshold={score_threshold}"]
-    model = load_model(model_path, overrides, device)
-    names = _picture_names(paths)
-    targets = {(output_dir / name).resolve() for name in names.values()}
-    if clashing := [path for path in paths if path.resolve() in targets]:
-        raise ConfigError(f"{clashing[0]} would be overwritten by its own picture; choose another --output.")
-    require_writable(output_dir / "predictions.json")
-    rows = []
-    predictions = predict_images(
-        model.predictor, tracker("Predicting")(paths), input_size=model.input_size, alignment=model.alignment
-    )
-    for prediction in predictions:
-        prediction = _above(prediction, score_threshold)
-        picture = draw_detections(
-            prediction.image,
-            prediction.detections.boxes,
-            prediction.detections.labels,
-            model.class_names,
-            prediction.detections.scores,
+    """Find objects in `inputs` and keep what `keeping` says; see `ssdlite predict --help`."""
+    if finding.tile is None and finding.tile_overlap is not None:
+        raise ConfigError("--tile-overlap has no effect without --tile; give the side of a tile, as in --tile 640.")
+    if keeping.show and not has_screen():
+        raise ConfigError(
+            "--show needs a screen and an OpenCV with windows, and one of them is missing here "
+            "(pip install opencv-python in place of opencv-python-headless); leave it out, and look at --output."
         )
-        write_image(output_dir / names[prediction.path], picture)
-        rows.append(prediction_to_json(prediction, model.class_names))
-    if not rows:
-        raise DataError(f"none of the {len(paths)} images could be read.")
-    json_path = json_path or output_dir / "predictions.json"
-    write_text(json_path, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
-    found = sum(len(row["detections"]) for row in rows)
-    console.print(f"{found} objects in {len(rows)} images; pictures in {output_dir}, detections in {json_path}")
+    thresholds = parse_thresholds(finding.score_thresholds, SCORE_THRESHOLD)
+    sources = _find_sources(inputs, reading)
+    model = _load(model_path, thresholds, finding.device)
+    limits = thresholds.for_classes(model.class_names)
+    writers = _make_writers(keeping, sources, model.class_names)
+    with Interrupt("finishing what is being written") as interrupt:
+        window = next((writer for writer in writers if isinstance(writer, Window)), None)
+        pipeline = Pipeline(
+            sources,
+            _make_finder(model, finding),
+            num_readers=usable_cores(),
+            num_finders=usable_cores() if model.runs_in_threads else 1,
+            stopped=lambda: interrupt.requested or (window is not None and window.is_closed),
+        )
+        started = time.perf_counter()
+        with _one_thread_for_opencv(), Outputs(writers, model.class_names) as outputs, bars() as shown:
+            task = shown.add_task("Predicting", total=_count(sources))
+            for prediction in pipeline:
+                outputs.write(prediction._replace(detections=keep_above(prediction.detections, limits)))
+                shown.advance(task)
+        seconds = time.perf_counter() - started
+    _report(outputs, pipeline, seconds, keeping)
+    if interrupt.requested and sources[0].patience is None:
+        raise KeyboardInterrupt  # a camera ends like this, but here some of the inputs are left
 
 
-def _above(prediction: Prediction, threshold: float) -> Prediction:
-    found = prediction.detections
-    kept = found.scores > threshold
-    return prediction._replace(detections=Detections(*(field[kept] for field in found)))
+def _find_sources(inputs: Sequence[str], options: InputOptions) -> list[Source]:
+    sources = find_sources(
+        inputs,
+        recursive=options.recursive,
+        every=options.every or 1,
+        patience=PATIENCE if options.timeout is None else options.timeout,
+    )
+    if options.every is not None and not any(isinstance(source, Video) for source in sources):
+        raise ConfigError("--every has no effect: there is no video, camera or stream among the inputs.")
+    if options.timeout is not None and sources[0].patience is None:
+        raise ConfigError("--timeout has no effect: there is no camera or stream among the inputs.")
+    if options.recursive and not any(Path(text).is_dir() for text in inputs):
+        raise ConfigError("--recursive has no effect: there is no folder among the inputs.")
+    return sources
 
 
-def _picture_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """A name for each picture: the image's own, numbered where two folders hold the same name."""
-    names: dict[Path, str] = {}
-    taken: set[str] = set()
-    for path in paths:
-        suffix = path.suffix.lower() if path.suffix.lower() in (".jpg", ".jpeg", ".png") else ".jpg"
-        name, number = path.stem + suffix, 2
-        while name in taken:
-            name, number = f"{path.stem}-{number}{suffix}", number + 1
-        taken.add(name)
-        names[path] = name
-    return names
+def _load(path: Path, thresholds: Thresholds, device: str) -> LoadedModel:
+    # An exported file has its own threshold inside; from both, what is below is left out afterwards.
+    overrides = [] if is_exported(path) else [f"eval.score_threshold={thresholds.lowest}"]
+    model = load_model(path, overrides, device, threads=1)
+    if thresholds.lowest < model.score_threshold:
+        logger.warning(
+            "%s was exported with eval.score_threshold=%g: what scores below is not found, whatever is asked for.",
+            path,
+            model.score_threshold,
+        )
+    return model
+
+
+def _make_finder(model: LoadedModel, options: FindOptions) -> Finder:
+    tiling = None
+    if options.tile is not None:
+        overlap = OVERLAP if options.tile_overlap is None else options.tile_overlap
+        tiling = Tiling(options.tile, overlap, model.config.eval.iou_threshold)
+    return Finder(
+        model.predictor,
+        model.input_size,
+        model.alignment,
+        batch_size=options.batch_size or model.batch_size,
+        tiling=tiling,
+    )
+
+
+def _make_writers(options: OutputOptions, sources: Sequence[Source], class_names: Sequence[str]) -> list[Writer]:
+    json_path = options.json_path or options.directory / "predictions.json"
+    require_writable(json_path)
+    writers: list[Writer] = [JsonFile(json_path, class_names)]
+    if options.pictures:
+        pictures = Pictures(options.directory)
+        require_writable(options.directory / "predictions.json")
+        _require_no_overwriting(pictures, sources)
+        writers.append(pictures)
+    if options.text_dir:
+        require_writable(options.text_dir / "classes.txt")
+        writers.append(TextFiles(options.text_dir, class_names))
+    if options.crops_dir:
+        require_writable(options.crops_dir / "crop.jpg")
+        writers.append(Crops(options.crops_dir, class_names))
+    if options.show:
+        writers.append(Window())
+    return writers
+
+
+def _require_no_overwriting(pictures: Pictures, sources: Sequence[Source]) -> None:
+    targets = {pictures.path_of(source).resolve() for source in sources}
+    for source in sources:
+        is_file = isinstance(source, ImageFile) or (isinstance(source, Video) and source.patience is None)
+        if is_file and Path(source.name).resolve() in targets:
+            raise ConfigError(f"{source.name} would be overwritten by its own picture; choose another --output.")
+
+
+def _count(sources: Sequence[Source]) -> int | None:
+    """Pictures in all, as far as anyone can say."""
+    counts: list[int | None] = []
+    for source in sources:
+        if isinstance(source, Video):
+            try:
+                counts.append(source.num_frames)
+            except DataError:  # it is left out, and then said so
+                counts.append(0)
+        else:
+            counts.append(1 if isinstance(source, ImageFile) else None)
+    return None if None in counts else sum(count for count in counts if count is not None)
+
+
+@contextmanager
+def _one_thread_for_opencv() -> Iterator[None]:
+    """The pipeline's threads are the parallelism; OpenCV's own would fight over the cores."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+def _report(outputs: Outputs, pipeline: Pipeline, seconds: float, options: OutputOptions) -> None:
+    if not outputs.num_images and not pipeline.stopped():
+        raise DataError(f"none of the {pipeline.num_unreadable} images could be read.")
+    places = [f"pictures in {options.directory}"] if options.pictures else []
+    places.append(f"detections in {options.json_path or options.directory / 'predictions.json'}")
+    places += [f"text in {options.text_dir}"] if options.text_dir else []
+    places += [f"crops in {options.crops_dir}"] if options.crops_dir else []
+    if pipeline.num_dropped:
+        console.print(f"{pipeline.num_dropped} frames were left out, because they came faster than they were done.")
+    rate = outputs.num_images / seconds
+    found = f"{outputs.num_objects} objects in {outputs.num_images} images ({rate:.1f} images/s)"
+    console.print(f"{found}; {', '.join(places)}")

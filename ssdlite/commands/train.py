@@ -15,7 +15,13 @@ import torch
 from torch import nn
 
 from ssdlite import build
+from ssdlite.benchmark.machine import describe_machine
+from ssdlite.commands.board import show_curves, show_hyperparameters, show_matches, watched_batch
 from ssdlite.commands.data import draw_data
+from ssdlite.commands.pages import REPORT
+from ssdlite.commands.priors import fit_and_tell, with_priors
+from ssdlite.commands.report import report_model
+from ssdlite.commands.run_folder import log_session, write_detections
 from ssdlite.commands.screen import bars, console, print_evaluation, tracker
 from ssdlite.config import Config, config_from_dict
 from ssdlite.data.checks.check import quick_check
@@ -29,7 +35,7 @@ from ssdlite.files import write_text
 from ssdlite.model.predictor import TorchPredictor
 from ssdlite.sources import find_sources, read_data
 from ssdlite.structures import DataSplit
-from ssdlite.training.checkpoint import has_newest, load_newest
+from ssdlite.training.checkpoint import has_newest, load_newest, require_same_run
 from ssdlite.training.distributed import (
     in_main_process,
     is_main,
@@ -68,6 +74,7 @@ def train(config: Config, *, default_name: str, resume: bool, device: str) -> No
         resumed = in_main_process(lambda: _latest_run(config, default_name)) if resume else None
         checkpoint = _load_run(resumed) if resumed else None
         train_split, val_split = _read_data(config)
+        config = _settle_priors(config, train_split, checkpoint)
         session = _Session(config, train_split, val_split, chosen, fresh=checkpoint is None)
         run_dir = resumed or in_main_process(lambda: _new_run(config, default_name))
         try:
@@ -82,6 +89,18 @@ def _load_run(run_dir: Path) -> dict[str, Any]:
     """The checkpoint to resume; options that are younger than it get their defaults."""
     checkpoint = load_newest(run_dir)
     return {**checkpoint, "config": config_from_dict(checkpoint["config"], origin=str(run_dir)).to_dict()}
+
+
+def _settle_priors(config: Config, split: DataSplit, checkpoint: Mapping[str, Any] | None) -> Config:
+    """`config` with priors in place of model.priors=auto: fitted to `split`, or those of the run to resume."""
+    if config.model.priors != "auto":
+        return config
+    if checkpoint is None:
+        return in_main_process(lambda: fit_and_tell(config, split))
+    fitted = config_from_dict(checkpoint["config"]).model.priors
+    if fitted == "dialect":
+        require_same_run(checkpoint, {"config": config.to_dict(), "classes": split.class_names})
+    return with_priors(config, fitted)
 
 
 def _read_data(config: Config) -> tuple[DataSplit, DataSplit]:
@@ -165,7 +184,7 @@ class _Session:
         self, config: Config, train_split: DataSplit, val_split: DataSplit, device: torch.device, *, fresh: bool
     ) -> None:
         self.config, self.device = config, device
-        self.val_split = val_split
+        self.train_split, self.val_split = train_split, val_split
         # Every process draws its own.
         self.criterion = build.build_criterion(config.loss, train_split, seed=config.run.seed * 1000 + rank())
         self.dtype = build.build_dtype(config.train.precision, device)
@@ -201,6 +220,8 @@ class _Session:
             logger.info("Resuming %s at step %d.", run_dir, trainer.progress.step)
         if is_main():
             write_text(run_dir / "config.yaml", self.config.to_yaml())
+            machine = describe_machine(self.device, self.dtype) | {"processes": world_size()}
+            log_session(run_dir, trainer.progress.step, machine)
         with bars() as self.bars:
             epochs = trainer.epochs
             total = epochs * len(self.train_loader)
@@ -217,13 +238,19 @@ class _Session:
                 purge_step = trainer.progress.step + 1 if checkpoint else None
                 lines = checkpoint["training"].get("log_lines") if checkpoint else None
                 self.logbook = trainer.logbook = Logbook(self.run_dir, purge_step, lines)
+                show_hyperparameters(self.logbook, self.config)
             try:
                 finished = trainer.run()
+                if finished and self.logbook:
+                    self.logbook.finish()
             finally:
                 if trainer.logbook:
                     trainer.logbook.close()
         if is_main():
-            self._report(finished, trainer.progress)
+            log_session(run_dir, trainer.progress.step)
+            self._say_what_came_of_it(finished, trainer.progress)
+            if finished and self.config.run.report:
+                self._write_report()
 
     def _build_trainer(self) -> Trainer:
         options = self.config.train
@@ -247,6 +274,7 @@ class _Session:
             keep=options.keep,
             on_nonfinite=options.on_nonfinite,
             finish=partial(finish_images, size=self.config.model.input_size),
+            on_best=self._keep_detections,
         )
 
     def _validate(self, model: nn.Module, step: int) -> Mapping[str, Any]:
@@ -257,7 +285,13 @@ class _Session:
         if evaluation is None:
             return {}
         self.evaluation = evaluation
+        log_session(self.run_dir, step)
         self._draw_samples(evaluation, step)
+        if self.logbook:
+            show_curves(self.logbook, step, self.val_split, evaluation)
+            size = self.config.model.input_size
+            batch = watched_batch(self.train_loader, self.config.eval.batch_size, size, self.device)
+            show_matches(self.logbook, step, self.criterion, predictor.start(batch).output, batch)
         figures = evaluation.to_dict()
         flat = {name: value for name, value in {**figures["coco"], **figures["voc"]}.items() if value is not None}
         shown = ", ".join(f"{name} {flat[name]:.3f}" for name in ("AP", "AP50") if name in flat)
@@ -277,7 +311,22 @@ class _Session:
         if self.logbook:
             self.logbook.picture("samples", step, grid)
 
-    def _report(self, finished: bool, progress: Progress) -> None:
+    def _keep_detections(self) -> None:
+        assert self.evaluation is not None  # there is a best one once one was validated
+        write_detections(self.run_dir, self.val_split, self.evaluation.detections)
+
+    def _write_report(self) -> None:
+        """The page about the best weights. Whatever may be wrong with it, the training was not in vain."""
+        splits = {"train": self.train_split, "val": self.val_split}
+        try:
+            path = self.run_dir / REPORT
+            report_model(self.run_dir / "best.pt", path=path, device=str(self.device), splits=splits)
+        except Exception as error:
+            logger.warning(
+                "the report could not be written (%s); try again with: ssdlite report %s", error, self.run_dir
+            )
+
+    def _say_what_came_of_it(self, finished: bool, progress: Progress) -> None:
         if not finished:
             console.print(
                 f"Stopped at step {progress.step}; everything is in {self.run_dir}. "

@@ -34,12 +34,17 @@ def read_image(path: str | Path, annotated_size: tuple[int, int] | None = None) 
         data = read_bytes(path)
     except OSError as error:
         raise DataError(f"{path}: the image cannot be opened ({error.strerror}); check the path") from error
-    image = _decode(data, path, upright=True)
+    image = decode_image(data, path)
     if annotated_size is not None and image.shape[:2] != annotated_size == image.shape[1::-1]:
         as_stored = _decode(data, path, upright=False)
         if as_stored.shape[:2] == annotated_size:
             return as_stored
     return image
+
+
+def decode_image(data: bytes, path: Path) -> np.ndarray:
+    """`read_image` for the bytes of a file; `path` is what a message calls it."""
+    return _decode(data, path, upright=True)
 
 
 def read_annotated(record: Record) -> np.ndarray:

@@ -18,7 +18,7 @@ from pycocotools.cocoeval import COCOeval
 from ssdlite.errors import DataError
 from ssdlite.evaluation.coco_curves import Backend, Curves, coco_curves, to_xywh
 from ssdlite.files import one_line, quoted, read_json
-from ssdlite.structures import DataSplit, Detections
+from ssdlite.structures import DataSplit, Detections, ImageId
 
 SUMMARY_NAMES = (
     *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
@@ -35,6 +35,7 @@ class CocoMetrics(NamedTuple):
     summary: dict[str, float]  # the names of SUMMARY_NAMES
     ap: dict[str, float]  # class name -> AP over IoU .50:.05:.95
     ap50: dict[str, float]  # class name -> AP at IoU .50
+    curves: Curves  # what the figures are means of
 
 
 def coco_metrics(split: DataSplit, detections: Sequence[Detections], backend: Backend = "auto") -> CocoMetrics:
@@ -52,7 +53,7 @@ def coco_metrics(split: DataSplit, detections: Sequence[Detections], backend: Ba
     precision = curves.precision[:, :, :, 0, -1]  # all areas, 100 detections -> (T, R, K)
     ap = {name: _or_nan(precision[:, :, k].mean()) for k, name in enumerate(split.class_names)}
     ap50 = {name: _or_nan(precision[0, :, k].mean()) for k, name in enumerate(split.class_names)}
-    return CocoMetrics(summary, ap, ap50)
+    return CocoMetrics(summary, ap, ap50, curves)
 
 
 def _summarize(curves: Curves) -> np.ndarray:
@@ -71,13 +72,21 @@ def to_coco_results(split: DataSplit, detections: Sequence[Detections]) -> list[
     """
     assert len(detections) == len(split), f"{len(detections)} detections for {len(split)} images"
     return [
+        row
+        for record, found in zip(split.records, detections, strict=True)
+        for row in to_coco_rows(found, record.image_id, split.category_ids)
+    ]
+
+
+def to_coco_rows(found: Detections, image_id: ImageId, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+    """`to_coco_results` of one image, its labels 1..K being numbered as `category_ids` says."""
+    return [
         {
-            "image_id": record.image_id,
-            "category_id": split.category_ids[int(label) - 1],
+            "image_id": image_id,
+            "category_id": category_ids[int(label) - 1],
             "bbox": [round(value, 2) for value in box],
             "score": round(float(score), 6),
         }
-        for record, found in zip(split.records, detections, strict=True)
         for box, score, label in zip(to_xywh(found.boxes).tolist(), found.scores, found.labels, strict=True)
     ]
 

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import io
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import count, pairwise
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 Backend: TypeAlias = Literal["auto", "pycocotools", "faster"]
 """Who judges: "auto" is faster-coco-eval where it is installed and works, else pycocotools."""
 
+LARGEST_SHARE = 1e5  # of the image's side: in place of infinity, the square of which is COCO's largest area
+
 Rows: TypeAlias = list[dict[str, Any]]
 """Annotations in COCO's words with their "image", a number in the order of the ids of the images."""
 
@@ -33,27 +36,37 @@ Rows: TypeAlias = list[dict[str, Any]]
 class Curves(NamedTuple):
     """What COCO's figures are means of; -1 where a class has no object that could count.
 
-    T IoU thresholds .50:.05:.95, R recalls 0:.01:1, K classes, A area ranges (all, small, medium, large), L limits
-    of detections an image (1, 10, 100).
+    T IoU thresholds .50:.05:.95, R recalls 0:.01:1, K classes, A area ranges (all, small, medium, large, unless
+    others are asked for), L limits of detections an image (1, 10, 100).
     """
 
     precision: np.ndarray  # (T, R, K, A, L)
     recall: np.ndarray  # (T, K, A, L): the highest that is reached
 
 
-def coco_curves(split: DataSplit, detections: Sequence[Detections], backend: Backend = "auto") -> Curves:
+def coco_curves(
+    split: DataSplit,
+    detections: Sequence[Detections],
+    backend: Backend = "auto",
+    *,
+    side_shares: Sequence[float] | None = None,
+) -> Curves:
     """The curves of `detections[i]` found in the image of `split.records[i]`; the rules are `coco_metrics`'s.
+
+    With `side_shares`, (A + 1,) and ascending, the sizes are no longer COCO's: range a holds the boxes whose side,
+    as a share of the image's (the root of area over area), is at least side_shares[a] and less than the next.
 
     Raises ConfigError if `backend` is "faster" and faster-coco-eval is missing or does not work.
     """
     evaluator = _evaluator(backend)
     params = COCOeval(iouType="bbox").params
+    ranges = None if side_shares is None else _area_ranges(side_shares)
     T, R, K = len(params.iouThrs), len(params.recThrs), len(split.class_names)
-    A, L = len(params.areaRng), len(params.maxDets)
+    A, L = len(ranges or params.areaRng), len(params.maxDets)
     curves = Curves(np.full((T, R, K, A, L), -1.0), np.full((T, K, A, L), -1.0))
-    for k, (truths, found) in enumerate(_classes(split, detections) if split.records else ()):
+    for k, (truths, found) in enumerate(_classes(split, detections, ranges is not None) if split.records else ()):
         if truths:
-            result = _run(evaluator, truths, found)
+            result = _run(evaluator, truths, found, ranges)
             curves.precision[:, :, k] = result["precision"][:, :, 0]
             curves.recall[:, k] = result["recall"][:, 0]
     return curves
@@ -126,9 +139,20 @@ def _evaluator(backend: Backend) -> type:
     return faster or PycocotoolsClassEval
 
 
-def _run(evaluator: type, truths: Rows, found: Rows) -> dict[str, Any]:
+def _area_ranges(side_shares: Sequence[float]) -> list[list[float]]:
+    """The squares of neighbouring shares; COCO's ranges hold both their ends, these the lower one."""
+    areas = [min(share, LARGEST_SHARE) ** 2 for share in side_shares]
+    return [[low, math.nextafter(high, 0)] for low, high in pairwise(areas)]
+
+
+def _run(
+    evaluator: type, truths: Rows, found: Rows, area_ranges: list[list[float]] | None = None
+) -> dict[str, Any]:
     """`COCOeval.eval` for one class; the curves of its arrays "precision" and "recall" have one class."""
     evaluation = evaluator(iouType="bbox")
+    if area_ranges is not None:
+        evaluation.params.areaRng = area_ranges
+        evaluation.params.areaRngLbl = [str(number) for number in range(len(area_ranges))]
     evaluation.truths, evaluation.found = truths, found
     evaluation.params.catIds = [1]
     evaluation.params.imgIds = sorted({row["image"] for row in (*truths, *found)})
@@ -138,26 +162,37 @@ def _run(evaluator: type, truths: Rows, found: Rows) -> dict[str, Any]:
     return evaluation.eval
 
 
-def _classes(split: DataSplit, detections: Sequence[Detections]) -> Iterator[tuple[Rows, Rows]]:
-    """The objects and the detections of each class, in the order of `class_names`."""
+def _classes(split: DataSplit, detections: Sequence[Detections], relative: bool) -> Iterator[tuple[Rows, Rows]]:
+    """The objects and the detections of each class, in the order of `class_names`.
+
+    With `relative` the area is that of the box as a share of the image's, instead of the annotation's own.
+    """
     ids = [record.image_id for record in split.records]
     # Images in the order of their ids, as in the original, which breaks ties of the score by it.
     order = sorted(range(len(ids)), key=lambda i: (isinstance(ids[i], str), ids[i]))
     records, results = [split.records[i] for i in order], [detections[i] for i in order]
+    boxes = to_xywh(np.concatenate([record.boxes for record in records]))
+    areas = np.concatenate([record.areas for record in records]).astype(np.float64)
+    image_areas = np.array([float(math.prod(record.size)) for record in records])
+    if relative:
+        areas = boxes[:, 2] * boxes[:, 3] / np.repeat(image_areas, [len(record.labels) for record in records])
     truths = _by_class(
         [record.labels for record in records],
         len(split.class_names),
-        bbox=to_xywh(np.concatenate([record.boxes for record in records])),
-        area=np.concatenate([record.areas for record in records]).astype(np.float64),
+        bbox=boxes,
+        area=areas,
         ignore=np.concatenate([record.ignore | record.crowd for record in records]).astype(np.int64),
         iscrowd=np.concatenate([record.crowd for record in records]).astype(np.int64),
     )
     boxes = to_xywh(np.concatenate([result.boxes for result in results]))
+    areas = boxes[:, 2] * boxes[:, 3]
+    if relative:
+        areas = areas / np.repeat(image_areas, [len(result.labels) for result in results])
     found = _by_class(
         [result.labels for result in results],
         len(split.class_names),
         bbox=boxes,
-        area=boxes[:, 2] * boxes[:, 3],
+        area=areas,
         score=np.concatenate([result.scores for result in results]).astype(np.float64),
     )
     return zip(truths, found, strict=True)

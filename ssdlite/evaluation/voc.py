@@ -14,10 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssdlite import box_arrays
-from ssdlite.structures import DataSplit, Detections, Record
-
-RIGHT, WRONG, NEUTRAL = 1, 0, -1
+from ssdlite.evaluation.judgement import NEUTRAL, RIGHT, judge_voc
+from ssdlite.structures import DataSplit, Detections
 
 ELEVEN_RECALLS = np.linspace(0, 1, 11)
 RECALL_TOLERANCE = 1e-9  # a recall of 3/10 must reach the threshold .3, which is not exact in binary
@@ -35,7 +33,7 @@ class VocMetrics(NamedTuple):
 def voc_metrics(split: DataSplit, detections: Sequence[Detections], iou_threshold: float = 0.5) -> VocMetrics:
     """VOC's figures for `detections[i]` found in the image of `split.records[i]`."""
     assert len(detections) == len(split), f"{len(detections)} detections for {len(split)} images"
-    judged = [_judge(*pair, iou_threshold) for pair in zip(split.records, detections, strict=True)]
+    judged = [judge_voc(*pair, iou_threshold).outcome for pair in zip(split.records, detections, strict=True)]
     outcomes = np.concatenate([np.zeros(0, np.int64), *judged])
     scores = np.concatenate([np.zeros(0, np.float32), *(found.scores for found in detections)])
     labels = np.concatenate([np.zeros(0, np.int64), *(found.labels for found in detections)])
@@ -68,30 +66,6 @@ def area_ap(recall: np.ndarray, precision: np.ndarray) -> float:
     """Area under the curve, precision made to fall monotonically; (D,) and (D,)."""
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     return float(np.sum(np.diff(recall, prepend=0.0) * envelope))
-
-
-def _judge(record: Record, found: Detections, iou_threshold: float) -> np.ndarray:
-    """(D,) int64: RIGHT, WRONG or NEUTRAL for each detection of one image."""
-    outcome = np.full(len(found.scores), WRONG)
-    if not len(found.scores) or not len(record.labels):
-        return outcome
-    # float64: an overlap of exactly the threshold must not depend on rounding
-    ours, theirs = (boxes.astype(np.float64) for boxes in (found.boxes, record.boxes))
-    same_class = found.labels[:, None] == record.labels[None]
-    iou = np.where(same_class & ~record.crowd, box_arrays.iou(ours, theirs), -1.0)
-    best = iou.argmax(axis=1)
-    rank = np.argsort(-found.scores, kind="stable")
-    hits = rank[iou[rank, best[rank]] >= iou_threshold]  # best score first
-    _, first = np.unique(best[hits], return_index=True)
-    outcome[hits[first]] = RIGHT
-    outcome[hits[record.ignore[best[hits]]]] = NEUTRAL
-
-    # A crowd takes all that lies in it: intersection over the detection's own area, as in COCO.
-    own_area = box_arrays.area(ours).clip(min=np.finfo(np.float64).tiny)
-    covered = box_arrays.intersection(ours, theirs) / own_area[:, None] >= iou_threshold
-    in_crowd = (same_class & record.crowd & covered).any(axis=1)
-    outcome[in_crowd & (outcome == WRONG)] = NEUTRAL
-    return outcome
 
 
 def _curve(outcomes: np.ndarray, num_objects: int) -> tuple[np.ndarray, np.ndarray]:

@@ -6,23 +6,46 @@ differ in the numbers below. Channel counts are those of width 1; everything els
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ssdlite.structures import ResizeAlignment, ScoreActivation
 
 
+class PriorShape(NamedTuple):
+    """A prior of every cell, or density² of them."""
+
+    scale: float  # √(w·h), in units of the input's shorter side: w = scale·√aspect, h = scale/√aspect
+    aspect: float  # w / h
+    density: int = 1
+    """Priors of this shape along each side of a cell, which stand density times as close as the cells (Zhang et al.
+    2017, FaceBoxes, sec. 3.3): what an object that is smaller than a cell needs to have one near enough."""
+
+
 @dataclass(frozen=True)
 class PriorLevel:
-    """The priors of every cell of one feature map."""
+    """The priors of every cell of one feature map.
 
-    shapes: tuple[tuple[float, float], ...]
-    """(scale, aspect) of each prior: w = scale·√aspect, h = scale/√aspect, scale in units of the input's
-    shorter side, aspect = w / h."""
+    In a cell they come shape by shape, and of one shape row by row from the top left.
+    """
+
+    shapes: tuple[PriorShape, ...]
     stride: int | Literal["even", "rounded"] = "even"
-    """Pixels between centres. even: input size / map size, so that centres are spread evenly; rounded: the same
-    to the nearest whole pixel."""
+    """Pixels between the centres of cells. even: input size / map size, so that centres are spread evenly; rounded:
+    the same to the nearest whole pixel."""
+
+    @property
+    def priors_per_cell(self) -> int:
+        return sum(shape.density**2 for shape in self.shapes)
+
+
+def level_of(
+    shapes: Sequence[tuple[float, float]], stride: int | Literal["even", "rounded"] = "even"
+) -> PriorLevel:
+    """Of (scale, aspect) pairs, one prior of each in a cell."""
+    return PriorLevel(tuple(PriorShape(*shape) for shape in shapes), stride)
 
 
 @dataclass(frozen=True)
@@ -56,10 +79,10 @@ def _ssd_level(
     """The six priors of an SSD cell: s, √(s·s'), then 2:1, 1:2, 3:1, 1:3 (Liu et al. 2016, sec. 2.2)."""
     middle = (scale * next_scale) ** 0.5
     shapes = ((scale, 1.0), (middle, 1.0), (scale, 2.0), (scale, 1 / 2), (scale, 3.0), (scale, third))
-    return PriorLevel(shapes, stride)
+    return level_of(shapes, stride)
 
 
-_REDUCED_LEVEL = PriorLevel(((0.1, 1.0), (0.2, 2.0), (0.2, 0.5)))  # reduce_boxes_in_lowest_layer
+_REDUCED_LEVEL = level_of(((0.1, 1.0), (0.2, 2.0), (0.2, 0.5)))  # reduce_boxes_in_lowest_layer
 _TENSORFLOW_SCALES = (0.35, 0.5, 0.65, 0.8, 0.95, 1.0)
 
 

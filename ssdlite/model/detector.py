@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from ssdlite.model.activation import replace_relu6
-from ssdlite.model.architecture import Dialect
+from ssdlite.model.architecture import Dialect, PriorLevel
 from ssdlite.model.head import FOREGROUND_PRIOR, SSDLiteHead, extra_level
 from ssdlite.model.network import Network, scaled
-from ssdlite.model.priors import generate_priors
+from ssdlite.model.priors import generate_priors, level_map_sizes
 from ssdlite.model.strided import replace_strided
 from ssdlite.structures import HeadOutput, ScoreActivation
 
@@ -23,6 +25,7 @@ class Detector(Network):
         num_classes: K, without background; the head gives C = K + 1 logits, background first.
         input_size: (height, width) in pixels. Feature maps and priors follow from it.
         width: multiplier of all channels, as torchvision's `width_mult`.
+        prior_levels: the priors of each map, in place of the dialect's; as many levels.
         score_activation: from logits to scores, as the loss recipe has it; None takes the dialect's own.
         class_prior: probability of each class at every prior before training; None takes `FOREGROUND_PRIOR`, spread
             over all classes.
@@ -37,6 +40,7 @@ class Detector(Network):
         num_classes: int,
         input_size: tuple[int, int],
         width: float = 1.0,
+        prior_levels: Sequence[PriorLevel] | None = None,
         score_activation: ScoreActivation | None = None,
         class_prior: float | None = None,
     ) -> None:
@@ -48,13 +52,15 @@ class Detector(Network):
             mid, out = (scaled(count, width) for count in (mid, out))
             self.extras.append(extra_level(channels[-1], mid, out, dialect.extra_activation))
             channels.append(out)
-        priors_per_cell = [len(level.shapes) for level in dialect.prior_levels]
+        self.prior_levels = tuple(prior_levels or dialect.prior_levels)
+        assert len(self.prior_levels) == len(dialect.prior_levels)
+        priors_per_cell = [level.priors_per_cell for level in self.prior_levels]
         self.head = SSDLiteHead(channels, priors_per_cell, num_classes + 1, dialect)
         replace_strided(self, dialect.padding)
         replace_relu6(self)
         self._initialize(class_prior or FOREGROUND_PRIOR / num_classes)
-        # Derived from the dialect and the size, so it is no part of the state; a buffer, so it moves along.
-        priors = generate_priors(dialect.prior_levels, self.map_sizes, input_size, dialect.clamp_priors)
+        # Derived from the levels and the size, so it is no part of the state; a buffer, so it moves along.
+        priors = generate_priors(self.prior_levels, self.map_sizes, input_size, dialect.clamp_priors)
         self.register_buffer("priors", priors, persistent=False)
         self.level_sizes = tuple(
             height * width * cells for (height, width), cells in zip(self.map_sizes, priors_per_cell, strict=True)
@@ -62,14 +68,8 @@ class Detector(Network):
 
     @property
     def map_sizes(self) -> list[tuple[int, int]]:
-        """(height, width) of each level. Every stride is a 3×3 convolution, n -> ⌈n/2⌉ with either padding."""
-        sizes = []
-        height, width = self.input_size
-        for halvings in range(1, 6 + len(self.extras)):
-            height, width = (height + 1) // 2, (width + 1) // 2
-            if halvings >= 4:  # the first map that is read has stride 16
-                sizes.append((height, width))
-        return sizes
+        """(height, width) of each level."""
+        return level_map_sizes(self.input_size, len(self.prior_levels))
 
     def forward(self, images: Tensor) -> HeadOutput:
         """(B, 3, H, W) pixels 0..255 RGB, uint8 or float -> logits (B, P, C), deltas (B, P, 4), priors (P, 4)."""

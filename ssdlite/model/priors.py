@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -16,7 +17,9 @@ def generate_priors(
     input_size: tuple[int, int],
     clamp: bool,
 ) -> Tensor:
-    """The priors of all levels: (P, 4) cxcywh, input pixels; rows outermost, shapes of a cell innermost.
+    """The priors of all levels: (P, 4) cxcywh, input pixels; rows outermost, priors of a cell innermost.
+
+    Within a cell they come shape by shape; the n² of a shape of density n row by row, at (i + ½) / n of the cell.
 
     Args:
         levels: shapes and centre spacing of each feature map.
@@ -34,25 +37,50 @@ def generate_priors(
     return priors.float()
 
 
+def level_map_sizes(input_size: tuple[int, int], num_levels: int) -> list[tuple[int, int]]:
+    """(height, width) of each level. Every stride is a 3×3 convolution, n -> ⌈n/2⌉ with either padding."""
+    sizes = []
+    height, width = input_size
+    for halvings in range(1, 4 + num_levels):
+        height, width = (height + 1) // 2, (width + 1) // 2
+        if halvings >= 4:  # the first map that is read has stride 16
+            sizes.append((height, width))
+    return sizes
+
+
+def cell_steps(level: PriorLevel, map_size: tuple[int, int], input_size: tuple[int, int]) -> tuple[float, float]:
+    """Pixels from one cell's centre to the next, down and across."""
+    down, across = (_step(level, *pair) for pair in zip(input_size, map_size, strict=True))
+    return down, across
+
+
 def _level(level: PriorLevel, map_size: tuple[int, int], input_size: tuple[int, int]) -> Tensor:
-    step_y, step_x = (_step(level, *pair) for pair in zip(input_size, map_size, strict=True))
-    rows, columns = (torch.arange(cells, dtype=torch.float64) + 0.5 for cells in map_size)
-    shapes = torch.tensor(level.shapes, dtype=torch.float64)
-    scales, aspect_roots = shapes[:, 0] * min(input_size), shapes[:, 1].sqrt()
-    grid = [len(rows), len(columns), len(shapes)]
-    return torch.stack(
-        [
-            (columns * step_x)[None, :, None].expand(grid),
-            (rows * step_y)[:, None, None].expand(grid),
-            (scales * aspect_roots).expand(grid),
-            (scales / aspect_roots).expand(grid),
-        ],
-        dim=-1,
-    ).reshape(-1, 4)
+    step_y, step_x = cell_steps(level, map_size, input_size)
+    rows, columns = (torch.arange(cells, dtype=torch.float64) for cells in map_size)
+    cells = []
+    for scale, aspect, density in level.shapes:
+        within = (torch.arange(density, dtype=torch.float64) + 0.5) / density
+        width, height = _sides(scale * min(input_size), aspect)
+        grid = [len(rows), len(columns), density, density]
+        shape = torch.stack(
+            [
+                ((columns[:, None] + within) * step_x)[None, :, None, :].expand(grid),
+                ((rows[:, None] + within) * step_y)[:, None, :, None].expand(grid),
+                torch.full(grid, width, dtype=torch.float64),
+                torch.full(grid, height, dtype=torch.float64),
+            ],
+            dim=-1,
+        )
+        cells.append(shape.flatten(2, 3))
+    return torch.cat(cells, dim=2).reshape(-1, 4)
+
+
+def _sides(size: float, aspect: float) -> tuple[float, float]:
+    return size * math.sqrt(aspect), size / math.sqrt(aspect)
 
 
 def _step(level: PriorLevel, size: int, cells: int) -> float:
-    """Pixels between centres along a side of `size` pixels and `cells` cells."""
+    """Pixels between the centres of cells along a side of `size` pixels and `cells` cells."""
     match level.stride:
         case "even":
             return size / cells

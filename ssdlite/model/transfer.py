@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ssdlite.model.architecture import PriorLevel
+from ssdlite.model.architecture import PriorLevel, PriorShape
 from ssdlite.model.backbone import fold_eps, fold_input
 from ssdlite.model.corner import CornerDetector
 from ssdlite.model.detector import Detector
@@ -192,17 +192,17 @@ def _copy_rows(
     count: PartCount,
 ) -> None:
     """The rows of a last convolution, (priors of a cell · columns, in, 1, 1); columns of None stay fresh."""
-    old_level, level = (detector.dialect.prior_levels[layer.index] for detector in (source, target))
+    old_level, level = (detector.prior_levels[layer.index] for detector in (source, target))
     priors = match_shapes(old_level, level)
     old_columns = 4 if layer.part == "regression" else source.num_classes + 1
     kept = [column for column, old in enumerate(columns) if old is not None]
     wanted = [old for old in columns if old is not None]
-    in_place = len(old_level.shapes) == len(level.shapes) and priors == sorted(priors)
+    in_place = old_level.priors_per_cell == len(priors) and priors == sorted(priors)
     same = in_place and old_columns == len(columns) == len(kept) and wanted == kept
     conv, old_conv = _conv(target, layer), _conv(source, original)
     for new, old in zip(conv.parameters(), old_conv.parameters(), strict=True):
-        rows = old.view(len(old_level.shapes), old_columns, *old.shape[1:])[priors]
-        new.view(len(level.shapes), len(columns), *new.shape[1:])[:, kept] = rows[:, wanted]
+        rows = old.view(old_level.priors_per_cell, old_columns, *old.shape[1:])[priors]
+        new.view(len(priors), len(columns), *new.shape[1:])[:, kept] = rows[:, wanted]
         taken = new.numel() // len(columns) * len(kept)
         count.new += new.numel() - taken
         if same:
@@ -212,14 +212,32 @@ def _copy_rows(
 
 
 def match_shapes(source: PriorLevel, target: PriorLevel) -> list[int]:
-    """For each prior shape of `target` the position of the one in `source` most like it in log width and height."""
-    sources = [_log_sides(*shape) for shape in source.shapes]
+    """For each prior of a cell of `target` the position of the one of `source` whose rows it takes.
+
+    That is the one most like it in log width and height, in which boxes are encoded; of those of one shape the one
+    nearest to its place in the cell. Where `source` has one prior of that shape, all of `target`'s start alike.
+    """
+    sources = [(_log_sides(shape), place) for shape, place in _places(source)]
     positions = []
-    for shape in target.shapes:
-        distances = [math.dist(_log_sides(*shape), sides) for sides in sources]
+    for shape, place in _places(target):
+        sides = _log_sides(shape)
+        distances = [(math.dist(sides, other), math.dist(place, there)) for other, there in sources]
         positions.append(distances.index(min(distances)))
     return positions
 
 
-def _log_sides(scale: float, aspect: float) -> tuple[float, float]:
-    return math.log(scale) + math.log(aspect) / 2, math.log(scale) - math.log(aspect) / 2
+def _places(level: PriorLevel) -> list[tuple[PriorShape, tuple[float, float]]]:
+    """Shape of each prior of a cell, and where in the cell it stands, 0..1 down and across."""
+    return [
+        (shape, ((row + 0.5) / shape.density, (column + 0.5) / shape.density))
+        for shape in level.shapes
+        for row in range(shape.density)
+        for column in range(shape.density)
+    ]
+
+
+def _log_sides(shape: PriorShape) -> tuple[float, float]:
+    return (
+        math.log(shape.scale) + math.log(shape.aspect) / 2,
+        math.log(shape.scale) - math.log(shape.aspect) / 2,
+    )

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from ssdlite.errors import CheckpointError
-from ssdlite.files import load_tensors, require_regular
+from ssdlite.files import load_tensors, quoted, require_regular
 
 logger = logging.getLogger(__name__)
 
@@ -186,8 +186,8 @@ def require_same_run(checkpoint: Mapping[str, Any], header: Mapping[str, Any]) -
     for name in sorted(names, key=lambda name: (not name.endswith(".kind"), name)):  # what explains the rest first
         if old.get(name) != new.get(name) and not name.startswith(MAY_CHANGE):
             raise CheckpointError(
-                f"{name} is {new.get(name)!r}, but {old.get(name)!r} in the run to resume; --resume continues the "
-                "same run, so leave it as it was, or start a new run."
+                f"{name} is {quoted(new.get(name))}, but {quoted(old.get(name))} in the run to resume; --resume "
+                "continues the same run, so leave it as it was, or start a new run."
             )
 
 

@@ -12,9 +12,13 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupt:
-    """Within this context the first signal sets `requested`; a second one ends the process as usual."""
+    """Within this context the first signal sets `requested`; a second one ends the process as usual.
 
-    def __init__(self) -> None:
+    `answer` is what a person is told to happen next.
+    """
+
+    def __init__(self, answer: str = "saving after this step") -> None:
+        self.answer = answer
         self.requested = False
         self._previous: dict[signal.Signals, object] = {}
 
@@ -29,7 +33,7 @@ class Interrupt:
     def _request(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
         self._restore()
-        logger.warning("%s: saving after this step (again to leave at once).", signal.Signals(number).name)
+        logger.warning("%s: %s (again to leave at once).", signal.Signals(number).name, self.answer)
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

@@ -1,21 +1,27 @@
-"""What a run writes while it trains: metrics.jsonl, TensorBoard events, lines on the screen."""
+"""What a run writes while it trains: metrics.jsonl, and TensorBoard's events, which show more."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 from ssdlite.files import write_text
+
+CURVE_THRESHOLDS = np.linspace(0, 1, 127)
+"""Scores at which `precision_recall` wants its counts. TensorBoard takes their even spread for granted."""
 
 
 class Logbook:
     """One JSON line and one TensorBoard point for each thing logged. Close it, or use it as a context.
+
+    What `log` is told is in both. All else is TensorBoard's alone, for those who watch.
 
     With `keep_lines` a log that is there already is continued after so many lines, and TensorBoard's before
     `purge_step`; what they have beyond goes.
@@ -30,6 +36,8 @@ class Logbook:
             write_text(path, "".join(lines))
         self.num_lines = len(lines)
         self._file = path.open("a", encoding="utf-8")
+        if purge_step is None and not any(run_dir.glob("events.out.tfevents.*")):
+            purge_step = 0  # TensorBoard takes back what lies beyond a restart only if it saw the start
         self._writer = SummaryWriter(str(run_dir), purge_step=purge_step)
 
     def __enter__(self) -> Logbook:
@@ -50,9 +58,54 @@ class Logbook:
         for name, value in _numbers(values):
             self._writer.add_scalar(f"{kind}/{name}", value, step)
 
+    def watch(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        """Numbers for TensorBoard alone; NaN is no point."""
+        for name, value in _numbers(values):
+            self._writer.add_scalar(f"{kind}/{name}", value, step)
+
     def picture(self, name: str, step: int, image: np.ndarray) -> None:
-        """An (H, W, 3) uint8 RGB picture for TensorBoard."""
+        """An (H, W, 3) uint8 RGB picture."""
         self._writer.add_image(name, image, step, dataformats="HWC")
+
+    def histogram(self, name: str, step: int, values: np.ndarray, edges: np.ndarray) -> None:
+        """How many of (N,) `values` lie between each two of (E,) `edges`; nothing where there are none."""
+        if len(values):
+            self._writer.add_histogram(name, values, step, bins=edges)
+
+    def precision_recall(
+        self, name: str, step: int, right: np.ndarray, wrong: np.ndarray, num_objects: int
+    ) -> None:
+        """A curve from the (S,) right and wrong detections that score at least each of CURVE_THRESHOLDS.
+
+        Where nothing is kept, precision is 1 (as in scikit-learn), so that the curve ends where it should. Nobody
+        counts what is rightly not found: TensorBoard's true negatives are 0. Needs an object.
+        """
+        kept = right + wrong
+        self._writer.add_pr_curve_raw(
+            name,
+            true_positive_counts=right,
+            false_positive_counts=wrong,
+            true_negative_counts=np.zeros_like(right),
+            false_negative_counts=num_objects - right,
+            precision=np.where(kept > 0, right / np.maximum(kept, 1), 1.0),
+            recall=right / num_objects,
+            global_step=step,
+            num_thresholds=len(CURVE_THRESHOLDS),
+        )
+
+    def hyperparameters(self, values: Mapping[str, bool | float | str], figures: Sequence[str]) -> None:
+        """The run's row in TensorBoard's table of hyperparameters, with its last points named `figures`.
+
+        `SummaryWriter.add_hparams` would make a second run of it, in a folder inside this one's. TensorBoard keeps
+        the first row of a run, so that one that is resumed may say it again.
+        """
+        experiment, start, self._end = hparams(dict(values), dict.fromkeys(figures, 0.0))
+        self._writer._get_file_writer().add_summary(experiment)
+        self._writer._get_file_writer().add_summary(start)
+
+    def finish(self) -> None:
+        """Say that the run whose `hyperparameters` were given has come to its end."""
+        self._writer._get_file_writer().add_summary(self._end)
 
     def close(self) -> None:
         self._file.close()

@@ -22,6 +22,7 @@ from ssdlite.training.distributed import any_process, broadcast, is_main, rank, 
 from ssdlite.training.interrupt import Interrupt
 from ssdlite.training.logbook import Logbook
 from ssdlite.training.meter import Meter
+from ssdlite.training.optim import groups_of_parts
 from ssdlite.training.prefetch import on_device
 from ssdlite.training.random_state import random_state, set_random_state
 from ssdlite.training.step import TrainStep
@@ -82,6 +83,7 @@ class Trainer:
     finish: Callable[[Batch], Batch] = lambda batch: batch  # makes images where the loader gives drafts
     logbook: Logbook | None = None  # in the main process
     on_step: Callable[[Progress, float], None] | None = None  # for a progress bar: progress, loss
+    on_best: Callable[[], None] | None = None  # in the main process, once `best.pt` holds what was just validated
 
     def __post_init__(self) -> None:
         self.progress = Progress()
@@ -202,6 +204,13 @@ class Trainer:
                 "lr": max(group["lr"] for group in self.step.optimizer.param_groups),
             }
             self.logbook.log("train", self.progress.step, {**state, **means})
+            self.logbook.watch("learning_rate", self.progress.step, self._part_rates())
+
+    def _part_rates(self) -> dict[str, float]:
+        """Learning rates of the network's parts; in the log there is the highest."""
+        groups = self.step.optimizer.param_groups
+        parts = groups_of_parts(self.step.model, self.step.optimizer)
+        return {part: groups[number]["lr"] for part, number in parts.items()}
 
     def _announce(self) -> None:
         """One line an epoch, which also those see who watch a file."""
@@ -225,6 +234,8 @@ class Trainer:
             self.logbook.log("val", self.progress.step, {"epoch": self.progress.epoch + 1, **figures})
             if ap >= self.progress.best_ap:
                 save_checkpoint(self.run_dir / "best.pt", self._shipped(figures))
+                if self.on_best:
+                    self.on_best()
         self.progress.best_ap = broadcast(max(self.progress.best_ap, ap))
         self.meter = Meter()
 

@@ -47,6 +47,20 @@ def build_sgd(
     return optimizer
 
 
+def groups_of_parts(model: nn.Module, optimizer: Optimizer) -> dict[str, int]:
+    """Child of `model` -> number of a parameter group with its learning rate; without those that are frozen."""
+    numbers = {
+        id(parameter): number
+        for number, group in enumerate(optimizer.param_groups)
+        for parameter in group["params"]
+    }
+    learning = {
+        name: [numbers[id(parameter)] for parameter in child.parameters() if id(parameter) in numbers]
+        for name, child in model.named_children()
+    }
+    return {name: found[0] for name, found in learning.items() if found}
+
+
 def build_schedule(optimizer: Optimizer, *, total_steps: int, warmup_steps: int) -> LRScheduler:
     """Linear from lr/1000 over `warmup_steps`, then a cosine to zero at `total_steps`. Stepped once a step."""
     warmup_steps = min(warmup_steps, int(total_steps * WARMUP_SHARE))

@@ -74,7 +74,7 @@ def test_at_most_twenty_are_printed(cli, folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "there is nothing to check"),
+        ([], "there is no data to look at"),
         (["no-such-folder"], "there is no such folder or config file"),
         (["data.path=x", "stray"], "is not of the form KEY=VALUE"),
     ],

@@ -11,10 +11,10 @@ import torch
 import yaml
 
 from ssdlite import build
-from ssdlite.commands.models import load_model
 from ssdlite.config import load_config
 from ssdlite.data.resize import resize
 from ssdlite.data.stream import ImageStream
+from ssdlite.models import load_model
 from ssdlite.training.checkpoint import save_checkpoint
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -40,10 +41,10 @@ def draw_images(count: int, size: tuple[int, int], seed: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def make_detector(dialect: str, size: tuple[int, int], seed: int = 0) -> Detector:
+def make_detector(dialect: str, size: tuple[int, int], seed: int = 0, **options: Any) -> Detector:
     """A random network whose norms have seen images and whose scores and boxes differ from place to place."""
     torch.manual_seed(seed)
-    detector = Detector(DIALECTS[dialect], num_classes=3, input_size=size, width=0.25).train()
+    detector = Detector(DIALECTS[dialect], num_classes=3, input_size=size, width=0.25, **options).train()
     norms = [module for module in detector.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = None  # a plain mean over what follows

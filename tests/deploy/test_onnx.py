@@ -13,6 +13,7 @@ from ssdlite.deploy.metadata import OUTPUT_NAMES
 from ssdlite.deploy.onnx import build_model, export_onnx, require_opset, trace_detector, write_verified
 from ssdlite.deploy.runtime import OnnxPredictor
 from ssdlite.errors import CheckpointError, ConfigError, UserError
+from ssdlite.model.architecture import TENSORFLOW, PriorLevel, PriorShape
 from ssdlite.model.decode import decode_output
 
 from .conftest import DECODER, HEADS, METADATA, SIZE, assert_same_detections, draw_images, make_detector
@@ -104,8 +105,12 @@ def test_a_fixed_batch_answers_any_number_of_images(tmp_path):
 
 @pytest.fixture(scope="module")
 def sigmoid_detector():
-    """Of the tensorflow dialect, on maps of 48, 24, 12, 6, 3, 2, 1: SAME padding of even and odd sides and of 1."""
-    return make_detector("tensorflow", (96, 96))
+    """Of the tensorflow dialect, on maps of 48, 24, 12, 6, 3, 2, 1: SAME padding of even and odd sides and of 1.
+
+    It has priors of its own, dense ones among them.
+    """
+    shapes = (PriorShape(0.08, 1.0, density=2), PriorShape(0.2, 2.0))
+    return make_detector("tensorflow", (96, 96), prior_levels=(PriorLevel(shapes), *TENSORFLOW.prior_levels[1:]))
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +120,7 @@ def sigmoid_trace(sigmoid_detector):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_the_tensorflow_dialect_as_a_file(sigmoid_detector, sigmoid_trace, tmp_path, head):
-    """SAME padding, sigmoid scores, and the alignment of its images, with every head."""
+    """SAME padding, sigmoid scores, the alignment of its images and its own priors, with every head."""
     images = draw_images(3, (96, 96), seed=2)
     decoder = dataclasses.replace(DECODER, input_size=(96, 96))
     model = build_model(sigmoid_trace, sigmoid_detector, head=head, decoder=decoder, metadata=METADATA)
@@ -124,6 +129,9 @@ def test_the_tensorflow_dialect_as_a_file(sigmoid_detector, sigmoid_trace, tmp_p
     predictor = OnnxPredictor(path)
     assert predictor.card.resize_alignment == "asymmetric"
     assert predictor.card.score_activation == ("sigmoid" if head == "raw" else None)
+    assert len(sigmoid_detector.priors) == 36 * 5 + (9 + 4 + 3) * 6
+    if head == "raw":
+        np.testing.assert_array_equal(predictor.card.priors, sigmoid_detector.priors.numpy())
     outputs, expected = predictor.run(images), pytorch_outputs(sigmoid_detector, images)
     if head != "nms":
         for name, value in outputs.items():

@@ -20,11 +20,11 @@ import pytest
 from torch import nn
 
 from ssdlite import build
-from ssdlite.commands.models import load_model
 from ssdlite.errors import CheckpointError
 from ssdlite.importers import tensorflow
 from ssdlite.model.architecture import TENSORFLOW
 from ssdlite.model.detector import Detector
+from ssdlite.models import load_model
 from ssdlite.structures import Detections
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -119,7 +119,10 @@ def test_notices_other_priors(failing: Callable[[Detector], set[str]], detector:
     """The .3333 that TensorFlow writes for a third moves corners by .005 pixels."""
     levels = tuple(
         replace(
-            level, shapes=tuple((scale, 1 / 3 if aspect == 0.3333 else aspect) for scale, aspect in level.shapes)
+            level,
+            shapes=tuple(
+                shape._replace(aspect=1 / 3 if shape.aspect == 0.3333 else shape.aspect) for shape in level.shapes
+            ),
         )
         for level in TENSORFLOW.prior_levels
     )

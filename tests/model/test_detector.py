@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchvision.models import mobilenet_v2
 
-from ssdlite.model.architecture import DIALECTS, PAPER
+from ssdlite.model.architecture import DIALECTS, PAPER, PriorLevel, PriorShape
 from ssdlite.model.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, load_imagenet
 from ssdlite.model.detector import Detector
 from ssdlite.training.ema import WeightAverage
@@ -49,6 +49,51 @@ def test_c19_c21_any_size_and_width(dialect, size, width):
     assert output.deltas.shape == (1, len(detector.priors), 4)
     expected = DIALECTS[dialect].norm_eps
     assert all(m.eps == expected for m in detector.modules() if isinstance(m, nn.BatchNorm2d))
+
+
+@pytest.mark.parametrize("dialect", list(DIALECTS))
+def test_the_dialects_own_levels_given_as_others_make_the_identical_network(dialect):
+    plain = build(dialect)
+    levels = [
+        PriorLevel(tuple(PriorShape(*shape) for shape in level.shapes), level.stride)
+        for level in DIALECTS[dialect].prior_levels
+    ]
+    torch.manual_seed(0)
+    given = Detector(DIALECTS[dialect], num_classes=3, input_size=(96, 96), width=0.25, prior_levels=levels)
+    assert given.priors.equal(plain.priors) and given.level_sizes == plain.level_sizes
+    states = given.state_dict(), plain.state_dict()
+    assert states[0].keys() == states[1].keys()
+    assert all(value.equal(states[1][name]) for name, value in states[0].items())
+
+
+def test_everything_follows_from_own_priors():
+    """Level 0 of 6 x 6 cells has 4 + 1 priors in each, level 1 of 3 x 3 has 9; the others keep theirs."""
+    own = (
+        PriorLevel((PriorShape(0.05, 1.0, density=2), PriorShape(0.2, 1.0))),
+        PriorLevel((PriorShape(0.3, 1.0, density=3),)),
+        *PAPER.prior_levels[2:],
+    )
+    detector = Detector(PAPER, num_classes=3, input_size=(96, 96), width=0.25, prior_levels=own).eval()
+    assert detector.level_sizes == (36 * 5, 9 * 9, 4 * 6, 6, 6, 6)
+    output = detector(torch.zeros(1, 3, 96, 96))
+    assert output.logits.shape == (1, 303, 4) and output.deltas.shape == (1, 303, 4)
+    assert output.priors.shape == (303, 4) and output.level_sizes == detector.level_sizes
+    assert detector.head.classification[0][-1].out_channels == 5 * 4
+    assert detector.head.regression[1][-1].out_channels == 9 * 4
+
+
+def test_rows_of_the_head_belong_to_the_priors_of_a_cell_in_order():
+    """The bias of one row moves that prior in every cell, and no other."""
+    own = (PriorLevel((PriorShape(0.2, 1.0), PriorShape(0.05, 1.0, density=2))), *PAPER.prior_levels[1:])
+    detector = Detector(PAPER, num_classes=1, input_size=(96, 96), width=0.25, prior_levels=own).eval()
+    images = torch.zeros(1, 3, 96, 96)
+    with torch.no_grad():
+        before = detector(images).deltas.clone()
+        detector.head.regression[0][-1].bias[3 * 4] += 1  # the prior after the square of .2 and two of the dense
+        moved = (detector(images).deltas != before).any(dim=-1)[0]
+    chosen = detector.priors[moved]
+    assert len(chosen) == 36 and chosen[:, 2:].eq(torch.tensor(0.05 * 96)).all()
+    assert (chosen[:, :2] % 16).unique(dim=0).tolist() == [[4, 12]]  # left, lower
 
 
 def test_training_mode_gives_the_same_kind_of_output():

@@ -3,8 +3,18 @@
 import pytest
 import torch
 
-from ssdlite.model.architecture import DIALECTS, LUFFICC, MMDETECTION, PAPER, PYTORCH_SSD, TENSORFLOW, PriorLevel
-from ssdlite.model.priors import generate_priors
+from ssdlite.model.architecture import (
+    DIALECTS,
+    LUFFICC,
+    MMDETECTION,
+    PAPER,
+    PYTORCH_SSD,
+    TENSORFLOW,
+    PriorLevel,
+    PriorShape,
+    level_of,
+)
+from ssdlite.model.priors import generate_priors, level_map_sizes
 
 MAPS_300 = [(19, 19), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1)]
 MAPS_320 = [(20, 20), *MAPS_300[1:]]
@@ -75,7 +85,7 @@ def test_interpolated_scales_of_paper():
 
 
 def test_rows_outermost_columns_inner_shapes_innermost():
-    level = PriorLevel(((0.1, 1.0), (0.2, 1.0)))
+    level = level_of(((0.1, 1.0), (0.2, 1.0)))
     priors = generate_priors([level], [(2, 3)], (200, 300), clamp=False)
     centers = priors[::2, :2].tolist()
     assert centers == [[50, 50], [150, 50], [250, 50], [50, 150], [150, 150], [250, 150]]
@@ -122,3 +132,53 @@ def test_lufficc_by_hand():
     changed = (free != priors).any(dim=1)
     assert [int(part.sum()) for part in changed.tensor_split(STARTS_320[1:])] == [0, 0, 0, 18, 16, 4]
     torch.testing.assert_close(priors[3154], torch.tensor([53.5, 53.5, 320, 195 / 3**0.5]))
+
+
+@pytest.mark.parametrize("size", [(300, 300), (288, 384), (97, 160)])
+@pytest.mark.parametrize("name", list(DIALECTS))
+def test_one_prior_of_a_shape_is_to_the_bit_what_it_was_before_there_were_densities(name, size):
+    """Written down once more, for a whole map at a time and in double precision."""
+    dialect = DIALECTS[name]
+    maps = level_map_sizes(size, 6)
+    expected = []
+    for level, (height, width) in zip(dialect.prior_levels, maps, strict=True):
+        step_y, step_x = (
+            {"even": side / cells, "rounded": round(side / cells)}.get(level.stride, level.stride)
+            for side, cells in zip(size, (height, width), strict=True)
+        )
+        shapes = torch.tensor([(scale, aspect) for scale, aspect, _ in level.shapes], dtype=torch.float64)
+        scales, roots = shapes[:, 0] * min(size), shapes[:, 1].sqrt()
+        y = ((torch.arange(height, dtype=torch.float64) + 0.5) * step_y)[:, None, None]
+        x = ((torch.arange(width, dtype=torch.float64) + 0.5) * step_x)[None, :, None]
+        rows = torch.broadcast_tensors(x, y, scales * roots, scales / roots)
+        expected.append(torch.stack(rows, dim=-1).reshape(-1, 4))
+    priors = torch.cat(expected)
+    if dialect.clamp_priors:
+        priors = priors.clamp(min=0).minimum(torch.tensor([size[1], size[0]] * 2, dtype=torch.float64))
+    assert priors_of(dialect, size, maps).equal(priors.float())
+
+
+def test_maps_are_halved_from_stride_16_on():
+    assert level_map_sizes((300, 300), 6) == MAPS_300
+    assert level_map_sizes((288, 384), 6) == [(18, 24), (9, 12), (5, 6), (3, 3), (2, 2), (1, 1)]
+
+
+def test_density_2_by_hand():
+    """Cells of 16 x 16 pixels: centres at 4 and 12 of each; after them the one of the next shape, at 8."""
+    level = PriorLevel((PriorShape(0.25, 1.0, density=2), PriorShape(0.5, 4.0)))
+    assert level.priors_per_cell == 5
+    priors = generate_priors([level], [(2, 2)], (32, 32), clamp=False).view(2, 2, 5, 4)
+    assert priors[0, 0].tolist() == [[4, 4, 8, 8], [12, 4, 8, 8], [4, 12, 8, 8], [12, 12, 8, 8], [8, 8, 32, 8]]
+    assert priors[0, 1, :, 0].tolist() == [20, 28, 20, 28, 24] and priors[0, 1, :, 1].tolist() == [4, 4, 12, 12, 8]
+    assert priors[1, 0, :, 1].tolist() == [20, 20, 28, 28, 24]
+
+
+@pytest.mark.parametrize("density", [1, 2, 3, 4])
+def test_centres_of_a_density_are_evenly_spread_over_the_input(density):
+    level = PriorLevel((PriorShape(0.1, 1.0, density),))
+    priors = generate_priors([level], [(3, 4)], (48, 64), clamp=False)
+    assert len(priors) == 12 * density**2
+    step = 16 / density
+    for column, cells in ((0, 4), (1, 3)):
+        expected = (torch.arange(cells * density) + 0.5) * step
+        torch.testing.assert_close(priors[:, column].unique(), expected)

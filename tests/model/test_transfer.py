@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from ssdlite.model.architecture import DIALECTS, MMDETECTION, PAPER, PYTORCH_SSD, PriorLevel
+from ssdlite.model.architecture import DIALECTS, MMDETECTION, PAPER, PYTORCH_SSD, PriorLevel, PriorShape, level_of
 from ssdlite.model.detector import Detector
 from ssdlite.model.layers import layers
 from ssdlite.model.transfer import match_shapes, transfer
@@ -181,8 +181,47 @@ def test_shapes_of_one_aspect_belong_together_whatever_their_size():
     """60 px of 300 beside 48 of 320: by the sum over both sides 3:1 would be as near to 2:1 as to 3:1."""
     positions = match_shapes(PYTORCH_SSD.prior_levels[0], MMDETECTION.prior_levels[0])
     assert positions == [0, 0, 2, 3, 4, 5]
-    level = PriorLevel(((0.1, 1.0), (0.5, 1.0), (0.1, 4.0)))
-    assert match_shapes(level, PriorLevel(((0.4, 1.0), (0.12, 5.0), (0.09, 1.1)))) == [1, 2, 0]
+    level = level_of(((0.1, 1.0), (0.5, 1.0), (0.1, 4.0)))
+    assert match_shapes(level, level_of(((0.4, 1.0), (0.12, 5.0), (0.09, 1.1)))) == [1, 2, 0]
+
+
+def build_with(first: PriorLevel, classes, seed) -> Detector:
+    """paper with another first level."""
+    torch.manual_seed(seed)
+    levels = (first, *PAPER.prior_levels[1:])
+    return randomized(
+        Detector(PAPER, num_classes=len(classes), input_size=(96, 96), width=0.25, prior_levels=levels)
+    )
+
+
+def test_all_priors_of_a_dense_shape_start_from_the_rows_of_the_nearest_one():
+    """Squares of .05 are nearest to the one of .1, oblongs of .3 and 2:1 to those of .2 and 2:1."""
+    dense = PriorLevel((PriorShape(0.3, 2.0), PriorShape(0.05, 1.0, density=2)))
+    source, target = build("paper", OLD, 0), build_with(dense, NEW, 1)
+    assert match_shapes(PAPER.prior_levels[0], dense) == [1, 0, 0, 0, 0]
+    report = transfer(source, OLD, target, NEW)
+    for ours, theirs in zip(box_rows(target, 0), box_rows(source, 0), strict=True):
+        assert ours.shape[:2] == (5, 4) and ours.equal(theirs[[1, 0, 0, 0, 0]])
+    for ours, theirs in zip(class_rows(target, 0), class_rows(source, 0), strict=True):
+        assert ours[:, [0, 1, 3]].equal(theirs[[1, 0, 0, 0, 0]][:, [0, 2, 1]])
+    for level in range(1, 6):
+        assert all(a.equal(b) for a, b in zip(box_rows(target, level), box_rows(source, level), strict=True))
+    rows = 5 * 4 * (box_rows(target, 0)[0].shape[2] + 1)  # moved; all others are where they were
+    assert report.parts["box head"].remapped == rows and report.parts["box head"].new == 0
+
+
+def test_the_same_dense_priors_are_loaded_as_they_are():
+    dense = PriorLevel((PriorShape(0.05, 1.0, density=3), PriorShape(0.2, 1.0)))
+    source, target = build_with(dense, OLD, 0), build_with(dense, OLD, 1)
+    report = transfer(source, OLD, target, OLD)
+    assert not differing(target, source.state_dict())
+    assert all(count.remapped == count.new == 0 for count in report.parts.values())
+
+
+def test_of_dense_priors_the_nearest_place_in_the_cell_counts():
+    two, four = (PriorLevel((PriorShape(0.05, 1.0, density=n),)) for n in (2, 4))
+    assert match_shapes(two, four) == [0, 0, 1, 1] * 2 + [2, 2, 3, 3] * 2
+    assert match_shapes(two, level_of(((0.05, 1.0),))) == [0]  # all four are as far away
 
 
 @pytest.mark.parametrize(("old", "new"), [("tensorflow", "paper"), ("paper", "tensorflow")])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ssdlite.training.optim import build_schedule, build_sgd, choose_precision
+from ssdlite.training.optim import build_schedule, build_sgd, choose_precision, groups_of_parts
 
 
 def small() -> nn.Sequential:
@@ -96,3 +96,12 @@ def test_precision_of_this_machine_is_one_it_has():
     assert precision == (
         "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
     )
+
+
+def test_parts_have_the_rates_of_their_groups():
+    model = nn.ModuleDict({"backbone": small(), "frozen": small(), "extras": nn.ReLU(), "head": small()})
+    model["frozen"].requires_grad_(False)
+    optimizer = build_sgd(model, lr=1.0, momentum=0.9, weight_decay=0, lr_factors={"backbone": 0.1})
+    groups = groups_of_parts(model, optimizer)
+    rates = {part: optimizer.param_groups[number]["lr"] for part, number in groups.items()}
+    assert rates == {"backbone": pytest.approx(0.1), "head": 1.0}

@@ -25,6 +25,9 @@ class LoadedModel:
     input_size: tuple[int, int]  # (height, width), pixels
     alignment: ResizeAlignment  # of images that are brought to that size
     config: Config  # what it was trained with, and the overrides
+    score_threshold: float  # the predictor gives nothing below
+    runs_in_threads: bool = False  # several threads may call the predictor at once, and are the faster for it
+    batch_size: int = 1  # images of a call: what it is fastest with, or made for
 
 
 def is_exported(path: Path) -> bool:
@@ -32,18 +35,21 @@ def is_exported(path: Path) -> bool:
     return path.suffix.lower() == ".onnx" or format_of(path) is not None
 
 
-def load_model(path: Path, overrides: Sequence[str] = (), device: str = "auto") -> LoadedModel:
+def load_model(
+    path: Path, overrides: Sequence[str] = (), device: str = "auto", threads: int | None = None
+) -> LoadedModel:
     """Load `path` by its suffix: an exported file with its own runtime, anything else as a checkpoint with PyTorch.
 
-    Neither needs what the other runs with. Raises CheckpointError when it cannot be read, ConfigError for overrides
-    that do not exist, UserError when the runtime is not installed.
+    None needs what another runs with. `threads` are those of one call where the model `runs_in_threads`: 1 where
+    others call it at the same time, None for all cores. Raises CheckpointError when it cannot be read, ConfigError
+    for overrides that do not exist, UserError where the runtime is not installed.
     """
-    return (
-        _load_exported(path, overrides, device) if is_exported(path) else _load_checkpoint(path, overrides, device)
-    )
+    if is_exported(path):
+        return _load_exported(path, overrides, device, threads)
+    return _load_checkpoint(path, overrides, device)
 
 
-def _load_exported(path: Path, overrides: Sequence[str], device: str) -> LoadedModel:
+def _load_exported(path: Path, overrides: Sequence[str], device: str, threads: int | None) -> LoadedModel:
     from ssdlite.deploy.formats.opening import open_file
     from ssdlite.deploy.runtime import OnnxPredictor
 
@@ -53,10 +59,21 @@ def _load_exported(path: Path, overrides: Sequence[str], device: str) -> LoadedM
         logger.warning("%s has no effect: it is part of the exported file.", ", ".join(inside))
     if device != "auto":
         logger.warning("--device %s has no effect: exported files run on the CPU.", device)
-    predictor = OnnxPredictor(path) if format_of(path) is None else open_file(path)
+    is_onnx = format_of(path) is None
+    # Other runtimes answer one thread at a time, so that this one may have all cores.
+    predictor = OnnxPredictor(path, threads) if is_onnx else open_file(path)
     config = config_from_dict(predictor.config, overrides, origin=str(path))
     card = predictor.card
-    return LoadedModel(predictor, card.class_names, card.input_size, card.resize_alignment, config)
+    return LoadedModel(
+        predictor,
+        card.class_names,
+        card.input_size,
+        card.resize_alignment,
+        config,
+        card.selection.score_threshold,
+        runs_in_threads=is_onnx,
+        batch_size=predictor.batch_size or 1,
+    )
 
 
 def _load_checkpoint(path: Path, overrides: Sequence[str], device: str) -> LoadedModel:
@@ -66,7 +83,15 @@ def _load_checkpoint(path: Path, overrides: Sequence[str], device: str) -> Loade
 
     loaded = build.load_detector(path, overrides)
     chosen = choose_device(device)
-    decoder = build.build_decoder(loaded.config.eval, loaded.detector.input_size)
+    options = loaded.config.eval
+    decoder = build.build_decoder(options, loaded.detector.input_size)
     predictor = TorchPredictor(loaded.detector.to(chosen), decoder, chosen)
-    alignment = loaded.detector.dialect.resize_alignment
-    return LoadedModel(predictor, loaded.class_names, loaded.detector.input_size, alignment, loaded.config)
+    return LoadedModel(
+        predictor,
+        loaded.class_names,
+        loaded.detector.input_size,
+        loaded.detector.dialect.resize_alignment,
+        loaded.config,
+        options.score_threshold,
+        batch_size=8,
+    )

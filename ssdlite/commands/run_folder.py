@@ -1,0 +1,83 @@
+"""What a run's folder tells besides its checkpoints: what the best weights find, where and when it was trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ssdlite.errors import DataError
+from ssdlite.evaluation.coco import read_coco_results, to_coco_results
+from ssdlite.files import read_text, write_text
+from ssdlite.structures import DataSplit, Detections
+
+DETECTIONS = "detections.json"  # what best.pt finds in the validation images, as COCO results
+SESSIONS = "sessions.jsonl"  # a line where a process began, and one after each validation and at the end
+
+
+def write_detections(run_dir: Path, split: DataSplit, detections: Sequence[Detections]) -> None:
+    """Keep what the best weights find in `split`."""
+    write_text(run_dir / DETECTIONS, json.dumps(to_coco_results(split, detections)))
+
+
+def read_detections(run_dir: Path, split: DataSplit) -> list[Detections] | None:
+    """What `write_detections` kept; None where there is nothing, or it is of other images or classes."""
+    try:
+        return read_coco_results(run_dir / DETECTIONS, split)
+    except DataError:
+        return None
+
+
+def log_session(run_dir: Path, step: int, machine: Mapping[str, Any] | None = None) -> None:
+    """Note that training stands at `step` now; with `machine`, that a process begins there."""
+    line: dict[str, Any] = {"time": datetime.now().astimezone().isoformat(timespec="seconds"), "step": step}
+    if machine is not None:
+        line["machine"] = dict(machine)
+    with (run_dir / SESSIONS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """When and on what a run was trained, over all its processes."""
+
+    began: datetime
+    ended: datetime  # as far as it was noted
+    seconds: float  # of training and validating, without the time between a kill and a resume
+    count: int
+    machine: Mapping[str, Any]  # of the last
+
+
+def read_sessions(run_dir: Path) -> Sessions | None:
+    """What `log_session` noted; None where there is nothing."""
+    spans: list[tuple[datetime, datetime, Mapping[str, Any]]] = []
+    for line in _lines(run_dir / SESSIONS):
+        time = datetime.fromisoformat(line["time"])
+        if "machine" in line:
+            spans.append((time, time, line["machine"]))
+        elif spans:
+            spans[-1] = (spans[-1][0], time, spans[-1][2])
+    if not spans:
+        return None
+    seconds = sum((end - begin).total_seconds() for begin, end, _ in spans)
+    return Sessions(spans[0][0], spans[-1][1], seconds, len(spans), spans[-1][2])
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The lines that are whole: a kill may cut the last one short."""
+    try:
+        texts = read_text(path).splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+    found = []
+    for text in texts:
+        try:
+            line = json.loads(text)
+            datetime.fromisoformat(line["time"])
+        except (ValueError, TypeError, KeyError):
+            continue
+        found.append(line)
+    return found

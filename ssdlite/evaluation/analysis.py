@@ -1,0 +1,182 @@
+"""All that can be said about the detections of one split: is it good, and why not."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ssdlite.evaluation.calibration import Calibration, calibration
+from ssdlite.evaluation.confusion import Confusion, confusion_matrix
+from ssdlite.evaluation.curves import (
+    PRECISION_GOALS,
+    RULE,
+    Curve,
+    ThresholdPoint,
+    class_curves,
+    pool,
+    recommend_threshold,
+)
+from ssdlite.evaluation.evaluate import Evaluation
+from ssdlite.evaluation.false_alarms import FalseAlarms, false_alarms
+from ssdlite.evaluation.fault_costs import fault_costs
+from ssdlite.evaluation.faults import (
+    FAULT_KINDS,
+    FaultKind,
+    JudgedImage,
+    best_images,
+    count_faults,
+    judge_images,
+    worst_images,
+)
+from ssdlite.evaluation.judgement import judge_split
+from ssdlite.evaluation.sizes import SizeTable, coco_sizes, relative_sizes
+from ssdlite.structures import DataSplit
+
+NUM_LISTED = 20  # of the worst images, and of the best, in `Analysis.to_dict`
+
+
+@dataclass(frozen=True, eq=False)
+class ClassFigures:
+    """One class; figures are in 0..1 and NaN where the class has no object that counts."""
+
+    name: str
+    num_objects: int  # that count: neither crowd nor difficult
+    ap: float  # COCO's, over IoU .50:.05:.95
+    ap50: float
+    ap75: float
+    ar100: float  # COCO's average recall with 100 detections an image
+    voc07: float  # VOC's AP at IoU .50
+    voc12: float
+    best: ThresholdPoint | None  # at the class's own best F1; None without objects or detections
+    here: ThresholdPoint  # at the operating threshold
+    faults: dict[FaultKind, int]  # at the operating threshold
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """What `report.html` shows of one split. All that depends on one IoU is at `iou_threshold`.
+
+    Dictionaries by class have every class of the split, in its order.
+    """
+
+    num_images: int
+    iou_threshold: float
+    coco: dict[str, float]  # COCO's twelve figures, by the names of `coco.SUMMARY_NAMES`
+    voc07: float  # VOC's means at IoU .50
+    voc12: float
+    classes: tuple[ClassFigures, ...]
+    curves: dict[str, Curve]  # class name -> precision and recall at all thresholds
+    pooled: Curve  # of all classes together
+    threshold: float  # the operating threshold: recommended, unless one was given
+    threshold_rule: str  # how it was chosen, as a sentence
+    here: ThresholdPoint  # all classes together at the operating threshold
+    alternatives: dict[
+        float, ThresholdPoint | None
+    ]  # precision goal -> the threshold of most recall that reaches it
+    confusion: Confusion  # at the operating threshold
+    images: tuple[JudgedImage, ...]  # every image of the split, in its order; see `worst_images` and `best_images`
+    faults: dict[FaultKind, int]  # of all classes, at the operating threshold
+    fault_costs: dict[FaultKind, float]  # points of AP50 (0..1) that would be won were there no such faults (TIDE)
+    calibration: Calibration  # of all detections
+    calibration_here: Calibration  # of those that score at least the operating threshold
+    coco_sizes: SizeTable
+    relative_sizes: SizeTable
+    false_alarms: FalseAlarms
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a JSON file: NaN is None, curves have at most 200 points, and of the images the worst and best are
+        listed."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del fields["images"]
+        fields["worst_images"] = worst_images(self.images, NUM_LISTED)
+        fields["best_images"] = best_images(self.images, NUM_LISTED)
+        return {name: _plain(value) for name, value in fields.items()}
+
+
+def analyse(
+    split: DataSplit, evaluation: Evaluation, *, threshold: float | None = None, iou_threshold: float = 0.5
+) -> Analysis:
+    """Everything about `evaluation`, which is of `split`. Without an operating `threshold` one is recommended."""
+    detections = evaluation.detections
+    judgements = judge_split(split, detections, iou_threshold)
+    judged = (split, detections, judgements)
+    curves = class_curves(*judged)
+    pooled = pool(curves.values())
+    rule = RULE if threshold is None else "given"
+    threshold = recommend_threshold(curves) if threshold is None else threshold
+    images = judge_images(*judged, score_threshold=threshold, iou_threshold=iou_threshold)
+    faults = count_faults(images, split.class_names)
+    return Analysis(
+        num_images=len(split),
+        iou_threshold=iou_threshold,
+        coco=evaluation.coco.summary,
+        voc07=evaluation.voc.map07,
+        voc12=evaluation.voc.map12,
+        classes=tuple(
+            _class_figures(index, name, evaluation, curves[name], threshold, faults[name])
+            for index, name in enumerate(split.class_names)
+        ),
+        curves=curves,
+        pooled=pooled,
+        threshold=threshold,
+        threshold_rule=rule,
+        here=pooled.at(threshold),
+        alternatives={goal: pooled.reaching(goal) for goal in PRECISION_GOALS},
+        confusion=confusion_matrix(*judged, score_threshold=threshold, iou_threshold=iou_threshold),
+        images=tuple(images),
+        faults={kind: sum(row[kind] for row in faults.values()) for kind in FAULT_KINDS},
+        fault_costs=fault_costs(*judged, iou_threshold),
+        calibration=calibration(detections, judgements),
+        calibration_here=calibration(detections, judgements, score_threshold=threshold),
+        coco_sizes=coco_sizes(split, evaluation.coco.curves),
+        relative_sizes=relative_sizes(split, detections),
+        false_alarms=false_alarms(*judged, score_threshold=threshold),
+    )
+
+
+def _class_figures(
+    index: int, name: str, evaluation: Evaluation, curve: Curve, threshold: float, faults: dict[FaultKind, int]
+) -> ClassFigures:
+    coco, voc = evaluation.coco, evaluation.voc
+    # All sizes, 100 detections; COCO marks what is undefined by -1. Threshold 5 is IoU .75.
+    ap75 = coco.curves.precision[5, :, index, 0, -1].mean()
+    ar100 = coco.curves.recall[:, index, 0, -1].mean()
+    return ClassFigures(
+        name=name,
+        num_objects=evaluation.num_objects[name],
+        ap=coco.ap[name],
+        ap50=coco.ap50[name],
+        ap75=float(ap75) if ap75 >= 0 else math.nan,
+        ar100=float(ar100) if ar100 >= 0 else math.nan,
+        voc07=voc.ap07[name],
+        voc12=voc.ap12[name],
+        best=curve.best(),
+        here=curve.at(threshold),
+        faults=faults,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """The same in dictionaries, lists, numbers and text."""
+    if isinstance(value, Curve):
+        value = value.thinned()
+        names = ("scores", "precision", "recall", "right", "wrong", "num_objects")
+        return {name: _plain(getattr(value, name)) for name in names}
+    if dataclasses.is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return _plain(value._asdict())
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value

@@ -1,0 +1,1 @@
+"""What became of a training, on one page that a person can read."""

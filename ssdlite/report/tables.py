@@ -1,0 +1,174 @@
+"""The rows of the page's tables, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from ssdlite.evaluation.analysis import Analysis
+from ssdlite.evaluation.curves import ThresholdPoint
+from ssdlite.evaluation.faults import FAULT_KINDS
+from ssdlite.evaluation.sizes import SizeTable
+from ssdlite.report.answers import judged_classes
+from ssdlite.report.statistics import SplitStatistics
+from ssdlite.report.wording import UNKNOWN, count, figure, percent
+
+MEANINGS = {
+    "AP": "mean of IoU .50 to .95",
+    "AP50": "at IoU .50",
+    "AP75": "at IoU .75",
+    "AP_small": "under 32² pixels",
+    "AP_medium": "32² to 96² pixels",
+    "AP_large": "over 96² pixels",
+    "AR1": "of 1 box an image",
+    "AR10": "of 10 boxes",
+    "AR100": "of 100 boxes",
+    "AR_small": "under 32² pixels",
+    "AR_medium": "32² to 96² pixels",
+    "AR_large": "over 96² pixels",
+    "VOC07_AP50": "at eleven recalls",
+    "VOC12_AP50": "under the curve",
+}
+NUM_CONFUSED = 12
+SHAPES = {"wide": "wider than 2:1", "tall": "taller than 1:2"}
+
+
+class FigureRow(NamedTuple):
+    name: str
+    value: str
+    meaning: str
+
+
+class ClassRow(NamedTuple):
+    name: str
+    train_objects: str
+    objects: str
+    ap: str
+    share: float  # AP in 0..1 for its bar; 0 where it is undefined
+    ap50: str
+    ap75: str
+    ar: str
+    voc07: str
+    voc12: str
+    threshold: str  # its own best
+    f1: str  # at that
+    precision: str  # at the operating threshold, as the following
+    recall: str
+    fault: str  # its most frequent
+
+
+def figure_tables(analysis: Analysis) -> dict[str, list[FigureRow]]:
+    """COCO's twelve figures and VOC's two, by name."""
+    coco = [FigureRow(name, figure(value), MEANINGS.get(name, "")) for name, value in analysis.coco.items()]
+    voc = {"VOC07_AP50": analysis.voc07, "VOC12_AP50": analysis.voc12}
+    return {
+        "COCO, average precision": [row for row in coco if row.name.startswith("AP")],
+        "COCO, average recall": [row for row in coco if row.name.startswith("AR")],
+        "VOC 2007 and 2012, at IoU .50": [FigureRow(name, figure(voc[name]), MEANINGS[name]) for name in voc],
+    }
+
+
+def class_rows(analysis: Analysis, train: SplitStatistics | None) -> list[ClassRow]:
+    """The classes with objects, the weakest first; then those without, of which little is known."""
+    judged = judged_classes(analysis)
+    absent = [row for row in analysis.classes if not row.num_objects]
+    rows = []
+    for row in [*judged, *absent]:
+        kind = max(FAULT_KINDS, key=lambda kind: row.faults.get(kind, 0))
+        number = row.faults.get(kind, 0)
+        rows.append(
+            ClassRow(
+                name=row.name,
+                train_objects=count(train.num_objects.get(row.name, 0)) if train else UNKNOWN,
+                objects=count(row.num_objects),
+                ap=figure(row.ap),
+                share=float(np.nan_to_num(row.ap)),
+                ap50=figure(row.ap50),
+                ap75=figure(row.ap75),
+                ar=figure(row.ar100),
+                voc07=figure(row.voc07),
+                voc12=figure(row.voc12),
+                threshold=figure(row.best.threshold, 2) if row.best else UNKNOWN,
+                f1=figure(row.best.f1, 2) if row.best else UNKNOWN,
+                precision=percent(row.here.precision),
+                recall=percent(row.here.recall),
+                fault=f"{kind} ({number})" if number else UNKNOWN,
+            )
+        )
+    return rows
+
+
+def threshold_rows(analysis: Analysis) -> list[tuple[str, ...]]:
+    """(what it is for, threshold, precision, recall, false detections an image)."""
+    points: list[tuple[str, ThresholdPoint | None]] = [("recommended", analysis.here)]
+    points += [(f"precision ≥ {percent(goal)}", point) for goal, point in sorted(analysis.alternatives.items())]
+    rows: list[tuple[str, ...]] = []
+    for name, point in points:
+        if point is None:
+            rows.append((name, "not reached", UNKNOWN, UNKNOWN, UNKNOWN))
+            continue
+        per_image = point.wrong / max(analysis.num_images, 1)
+        shown = figure(point.threshold, 2 if point.threshold >= 0.01 else 3)
+        rows.append((name, shown, percent(point.precision), percent(point.recall), figure(per_image, 2)))
+    return rows
+
+
+def confusion_rows(analysis: Analysis) -> list[tuple[str, str, str, str]]:
+    """(class, taken for, times, share of its objects), the most frequent first; background is no class here."""
+    confusion = analysis.confusion
+    counts = confusion.counts[:-1, :-1].copy()
+    np.fill_diagonal(counts, 0)
+    pairs = sorted(np.argwhere(counts > 0).tolist(), key=lambda pair: -counts[pair[0], pair[1]])[:NUM_CONFUSED]
+    return [
+        (
+            confusion.names[i],
+            confusion.names[j],
+            count(int(counts[i, j])),
+            percent(counts[i, j] / confusion.counts[i].sum()),
+        )
+        for i, j in pairs
+    ]
+
+
+def size_rows(table: SizeTable) -> list[tuple[str, ...]]:
+    """(size, objects, AP, AP50, AR, highest recall at IoU .5)."""
+    return [
+        (
+            bucket.name,
+            count(bucket.total),
+            figure(bucket.mean_ap),
+            figure(bucket.mean_ap50),
+            figure(bucket.mean_recall),
+            percent(bucket.mean_recall50),
+        )
+        for bucket in table.buckets
+    ]
+
+
+def data_rows(splits: Mapping[str, SplitStatistics]) -> list[tuple[str, ...]]:
+    """A line for each thing that was counted, a column for each split."""
+    found = list(splits.values())
+
+    def middle(values: np.ndarray) -> float:
+        return float(np.median(values)) if len(values) else float("nan")
+
+    def share(mask: np.ndarray) -> str:
+        return percent(float(mask.mean())) if len(mask) else UNKNOWN
+
+    return [
+        ("images", *(count(split.num_images) for split in found)),
+        ("images without objects", *(count(split.num_empty) for split in found)),
+        ("objects", *(count(split.total) for split in found)),
+        ("difficult or crowd, not counted", *(count(split.num_ignored) for split in found)),
+        (
+            "objects an image, on average",
+            *(figure(split.total / split.num_images if split.num_images else None, 1) for split in found),
+        ),
+        ("most objects in an image", *(count(int(split.objects_per_image.max(initial=0))) for split in found)),
+        ("side of the middle object, of the image's", *(percent(middle(split.sides), 1) for split in found)),
+        ("objects under 8 % of the image's side", *(share(split.sides < 0.08) for split in found)),
+        (SHAPES["wide"], *(share(split.ratios > 2) for split in found)),
+        (SHAPES["tall"], *(share(split.ratios < 0.5) for split in found)),
+    ]
