@@ -42,7 +42,7 @@ def load_model(
 
     None needs what another runs with. `threads` are those of one call where the model `runs_in_threads`: 1 where
     others call it at the same time, None for all cores. Raises CheckpointError when it cannot be read, ConfigError
-    for overrides that do not exist, UserError when the runtime is not installed.
+    for overrides that do not exist, UserError where the runtime is not installed.
     """
     if is_exported(path):
         return _load_exported(path, overrides, device, threads)
@@ -59,8 +59,9 @@ def _load_exported(path: Path, overrides: Sequence[str], device: str, threads: i
         logger.warning("%s has no effect: it is part of the exported file.", ", ".join(inside))
     if device != "auto":
         logger.warning("--device %s has no effect: exported files run on the CPU.", device)
-    # The other runtimes are called by one thread at a time, and so have all cores for a call.
-    predictor = OnnxPredictor(path, threads) if format_of(path) is None else open_file(path)
+    is_onnx = format_of(path) is None
+    # Other runtimes answer one thread at a time, so that this one may have all cores.
+    predictor = OnnxPredictor(path, threads) if is_onnx else open_file(path)
     config = config_from_dict(predictor.config, overrides, origin=str(path))
     card = predictor.card
     return LoadedModel(
@@ -70,7 +71,7 @@ def _load_exported(path: Path, overrides: Sequence[str], device: str, threads: i
         card.resize_alignment,
         config,
         card.selection.score_threshold,
-        runs_in_threads=isinstance(predictor, OnnxPredictor),
+        runs_in_threads=is_onnx,
         batch_size=predictor.batch_size or 1,
     )
 

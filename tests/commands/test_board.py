@@ -12,6 +12,7 @@ from ssdlite.data.coco import read_coco
 from ssdlite.evaluation.curves import class_curves
 from ssdlite.evaluation.evaluate import score_detections
 from ssdlite.evaluation.judgement import judge_split
+from ssdlite.sources import read_data
 from ssdlite.structures import DataSplit, Detections
 from ssdlite.training.logbook import CURVE_THRESHOLDS, Logbook
 from tests.conftest import TINY
@@ -117,7 +118,7 @@ def test_nothing_there(tmp_path):
 @pytest.mark.parametrize("augment_on", ["workers", "device"])
 def test_the_watched_images_are_the_same_each_time(drawn, augment_on):
     config = load_config(None, [f"data={drawn}", f"data.augment_on={augment_on}", *TINY])
-    (split,) = build.read_data(config.data, ["train"])
+    (split,) = read_data(config.data, ["train"])
     cpu = torch.device("cpu")
     loader = build.build_loader(config, split, training=True, alignment="half_pixel", device=cpu)
     loader.sampler.set_epoch(3)  # a later epoch sees other draws

@@ -103,7 +103,7 @@ def test_a_run_of_the_dialects_priors_is_not_resumed_with_fitted_ones(cli, train
 
 
 def test_the_same_seed_fits_the_same_priors(drawn):
-    from ssdlite.build import read_data
+    from ssdlite.sources import read_data
 
     config = load_config(None, [f"data={drawn}", *SMALL])
     (split,) = read_data(config.data, ["train"])

@@ -9,10 +9,10 @@ import shutil
 import pytest
 import torch
 
-from ssdlite import build
 from ssdlite.commands import report as command
 from ssdlite.commands.run_folder import Sessions, log_session, read_detections, read_sessions
 from ssdlite.config import load_config
+from ssdlite.sources import read_data
 from ssdlite.structures import DataSplit
 from ssdlite.training.checkpoint import save_checkpoint
 from tests.conftest import TINY
@@ -199,7 +199,7 @@ def test_sessions_add_up_without_the_time_between_them(tmp_path):
 
 
 def test_stored_detections_are_those_of_these_images(trained, drawn):
-    (val,) = build.read_data(load_config(None, [f"data={drawn}"]).data, ["val"])
+    (val,) = read_data(load_config(None, [f"data={drawn}"]).data, ["val"])
     assert len(read_detections(trained, val)) == 8
     assert read_detections(trained, DataSplit(val.records[:4], val.class_names, val.category_ids)) is None
     assert read_detections(drawn, val) is None
