@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RUNTIMES := .venv-runtimes
 SHELL := /bin/bash
 
-.PHONY: help install train test soak test-parity lint types check format clean
+.PHONY: help install train test soak test-parity test-runtimes lint types check format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/'
@@ -36,6 +37,23 @@ test-parity: install  ## fetch a real TensorFlow network (12 MB) and compare our
 	$(BIN)/python scripts/check_parity.py --cache data/parity
 	SSDLITE_PARITY_GRAPH=data/parity $(BIN)/pytest tests/importers/test_parity.py
 
+test-runtimes: $(RUNTIMES)/installed data/pedestrian.pt  ## every runtime on a real image; fetches 1.5 GB of packages
+	SSDLITE_RUNTIMES=openvino,ncnn,litert,executorch,coreml SSDLITE_PEDESTRIAN=data/pedestrian.pt \
+	$(RUNTIMES)/bin/python -m pytest tests/deploy/formats tests/commands/test_formats.py
+
+# On top of .venv, whose packages are not installed again. litert comes last: it wants older ones than the others, which
+# run with those as well, whatever pip says of them.
+$(RUNTIMES)/installed: $(VENV)/installed
+	$(PYTHON) -m venv $(RUNTIMES)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  > $$($(RUNTIMES)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shared.pth
+	$(RUNTIMES)/bin/pip install --quiet --editable '.[openvino,ncnn,executorch,coreml]'
+	$(RUNTIMES)/bin/pip install --quiet --editable '.[litert]'
+	touch $@
+
+data/pedestrian.pt: | install
+	$(BIN)/python scripts/download_pedestrian.py $@
+
 lint: install  ## format and lint, without changing anything
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -50,4 +68,4 @@ format: install  ## format and mend what can be mended
 	$(BIN)/ruff check --fix .
 
 clean:  ## remove the environment and caches; data and runs stay
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache *.egg-info build
+	rm -rf $(VENV) $(RUNTIMES) .pytest_cache .ruff_cache .mypy_cache *.egg-info build

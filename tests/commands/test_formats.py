@@ -1,0 +1,84 @@
+"""`ssdlite export FORMAT`, and `eval` and `predict` with what it writes."""
+
+import json
+import sys
+
+import pytest
+
+from ssdlite.deploy.formats.kinds import FORMATS
+
+from ..deploy.formats.conftest import require_runtime
+
+
+def figures_of(path):
+    return json.loads(path.read_text())["coco"]
+
+
+@pytest.mark.parametrize("name", ["openvino", "ncnn"])
+def test_an_exported_file_scores_as_the_checkpoint_and_predicts(cli, trained, drawn, tmp_path, name):
+    require_runtime(name)
+    model, option = tmp_path / f"tiny{FORMATS[name].name_suffix}", "eval.score_threshold=0.001"
+    written = cli("export", name, trained / "best.pt", option, "--output", model)
+    assert written.code == 0, written.err
+    assert f"{FORMATS[name].program} agrees with PyTorch on 8 validation images" in " ".join(written.out.split())
+    options = ("--no-report", "--json")
+    assert cli("eval", trained / "best.pt", option, *options, tmp_path / "torch.json").code == 0
+    judged = cli("eval", model, *options, tmp_path / "file.json")
+    assert judged.code == 0, judged.err
+    found, expected = figures_of(tmp_path / "file.json"), figures_of(tmp_path / "torch.json")
+    for figure, value in expected.items():
+        assert found[figure] == pytest.approx(value, abs=1e-3), figure
+    image = next((drawn / "val").iterdir())
+    predicted = cli("predict", model, image, "--output", tmp_path / "pictures", "--score-threshold", 0.02)
+    assert predicted.code == 0, predicted.err
+    assert (tmp_path / "pictures" / image.name).is_file()
+
+
+def test_core_ml_is_said_not_to_run_here(cli, trained, tmp_path):
+    require_runtime("coreml")
+    result = cli("export", "coreml", trained / "best.pt", "--output", tmp_path / "tiny.mlpackage")
+    assert result.code == 0, result.err
+    assert "Core ML does not run here" in " ".join(result.out.split())
+    refused = cli("predict", tmp_path / "tiny.mlpackage", tmp_path)
+    assert refused.code == 1 and "Core ML is there on Apple's systems only" in refused.err
+
+
+def test_a_missing_package_is_one_sentence_with_the_command(cli, trained, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    (tmp_path / "tiny.xml").write_text("<net/>")
+    for command in (("export", "openvino", trained / "best.pt", "--no-verify"), ("eval", tmp_path / "tiny.xml")):
+        result = cli(*command)
+        assert result.code == 1
+        assert result.err.strip() == "error: openvino is not installed; run: pip install 'ssdlite[openvino]'"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["opnvino"], "FORMAT is onnx, openvino, ncnn, litert, executorch, coreml, not 'opnvino'; did you mean"),
+        (["ncnn", "--head", "nms"], "--head is raw for ncnn, not 'nms'"),
+        (["openvino", "--output", "x.onnx"], "--output ends with .xml for openvino"),
+        (["onnx", "--head", "raw"], "for --head and --precision of ONNX use 'ssdlite export-onnx'"),
+    ],
+)
+def test_wrong_choices_are_one_sentence(cli, arguments, said):
+    name, *options = arguments
+    result = cli("export", name, "no-such.pt", *options)
+    assert result.code == 2 and said in result.err and len(result.err.strip().splitlines()) == 1
+
+
+def test_onnx_is_the_other_verb_with_its_defaults(cli, monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(
+        "ssdlite.commands.export.export_onnx", lambda *given, **options: calls.append((given, options))
+    )
+    assert cli("export", "onnx", tmp_path / "best.pt", "--no-verify").code == 0
+    assert cli("export-onnx", tmp_path / "best.pt", "--no-verify").code == 0
+    assert calls[0] == calls[1]
+
+
+def test_a_file_without_its_document_is_one_sentence(cli, tmp_path):
+    require_runtime("ncnn")
+    (tmp_path / "tiny.ncnn.param").write_text("7767517\n")
+    result = cli("predict", tmp_path / "tiny.ncnn.param", tmp_path)
+    assert result.code == 1 and "needs tiny.ncnn.param.json beside it" in result.err
