@@ -77,7 +77,7 @@ def test_memory_is_stated(figures):
 def test_latency_of_both_programs_at_both_batches(figures):
     for program in ("PyTorch, cpu", "ONNX Runtime, cpu"):
         for batch in (1, 8):
-            name = f"{program}, fp32, batch {batch}"
+            name = f"{program}, fp32, batch {batch}, 1 thread"
             assert find(figures, "infer", f"{name}, p50") <= find(figures, "infer", f"{name}, p95")
 
 
