@@ -96,7 +96,7 @@ def evaluate(
 ) -> None:
     """Judge a model: COCO's 12 figures, VOC07 and VOC12 AP, and AP by class.
 
-    A checkpoint and an .onnx know their data set; data=PATH names another one, and a result .json needs it.
+    A checkpoint knows its data set; data=PATH names another one, and exported files and a result .json need it.
     """
     _show_log()
     from ssdlite.commands.evaluate import evaluate as run

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssdlite.commands.models import LoadedModel, load_model
+from ssdlite.commands.models import LoadedModel, is_exported, load_model
 from ssdlite.commands.screen import console, print_evaluation, tracker
 from ssdlite.config import DataConfig, load_config
 from ssdlite.data.stream import ImageStream
@@ -38,6 +38,8 @@ def evaluate(
         evaluation = score_detections(data, read_coco_results(model_path, data))
     else:
         model = load_model(model_path, overrides, device)
+        if is_exported(model_path) and not has_split(model.config.data, split):
+            raise ConfigError(f"{model_path} holds no paths and does not know its data set: give data=PATH.")
         (data,) = read_data(model.config.data, [split], model.class_names)
         evaluation = _run(model, data)
     warn_of_absent_classes(data)
