@@ -369,7 +369,8 @@ def load_detector(
     except (KeyError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"the weights in {path} do not fit its options: {reason}.") from None
-    return LoadedDetector(detector.eval(), class_names, config, content.get("metrics", {}))
+    metrics = content.get("metrics", {}) if input_size is None else {}  # which are of another size
+    return LoadedDetector(detector.eval(), class_names, config, metrics)
 
 
 def export_metadata(config: Config, class_names: Sequence[str], metrics: Mapping[str, Any]) -> ExportMetadata:

@@ -101,8 +101,8 @@ def evaluate(
 ) -> None:
     """Judge a model: COCO's 12 figures, VOC07 and VOC12 AP, and AP by class; and a report with all the rest.
 
-    A checkpoint and an exported file know their data set; data=PATH names another one, and a result .json needs it.
-    The report of a result .json is written with --report only.
+    A checkpoint knows its data set; data=PATH names another one, and exported files and a result .json need it. The
+    report of a result .json is written with --report only.
     """
     _show_log()
     from ssdlite.commands.evaluate import evaluate as run

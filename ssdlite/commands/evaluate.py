@@ -47,6 +47,8 @@ def evaluate(
         evaluation = score_detections(data, read_coco_results(model_path, data))
     else:
         model = load_model(model_path, overrides, device)
+        if is_exported(model_path) and not has_split(model.config.data, split):
+            raise ConfigError(f"{model_path} holds no paths and does not know its data set: give data=PATH.")
         (data,) = read_data(model.config.data, [split], model.class_names)
         evaluation = run_model(model, data)
     warn_of_absent_classes(data)

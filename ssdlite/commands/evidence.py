@@ -12,7 +12,7 @@ from ssdlite.data.resize import resize
 from ssdlite.data.stream import ImageStream
 from ssdlite.deploy.inputs import ImageFile, find_sources
 from ssdlite.deploy.predict import Predictor
-from ssdlite.deploy.proof import Evidence
+from ssdlite.deploy.proof import Evidence, Judge
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.evaluation.evaluate import predict_split, score_detections
 from ssdlite.sources import has_split, read_data
@@ -29,32 +29,36 @@ CALIBRATION_IMAGES = 100
 
 
 def gather_evidence(loaded: LoadedDetector, allowed_loss: float | None) -> Evidence:
-    """Validation images of the checkpoint's data, spread over the split.
-
-    Raises ConfigError or DataError where there are none.
-    """
-    split = _validation_split(loaded)
-    judged = _spread(split, JUDGED_IMAGES)
-
-    def judge(predictor: Predictor) -> float:
-        found = predict_split(predictor, _stream(loaded, judged), len(judged))
-        return score_detections(judged, [found[index] for index in range(len(judged))]).coco.summary["AP"]
-
-    return Evidence(_pixels(loaded, _spread(split, COMPARED_IMAGES)), judge, len(judged), allowed_loss)
+    """Validation images of the checkpoint's data, spread over the split. Raises as `validation_split`."""
+    split = validation_split(loaded)
+    judged = spread(split, JUDGED_IMAGES)
+    judge = make_judge(loaded, judged, loaded.config.eval.batch_size)
+    return Evidence(_pixels(loaded, spread(split, COMPARED_IMAGES)), judge, len(judged), allowed_loss)
 
 
-def compared_images(loaded: LoadedDetector) -> np.ndarray:
-    """(N, 3, H, W) uint8: validation images, spread over the split, as the network sees them. Raises likewise."""
-    return _pixels(loaded, _spread(_validation_split(loaded), COMPARED_IMAGES))
-
-
-def _validation_split(loaded: LoadedDetector) -> DataSplit:
+def validation_split(loaded: LoadedDetector) -> DataSplit:
+    """Raises ConfigError or DataError where there are no validation images."""
     if not has_split(loaded.config.data, "val"):
         raise ConfigError("there are no validation images to compare on: give data=PATH, or --no-verify.")
     (split,) = read_data(loaded.config.data, ["val"], loaded.class_names)
     if not len(split):
         raise DataError("there are no validation images to compare on; use --no-verify, or data=PATH.")
     return split
+
+
+def make_judge(loaded: LoadedDetector, split: DataSplit, batch_size: int) -> Judge:
+    """What gives the AP of a predictor on `split`, `batch_size` images at a time."""
+
+    def judge(predictor: Predictor) -> float:
+        found = predict_split(predictor, _stream(loaded, split, batch_size), len(split))
+        return score_detections(split, [found[index] for index in range(len(split))]).coco.summary["AP"]
+
+    return judge
+
+
+def compared_images(loaded: LoadedDetector) -> np.ndarray:
+    """(N, 3, H, W) uint8: validation images, spread over the split, as the network sees them. Raises likewise."""
+    return _pixels(loaded, spread(validation_split(loaded), COMPARED_IMAGES))
 
 
 def calibration_images(loaded: LoadedDetector, path: Path | None) -> np.ndarray:
@@ -78,25 +82,21 @@ def calibration_images(loaded: LoadedDetector, path: Path | None) -> np.ndarray:
     (split,) = read_data(loaded.config.data, ["train"], loaded.class_names)
     if not len(split):
         raise DataError("there are no training images to choose 8 bits by; give --calibration FOLDER.")
-    return _pixels(loaded, _spread(split, CALIBRATION_IMAGES))
+    return _pixels(loaded, spread(split, CALIBRATION_IMAGES))
 
 
 def _pixels(loaded: LoadedDetector, split: DataSplit) -> np.ndarray:
-    return np.concatenate([np.asarray(batch.images) for batch in _stream(loaded, split)])
+    return np.concatenate([np.asarray(batch.images) for batch in _stream(loaded, split, batch_size=16)])
 
 
-def _stream(loaded: LoadedDetector, split: DataSplit) -> ImageStream:
+def _stream(loaded: LoadedDetector, split: DataSplit, batch_size: int) -> ImageStream:
     """The images as the network sees them."""
     detector = loaded.detector
-    return ImageStream(
-        split,
-        detector.input_size,
-        alignment=detector.dialect.resize_alignment,
-        batch_size=loaded.config.eval.batch_size,
-    )
+    alignment = detector.dialect.resize_alignment
+    return ImageStream(split, detector.input_size, alignment=alignment, batch_size=batch_size)
 
 
-def _spread(split: DataSplit, count: int) -> DataSplit:
+def spread(split: DataSplit, count: int) -> DataSplit:
     """At most `count` images of `split`, evenly spaced."""
     records = [split.records[index] for index in _positions(len(split), count)]
     return DataSplit(records, split.class_names, split.category_ids)

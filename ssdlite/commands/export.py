@@ -14,6 +14,7 @@ from ssdlite.commands.screen import console
 from ssdlite.deploy.metadata import FileForm, HeadKind, InputForm, Precision, SuppressionKind
 from ssdlite.deploy.onnx import Calibration, Disproved, require_form
 from ssdlite.deploy.onnx import export_onnx as write_onnx
+from ssdlite.deploy.opset import require_known
 from ssdlite.deploy.proof import Proof
 from ssdlite.deploy.report import describe, failed_report_path, report_path, write_report
 from ssdlite.errors import ConfigError
@@ -54,6 +55,7 @@ def export_onnx(
         raise ConfigError(f"{name} has no effect with --precision {precision}; it is for int8.")
     if tolerance is not None and not verify:
         raise ConfigError("--tolerance has no effect with --no-verify.")
+    require_known(opset)
     batch_size = _batch_size(batch or ("1" if head == "raw-levels" else "dynamic"))
     loaded = build.load_detector(checkpoint, overrides, _size(size))
     require_form(loaded.detector, form)

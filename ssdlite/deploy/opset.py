@@ -17,6 +17,12 @@ rule for Identity at 13 to 15 nor for Pad at 16 and 17, and then leaves 18 in pl
 DEFAULT_OPSET = 18
 
 
+def require_known(opset: int) -> None:
+    """Raises ConfigError for an opset that is too old for any of our files."""
+    if opset < MIN_OPSET:
+        raise ConfigError(f"opset {opset} cannot be written; choose {MIN_OPSET} or above, such as {DEFAULT_OPSET}.")
+
+
 def lower_opset(model: onnx.ModelProto, opset: int) -> None:
     """Bring `model` down to `opset`, in place; where it is that or less, nothing changes.
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ssdlite.deploy.graph import fold_center_taps, strip_annotations
 from ssdlite.deploy.metadata import CORNER_MAPS, OUTPUT_NAMES, output_names
-from ssdlite.deploy.opset import DEFAULT_OPSET, MIN_OPSET, TRACED_OPSET, lower_opset, require_opset
-from ssdlite.errors import CheckpointError, ConfigError
+from ssdlite.deploy.opset import DEFAULT_OPSET, TRACED_OPSET, lower_opset, require_known, require_opset
+from ssdlite.errors import CheckpointError
 from ssdlite.model.decode import decode_output
 from ssdlite.model.detector import Detector
 from ssdlite.model.network import Network
@@ -31,8 +31,7 @@ def trace_detector(detector: Network, *, batch: int | None = None, opset: int = 
 
     Raises ConfigError for an opset that cannot be written, CheckpointError if the exporter fails.
     """
-    if opset < MIN_OPSET:
-        raise ConfigError(f"opset {opset} cannot be written; choose {MIN_OPSET} or above, such as {DEFAULT_OPSET}.")
+    require_known(opset)
     assert batch is None or batch > 0, f"a batch of {batch}"
     model = _trace(detector, batch, max(opset, TRACED_OPSET))
     strip_annotations(model)

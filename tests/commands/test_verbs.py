@@ -11,11 +11,32 @@ import torch
 import yaml
 
 from ssdlite import build
+from ssdlite.commands.evidence import calibration_images
 from ssdlite.config import load_config
+from ssdlite.data.images import read_image
 from ssdlite.data.resize import resize
 from ssdlite.data.stream import ImageStream
+from ssdlite.deploy.proof import prove as prove_really
+from ssdlite.deploy.trace import trace_detector
 from ssdlite.models import load_model
 from ssdlite.training.checkpoint import save_checkpoint
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_trace():
+    """A network is traced once for all files that are made of it: tracing takes most of an export."""
+    made = {}
+
+    def trace(detector, *, batch=None, opset=18):
+        weights = sum(float(parameter.double().sum()) for parameter in detector.parameters())
+        key = (batch, opset, detector.input_size, weights)
+        if key not in made:
+            made[key] = trace_detector(detector, batch=batch, opset=opset)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ssdlite.deploy.onnx.trace_detector", trace)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +73,9 @@ def test_eval_writes_figures_and_results_that_score_the_same(cli, trained, drawn
         assert again["coco"][name] == pytest.approx(value, abs=2e-3), name
 
 
-def test_the_exported_file_scores_as_the_checkpoint(cli, trained, exported, tmp_path):
+def test_the_exported_file_scores_as_the_checkpoint(cli, trained, exported, drawn, tmp_path):
     assert cli("eval", trained / "best.pt", "eval.score_threshold=0.001", "--json", tmp_path / "a.json").code == 0
-    assert cli("eval", exported, "--json", tmp_path / "b.json").code == 0
+    assert cli("eval", exported, f"data={drawn}", "--json", tmp_path / "b.json").code == 0
     torch_figures, onnx_figures = figures_of(tmp_path / "a.json"), figures_of(tmp_path / "b.json")
     for name, value in torch_figures["coco"].items():
         assert onnx_figures["coco"][name] == pytest.approx(value, abs=1e-3), name
@@ -182,21 +203,97 @@ def test_checkpoint_and_export_predict_the_same(cli, trained, exported, drawn, t
         assert np.allclose(scores[0][:shorter], scores[1][:shorter], atol=1e-3)
 
 
-@pytest.mark.parametrize("head", ["decoded", "raw"])
-def test_other_heads_and_a_fixed_batch(cli, trained, tmp_path, head):
+def test_an_exported_file_knows_no_places(cli, trained, exported, drawn):
+    """Nor does the report beside it; so judging it needs to be told the data set."""
+    report = exported.with_name("tiny.onnx.json")
+    for path in (exported, report):
+        for place in (drawn, trained):
+            assert str(place).encode() not in path.read_bytes()
+    result = cli("eval", exported)
+    assert (
+        result.code == 2
+        and "tiny.onnx holds no paths and does not know its data set: give data=PATH." in result.err
+    )
+    config = figures_of(report)["metadata"]["config"]
+    assert config["data"]["path"] is None and config["model"]["width"] == 0.25 and config["run"]["name"] == "tiny"
+    assert load_model(exported).config.loss.kind == "multibox"  # still a whole config
+
+
+def test_the_report_says_what_was_measured(exported):
+    report = figures_of(exported.with_name("tiny.onnx.json"))
+    proof = report["proof"]
+    assert proof["passed"] and proof["verification"]["num_images"] == 8
+    accuracy = proof["accuracy"]
+    assert accuracy["num_images"] == 8 and accuracy["file"] == pytest.approx(accuracy["torch"], abs=1e-3)
+    assert proof["latency_ms"]["file"]["p50"] > 0
+    assert report["opset"] == 18 and report["operators"]["NonMaxSuppression"] == 1
+    assert report["runtimes"]["ONNX Runtime"] == [] and report["runtimes"]["OpenCV 4"] == ["NonMaxSuppression"]
+
+
+def test_levels_of_another_size_from_bytes_at_the_oldest_opset(cli, trained, drawn, tmp_path):
     path = tmp_path / "model.onnx"
-    result = cli("export-onnx", trained / "best.pt", "--output", path, "--head", head, "--batch", 2, "--opset", 17)
+    options = ["--head", "raw-levels", "--size", "64x96", "--input", "uint8-nhwc", "--opset", 13]
+    result = cli("export-onnx", trained / "best.pt", "eval.score_threshold=0.001", "--output", path, *options)
     assert result.code == 0, result.err
-    assert "Agrees with PyTorch on 8 validation images" in result.out
+    assert "Agrees with PyTorch on 8 validation images, at batch 1:" in result.out
     model = onnx.load(path)
-    assert model.opset_import[0].version == 17
+    assert model.opset_import[0].version == 13
+    assert [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim] == [1, 64, 96, 3]
+    report = figures_of(tmp_path / "model.onnx.json")
+    assert report["metadata"]["config"]["model"]["input_size"] == [64, 96]
+    assert report["metadata"]["metrics"] == {}  # those of the training are of its own size
+    levels = report["metadata"]["output"]["levels"]
+    assert levels[:2] == [[4, 6, 3], [2, 3, 6]]
+    assert len(report["priors"]) == sum(height * width * cells for height, width, cells in levels)
+    assert cli("eval", path, f"data={drawn}").code == 0
+
+
+def test_eight_bits(cli, trained, tmp_path):
+    path = tmp_path / "model.onnx"
+    options = ["--precision", "int8", "--head", "decoded", "--batch", 2, "--opset", 17, "--tolerance", 0.5]
+    result = cli("export-onnx", trained / "best.pt", "--output", path, *options)
+    assert result.code == 0, result.err
+    model = onnx.load(path)
+    assert model.opset_import[0].version == 17 and "QuantizeLinear" in {node.op_type for node in model.graph.node}
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 2
+    report = figures_of(tmp_path / "model.onnx.json")
+    assert report["metadata"]["precision"] == "int8" and report["proof"]["accuracy"]["allowed_loss"] == 0.5
+    assert report["proof"]["accuracy"]["plain"] is not None
+
+
+def test_images_for_calibration_can_be_any_folder(trained, drawn):
+    loaded = build.load_detector(trained / "best.pt", [f"data={drawn / 'gone'}"])
+    pixels = calibration_images(loaded, drawn / "val")
+    assert pixels.shape == (8, 3, 96, 96) and pixels.dtype == np.uint8
+    first = sorted((drawn / "val").iterdir())[0]
+    np.testing.assert_array_equal(pixels[0], resize(read_image(first), (96, 96)).transpose(2, 0, 1))
+
+
+def test_a_file_that_fails_its_proof_is_not_written(cli, trained, tmp_path, monkeypatch):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"old")
+
+    def prove(temporary, detector, decoder, evidence):
+        detector.normalize.mean += 1
+        return prove_really(temporary, detector, decoder, evidence)
+
+    monkeypatch.setattr("ssdlite.deploy.onnx.prove", prove)
+    options = ["eval.score_threshold=0.001", "--output", path]
+    result = cli("export-onnx", trained / "best.pt", *options)
+    assert result.code == 1 and "model.onnx was not written" in result.err and "differ by" in result.err
+    assert path.read_bytes() == b"old" and not (tmp_path / "model.onnx.json").exists()
+    report = figures_of(tmp_path / "model.onnx.failed.json")
+    assert not report["proof"]["passed"] and report["proof"]["accuracy"] is None
+    monkeypatch.undo()
+    assert cli("export-onnx", trained / "best.pt", *options).code == 0
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["model.onnx", "model.onnx.json"]
 
 
 def test_export_without_verification_needs_no_data(cli, trained, tmp_path):
     options = ["--output", tmp_path / "m.onnx", "--no-verify", f"data={tmp_path / 'gone'}"]
     result = cli("export-onnx", trained / "best.pt", *options)
     assert result.code == 0 and "Not compared" in result.out
+    assert figures_of(tmp_path / "m.onnx.json")["proof"] is None
 
 
 def test_show_config_prints_what_a_training_would_use(cli, tmp_path):
@@ -231,9 +328,22 @@ def test_make_data_draws_once(cli, tmp_path):
         (["eval", "CHECKPOINT", "data=none"], 1, "none: there is no such folder"),
         (["predict", "CHECKPOINT", "none.jpg"], 1, "none.jpg: there is no such file"),
         (["predict", "none.pt", "IMAGE"], 1, "there is no checkpoint none.pt"),
-        (["export-onnx", "CHECKPOINT", "--head", "bad"], 2, "--head is nms, decoded, raw, not 'bad'"),
+        (["export-onnx", "CHECKPOINT", "--head", "bad"], 2, "--head is nms, decoded, raw, raw-levels, not 'bad'"),
+        (["export-onnx", "CHECKPOINT", "--nms", "op", "--head", "raw"], 2, "--nms has no effect with --head raw"),
+        (["export-onnx", "CHECKPOINT", "--input", "bgr"], 2, "--input is float-nchw, uint8-nchw, uint8-nhwc"),
+        (["export-onnx", "CHECKPOINT", "--precision", "int4"], 2, "--precision is fp32, fp16, int8, not 'int4'"),
+        (["export-onnx", "CHECKPOINT", "--size", "300"], 2, "--size is HEIGHTxWIDTH in pixels such as 240x320"),
+        (["export-onnx", "CHECKPOINT", "--size", "32x300"], 2, "model.input_size"),
+        (
+            ["export-onnx", "CHECKPOINT", "--calibration", "."],
+            2,
+            "--calibration has no effect with --precision fp32",
+        ),
+        (["export-onnx", "CHECKPOINT", "--no-reduce-range"], 2, "--reduce-range has no effect with --precision"),
+        (["export-onnx", "CHECKPOINT", "--no-verify", "--tolerance", "1"], 2, "no effect with --no-verify"),
+        (["export-onnx", "CHECKPOINT", "data=none"], 1, "none: there is no such folder"),
         (["export-onnx", "CHECKPOINT", "--batch", "0"], 2, "--batch is 'dynamic' or a number"),
-        (["export-onnx", "CHECKPOINT", "--opset", "9"], 2, "opset 9 cannot be written"),
+        (["export-onnx", "CHECKPOINT", "--opset", "9"], 2, "opset 9 cannot be written; choose 13 or above"),
     ],
 )
 def test_mistakes_get_one_sentence(cli, trained, drawn, tmp_path, monkeypatch, arguments, code, sentence):
