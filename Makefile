@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
 
-.PHONY: help install train test soak test-parity lint types check format clean
+.PHONY: help install train test soak test-parity web-runtime lint types check format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/'
@@ -35,6 +35,9 @@ soak: install  ## what is too long for every day: 20 kills of one run, 10,000 fu
 test-parity: install  ## fetch a real TensorFlow network (12 MB) and compare our answers with TensorFlow's
 	$(BIN)/python scripts/check_parity.py --cache data/parity
 	SSDLITE_PARITY_GRAPH=data/parity $(BIN)/pytest tests/importers/test_parity.py
+
+web-runtime: install  ## fetch ONNX Runtime Web with npm, for `ssdlite export-web` and its tests in Chromium
+	$(BIN)/python scripts/fetch_web_runtime.py
 
 lint: install  ## format and lint, without changing anything
 	$(BIN)/ruff format --check .
