@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUNTIMES := .venv-runtimes
 SHELL := /bin/bash
 
-.PHONY: help install train test soak test-parity test-runtimes lint types check format clean
+.PHONY: help install train test soak test-parity test-runtimes web-runtime lint types check format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/'
@@ -53,6 +53,9 @@ $(RUNTIMES)/installed: $(VENV)/installed
 
 data/pedestrian.pt: | install
 	$(BIN)/python scripts/download_pedestrian.py $@
+
+web-runtime: install  ## fetch ONNX Runtime Web with npm, for `ssdlite export-web` and its tests in Chromium
+	$(BIN)/python scripts/fetch_web_runtime.py
 
 lint: install  ## format and lint, without changing anything
 	$(BIN)/ruff format --check .

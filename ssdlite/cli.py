@@ -293,6 +293,27 @@ def export(
     return None
 
 
+@app.command("export-web")
+def export_web(
+    model: Annotated[Path, typer.Argument(help="A checkpoint, or an exported .onnx of head nms.")],
+    overrides: Overrides = None,
+    output: Annotated[Path | None, typer.Option(help="Default: beside the model, with suffix .html.")] = None,
+    runtime: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where 'npm install onnxruntime-web' was run.")
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Heading of the page. Default: the model's name.")] = None,
+    verify: Annotated[bool, typer.Option(help="Compare a checkpoint's network with PyTorch first.")] = True,
+) -> None:
+    """Write a model as one HTML page that finds objects in pictures and before the camera, in any browser.
+
+    It opens from a disk, holds all that it needs and connects to nothing.
+    """
+    _show_log()
+    from ssdlite.commands.export_web import export_web as run
+
+    run(model, overrides or [], output=output, runtime_dir=runtime, title=title, verify=verify)
+
+
 @app.command("import-checkpoint")
 def import_checkpoint(
     source: Annotated[Path, typer.Argument(help="A .pth file, or a frozen TensorFlow graph (.pb).")],

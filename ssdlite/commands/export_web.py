@@ -1,0 +1,64 @@
+"""`ssdlite export-web`: a model as one HTML page."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from ssdlite.commands.screen import console
+from ssdlite.deploy.runtime import OnnxPredictor
+from ssdlite.deploy.web.page import build_page, require_page
+from ssdlite.deploy.web.runtime import find_runtime
+from ssdlite.errors import ConfigError
+from ssdlite.files import one_line, require_writable, write_text
+
+logger = logging.getLogger(__name__)
+
+PLAIN_STEMS = {"best", "last", "model"}
+"""Names of files that say nothing: their folder's name does."""
+
+
+def export_web(
+    model: Path,
+    overrides: Sequence[str],
+    *,
+    output: Path | None,
+    runtime_dir: Path | None,
+    title: str | None,
+    verify: bool,
+) -> None:
+    """Write `model` as a page; see `ssdlite export-web --help`."""
+    is_exported = model.suffix.lower() == ".onnx"
+    if is_exported and overrides:
+        raise ConfigError(f"{overrides[0]} has no effect on {model}, which is exported already; leave it out.")
+    if is_exported and not verify:
+        logger.warning("--no-verify has no effect: %s is exported already.", model)
+    runtime = find_runtime(runtime_dir)  # before the minute that exporting may take
+    output = output or model.with_suffix(".html")
+    require_writable(output)
+    title = one_line(title or _name(model), longest=100)
+    with tempfile.TemporaryDirectory() as folder:
+        exported = model if is_exported else _export(model, overrides, Path(folder), verify)
+        predictor = OnnxPredictor(exported, threads=1)
+        require_page(predictor, model)
+        data = exported.read_bytes()
+    write_text(output, build_page(data, predictor, runtime, title))
+    console.print(
+        f"Wrote {output} ({output.stat().st_size / 1e6:.1f} MB: a network of {len(data) / 1e6:.1f} MB and "
+        f"ONNX Runtime Web {runtime.version}); open it in a browser."
+    )
+
+
+def _export(checkpoint: Path, overrides: Sequence[str], folder: Path, verify: bool) -> Path:
+    """The network of `checkpoint` as a file in `folder`, compared with PyTorch."""
+    from ssdlite.commands.export import export_onnx  # here, because an exported file needs no torch
+
+    path = folder / checkpoint.with_suffix(".onnx").name
+    export_onnx(checkpoint, overrides, output=path, head="nms", batch="dynamic", opset=18, verify=verify)
+    return path
+
+
+def _name(model: Path) -> str:
+    return model.resolve().parent.name or model.stem if model.stem in PLAIN_STEMS else model.stem
