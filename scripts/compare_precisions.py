@@ -21,7 +21,7 @@ from ssdlite import build
 from ssdlite.commands.evidence import calibration_images, make_judge, spread, validation_split
 from ssdlite.data.stream import ImageStream
 from ssdlite.deploy.metadata import FileForm, Precision
-from ssdlite.deploy.onnx import Calibration, build_model
+from ssdlite.deploy.onnx import Calibration, build_model, narrow
 from ssdlite.deploy.predict import Predictor
 from ssdlite.deploy.runtime import OnnxPredictor
 from ssdlite.deploy.trace import trace_detector
@@ -91,12 +91,11 @@ def _write_files(loaded: build.LoadedDetector, folder: Path) -> dict[str, float]
     images = calibration_images(loaded, None)
     for name, (precision, reduce_range) in FILES.items():
         model = build_model(
-            traced,
+            narrow(traced, precision, Calibration(images, reduce_range)),
             detector,
             decoder=build.build_decoder(loaded.config.eval, detector.input_size),
             metadata=build.export_metadata(loaded.config, loaded.class_names, loaded.metrics),
             form=FileForm(precision=precision),
-            calibration=Calibration(images, reduce_range) if precision == "int8" else None,
         )
         onnx.save(model, folder / _file_name(name))
         sizes[name] = (folder / _file_name(name)).stat().st_size / 1e6

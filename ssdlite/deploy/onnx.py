@@ -20,6 +20,7 @@ from ssdlite.deploy.metadata import (
     FileForm,
     Level,
     NetworkFacts,
+    Precision,
     Selection,
     output_names,
     to_properties,
@@ -79,8 +80,9 @@ def export_onnx(
     """
     form = form or FileForm()
     require_form(detector, form)
-    traced = trace_detector(detector, batch=batch, opset=opset)
-    model = build_model(traced, detector, form=form, decoder=decoder, metadata=metadata, calibration=calibration)
+    assert (calibration is not None) == (form.precision == "int8"), "int8 and calibration go together"
+    traced = narrow(trace_detector(detector, batch=batch, opset=opset), form.precision, calibration)
+    model = build_model(traced, detector, form=form, decoder=decoder, metadata=metadata)
     check = (lambda file: prove(file, detector, decoder, evidence)) if evidence else None
     return write_verified(model, path, check)
 
@@ -95,6 +97,22 @@ def require_form(detector: Network, form: FileForm) -> None:
         )
 
 
+def narrow(
+    traced: onnx.ModelProto, precision: Precision, calibration: Calibration | None = None
+) -> onnx.ModelProto:
+    """A copy of `trace_detector(...)` whose network computes in `precision`; what is decoded stays float32."""
+    if precision == "int8":
+        from ssdlite.deploy.quantize import quantize  # takes a second to import
+
+        assert calibration is not None
+        return quantize(traced, calibration.images, reduce_range=calibration.reduce_range)
+    model = onnx.ModelProto()
+    model.CopyFrom(traced)
+    if precision == "fp16":
+        halve(model)
+    return model
+
+
 def build_model(
     traced: onnx.ModelProto,
     detector: Network,
@@ -102,18 +120,15 @@ def build_model(
     decoder: Decoder,
     metadata: ExportMetadata,
     form: FileForm | None = None,
-    calibration: Calibration | None = None,
 ) -> onnx.ModelProto:
-    """A checked file from `trace_detector(detector)`, which is left as it is."""
+    """A checked file from `trace_detector(detector)`, or what `narrow` made of it, which is left as it is."""
     form = form or FileForm()
     assert len(metadata.class_names) == detector.num_classes
-    assert (calibration is not None) == (form.precision == "int8"), "int8 and calibration go together"
     require_form(detector, form)
     opset = traced.opset_import[0].version
-    narrowed = _narrowed(traced, form, calibration)
     facts = network_facts(detector)
     head = "decoded" if form.head == "nms" else form.head
-    model = keep_outputs(narrowed, output_names(head, len(facts.levels)))
+    model = keep_outputs(traced, output_names(head, len(facts.levels)))
     selection = Selection(
         decoder.score_threshold, decoder.iou_threshold, decoder.candidates_per_class, decoder.max_detections
     )
@@ -129,19 +144,6 @@ def build_model(
     lower_ir_version(model)
     helper.set_model_props(model, to_properties(metadata, form, facts, selection))
     onnx.checker.check_model(model, full_check=True)
-    return model
-
-
-def _narrowed(traced: onnx.ModelProto, form: FileForm, calibration: Calibration | None) -> onnx.ModelProto:
-    """A copy of `traced` in the precision of `form`."""
-    if calibration is not None:
-        from ssdlite.deploy.quantize import quantize  # takes a second to import
-
-        return quantize(traced, calibration.images, reduce_range=calibration.reduce_range)
-    model = onnx.ModelProto()
-    model.CopyFrom(traced)
-    if form.precision == "fp16":
-        halve(model)
     return model
 
 
