@@ -22,6 +22,7 @@ from ssdlite.deploy.formats.opening import open_file
 from ssdlite.deploy.formats.openvino import OpenVinoRuntime, computes_in_half
 from ssdlite.deploy.formats.packages import is_installed
 from ssdlite.deploy.formats.predictor import FilePredictor
+from ssdlite.deploy.formats.quiet import quietly
 from ssdlite.deploy.metadata import FileForm, HeadKind
 from ssdlite.deploy.onnx import export_onnx
 from ssdlite.deploy.runtime import OnnxPredictor
@@ -33,6 +34,9 @@ from ssdlite.model.network import Network
 logger = logging.getLogger(__name__)
 
 TORCHVISION_SIZE = 320
+
+PIXEL_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
+"""Of a rival's input."""
 
 Program: TypeAlias = Literal["torch", "onnxruntime", "opencv", "openvino-half", "file", "rival"]
 
@@ -156,10 +160,11 @@ def _torchvision(workload: Workload) -> Contender:
     path = workload.scratch / "torchvision.onnx"
     network = _RawTorchvision(workload.num_classes).eval()
     example = torch.zeros(2, 3, TORCHVISION_SIZE, TORCHVISION_SIZE)
-    torch.onnx.export(
-        network, (example,), path, dynamo=False, opset_version=17, verbose=False,
-        input_names=["images"], dynamic_axes={"images": {0: "batch"}},
-    )  # fmt: skip
+    with quietly("the export of torchvision's network"):  # by the old exporter, which warns of its age
+        torch.onnx.export(
+            network, (example,), path, dynamo=False, opset_version=17, verbose=False,
+            input_names=["images"], dynamic_axes={"images": {0: "batch"}},
+        )  # fmt: skip
     note = f"{TORCHVISION_SIZE}x{TORCHVISION_SIZE}, raw"
     return Contender("torchvision's ssdlite320, ONNX Runtime", "rival", path, path.stat().st_size, note)
 
@@ -175,7 +180,7 @@ def _open_rival(path: Path, threads: int) -> Callable[[Tensor], Any]:
     """Noise of the file's own size goes in, as many images as are asked for."""
     session = _session(path, threads)
     given = _image_input(session, path)
-    kind = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(float16)": np.float16}[given.type]
+    kind = PIXEL_TYPES[given.type]
     sides = [side if isinstance(side, int) else TORCHVISION_SIZE for side in given.shape[2:]]
     at_once = given.shape[0] if isinstance(given.shape[0], int) else None
 
@@ -201,6 +206,8 @@ def _image_input(session: onnxruntime.InferenceSession, path: Path) -> Any:
     """Raises ConfigError unless the file takes one batch of images (B, 3, H, W)."""
     inputs = session.get_inputs()
     shape = inputs[0].shape
-    if len(inputs) != 1 or len(shape) != 4 or shape[1] not in (3, None):
+    if len(inputs) != 1 or len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != 3):
         raise ConfigError(f"--rival {path} takes {[given.shape for given in inputs]}, not images (B, 3, H, W).")
+    if inputs[0].type not in PIXEL_TYPES:
+        raise ConfigError(f"--rival {path} takes {inputs[0].type}, not one of {', '.join(PIXEL_TYPES)}.")
     return inputs[0]

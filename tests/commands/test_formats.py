@@ -34,12 +34,12 @@ def test_an_exported_file_scores_as_the_checkpoint_and_predicts(cli, trained, dr
     assert (tmp_path / "pictures" / image.name).is_file()
 
 
-def test_core_ml_is_said_not_to_run_here(cli, trained, tmp_path):
+def test_core_ml_is_said_not_to_run_here(cli, trained, drawn, tmp_path):
     require_runtime("coreml")
     result = cli("export", "coreml", trained / "best.pt", "--output", tmp_path / "tiny.mlpackage")
     assert result.code == 0, result.err
     assert "Core ML does not run here" in " ".join(result.out.split())
-    refused = cli("predict", tmp_path / "tiny.mlpackage", tmp_path)
+    refused = cli("predict", tmp_path / "tiny.mlpackage", drawn / "val")
     assert refused.code == 1 and "Core ML is there on Apple's systems only" in refused.err
 
 
@@ -77,8 +77,8 @@ def test_onnx_is_the_other_verb_with_its_defaults(cli, monkeypatch, tmp_path):
     assert calls[0] == calls[1]
 
 
-def test_a_file_without_its_document_is_one_sentence(cli, tmp_path):
+def test_a_file_without_its_document_is_one_sentence(cli, drawn, tmp_path):
     require_runtime("ncnn")
     (tmp_path / "tiny.ncnn.param").write_text("7767517\n")
-    result = cli("predict", tmp_path / "tiny.ncnn.param", tmp_path)
+    result = cli("predict", tmp_path / "tiny.ncnn.param", drawn / "val")
     assert result.code == 1 and "needs tiny.ncnn.param.json beside it" in result.err
