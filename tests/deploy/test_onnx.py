@@ -97,14 +97,15 @@ def run_nms(traced, detector, decoder, images, tmp_path, head):
 
 
 @pytest.mark.parametrize("form", ["float-nhwc", "uint8-nchw", "uint8-nhwc"])
-def test_bytes_give_what_floats_give(traced, detector, files, images, tmp_path, form):
+def test_every_input_form_gives_the_same(traced, detector, files, images, tmp_path, form):
     file_form = FileForm("decoded", input=form)
     model = build_model(traced, detector, form=file_form, decoder=DECODER, metadata=METADATA)
     assert save(model, tmp_path / "bytes.onnx", detector, images).passed
     (value,) = model.graph.input
     shape = [dim.dim_value or dim.dim_param for dim in value.type.tensor_type.shape.dim]
     assert shape == (["batch", *SIZE, 3] if form.endswith("nhwc") else ["batch", 3, *SIZE])
-    assert value.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    element = onnx.TensorProto.FLOAT if form.startswith("float") else onnx.TensorProto.UINT8
+    assert value.type.tensor_type.elem_type == element
     predictor, floats = OnnxPredictor(tmp_path / "bytes.onnx"), OnnxPredictor(files["decoded"])
     assert predictor.card.input_form == form
     assert predictor.card.document["input"]["layout"] == form[-4:].upper()

@@ -22,7 +22,7 @@ def with_bad_weight(step, batch):
 
 
 def with_bad_answer(step, batch):
-    step.model.head.register_forward_hook(lambda module, inputs, output: tuple(each / 0 for each in output))
+    step.model.head.classification[0].register_forward_hook(lambda module, inputs, output: output / 0)
     return batch
 
 
