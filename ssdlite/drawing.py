@@ -64,7 +64,7 @@ def draw_truth(image: np.ndarray, boxes: np.ndarray, ignore: np.ndarray | None =
     canvas, style = _copy(image), _Style.of(image)
     for i in range(len(boxes)):
         ignored = ignore is not None and bool(ignore[i])
-        _dashed_rectangle(canvas, boxes[i], GREY if ignored else WHITE, style)
+        _dashed_rectangle(canvas, boxes[i], GREY if ignored else WHITE, style, max(1, style.line_width // 2))
     return canvas
 
 
@@ -94,10 +94,9 @@ class Mark(NamedTuple):
 def draw_marks(image: np.ndarray, marks: Sequence[Mark]) -> np.ndarray:
     """A copy of `image` with `marks`: the first lies on top, and its text has the first choice of a place."""
     canvas, style = _copy(image), _Style.of(image)
-    bold = style._replace(line_width=2 * style.line_width)  # dashes are drawn at half of it
     for mark in reversed(marks):
         if mark.is_dashed:
-            _dashed_rectangle(canvas, mark.box, mark.color, bold)
+            _dashed_rectangle(canvas, mark.box, mark.color, style, style.line_width + 1)
         else:
             cv2.rectangle(canvas, *_corners(canvas, mark.box), mark.color, style.line_width)
     tags = _Tags(canvas, style)
@@ -235,9 +234,8 @@ def _corners(canvas: np.ndarray, box: np.ndarray) -> tuple[tuple[int, int], tupl
     return (x1, y1), (x2, y2)
 
 
-def _dashed_rectangle(canvas: np.ndarray, box: np.ndarray, color: Color, style: _Style) -> None:
+def _dashed_rectangle(canvas: np.ndarray, box: np.ndarray, color: Color, style: _Style, width: int) -> None:
     (x1, y1), (x2, y2) = _corners(canvas, box)
-    width = max(1, style.line_width // 2)
     # A dark line beneath keeps white dashes visible on white ground.
     cv2.rectangle(canvas, (x1, y1), (x2, y2), BLACK, width)
     dash = 4 * style.line_width + 2

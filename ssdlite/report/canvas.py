@@ -33,6 +33,7 @@ VARIABLES = {
 WIDTH, HEIGHT = 4.4, 2.75  # inches: text of 9 points is read on a telephone, where a chart is as wide as the page
 SMALL = (3.5, 2.5)  # of charts that stand three in a row
 LEFT, BOTTOM = 0.62, 0.52  # inches, for numbers and what they are
+RIGHT, TOP = 0.2, 0.1  # inches, for half of the last number
 LONGEST_NAME = 22  # characters of a class name
 
 _STYLE: dict[Any, Any] = {
@@ -107,8 +108,8 @@ def draw(
     with _styled(name):
         figure = Figure(figsize=size)
         FigureCanvasSVG(figure)
-        (width, height), edge = size, 0.1
-        room = (width - left - edge, height - bottom - edge)
+        width, height = size
+        room = (width - left - RIGHT, height - bottom - TOP)
         plot(figure.add_axes((left / width, bottom / height, room[0] / width, room[1] / height)))
         file = io.StringIO()
         unsaid = {"Date": None, "Creator": None, "Format": None, "Type": None}

@@ -47,7 +47,7 @@ def fit_chart(fit: FitSummary) -> Chart | None:
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="y", visible=False)
         axes.set_xlim(0, 100)
-        axes.set_xlabel("percent that a prior overlaps by IoU .50 or more")
+        axes.set_xlabel("percent with a prior of IoU .50 or more")
 
     return draw("fit", "Objects that a prior fits, by size", plot, note=fit.unit, left=room_for(labels))
 
@@ -102,7 +102,7 @@ def _steps(axes: Axes, values: np.ndarray, edges: np.ndarray, color: str) -> Non
     percent = 100 * counts / max(len(values), 1)
     axes.stairs(percent, edges, fill=True, color=color, alpha=0.18)
     axes.stairs(percent, edges, color=color, linewidth=1.4)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, max(axes.get_ylim()[1], 1.06 * percent.max(initial=0)))
 
 
 def _log_ticks(axes: Axes, ticks: list[float], label: Callable[[float], str]) -> None:

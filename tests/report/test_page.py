@@ -1,16 +1,19 @@
 """The page as a whole: everything in it, nothing from outside, and no harm by what it shows."""
 
+import ast
 import math
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
+from ssdlite.report import page
 from ssdlite.report.content import FitRow, FitSummary
 from ssdlite.report.page import render
 from tests.evaluation.cases import make_detections, make_record, make_split, random_case
 
-from .cases import CAT, LEFT, NO_HISTORY, SCENE, judge, make_judged, make_report
+from .cases import CAT, LEFT, NO_HISTORY, judge, make_judged, make_report
 
 VOID = {"meta", "link", "img", "br"}
 
@@ -146,5 +149,10 @@ def test_figures_are_those_of_the_analysis():
     assert f"{report.judged.analysis.threshold:.2f}" in text
 
 
-def test_the_scene_has_every_kind_of_image():
-    assert len(SCENE) == 4
+def test_nothing_slow_is_imported_before_it_is_needed():
+    """`ssdlite eval --no-report` need not wait for matplotlib."""
+    for path in Path(page.__file__).parent.glob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not {name.split(".")[0] for name in names} & {"matplotlib", "jinja2", "torch"}, path
