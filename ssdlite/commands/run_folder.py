@@ -21,7 +21,7 @@ SESSIONS = "sessions.jsonl"  # a line where a process began, and one after each 
 def write_detections(run_dir: Path, split: DataSplit, detections: Sequence[Detections]) -> None:
     """Keep what the best weights find in `split`."""
     lines = []
-    for record, found in zip(split.records, detections, strict=True):  # one by one: all rows at once take much memory
+    for record, found in zip(split.records, detections, strict=True):
         own = DataSplit([record], split.class_names, split.category_ids)
         lines += [json.dumps(row) for row in to_coco_results(own, [found])]
     write_text(run_dir / DETECTIONS, f"[{','.join(lines)}]")
