@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssdlite.data.window import resize
-from ssdlite.deploy.predict import predict_images, prediction_to_json
+from ssdlite.data.resize import resize
+from ssdlite.deploy.frames import Prediction, prediction_to_json
+from ssdlite.deploy.inputs import find_sources
+from ssdlite.deploy.predict import Finder
 from ssdlite.deploy.runtime import OnnxPredictor
 from ssdlite.deploy.web.page import build_page
 from ssdlite.deploy.web.runtime import find_runtime
@@ -48,8 +50,10 @@ def make_picture(folder, name):
 
 def predict(page, path):
     predictor = OnnxPredictor(page.model, threads=1)
-    (prediction,) = predict_images(predictor, [path], input_size=predictor.input_size)
-    return prediction
+    ((frame,),) = find_sources([str(path)])
+    image = frame.read()
+    (found,) = Finder(predictor, predictor.input_size)([image])
+    return Prediction(frame, image, found)
 
 
 def iou(boxes, others):
