@@ -215,7 +215,7 @@ def test_an_exported_file_knows_no_places(cli, trained, exported, drawn):
         and "tiny.onnx holds no paths and does not know its data set: give data=PATH." in result.err
     )
     config = figures_of(report)["metadata"]["config"]
-    assert config["data"]["path"] is None and config["model"]["width"] == 0.25 and config["run"]["name"] == "tiny"
+    assert config["data"]["path"] is None and config["model"]["width"] == 0.25 and config["run"]["dir"] == "runs"
     assert load_model(exported).config.loss.kind == "multibox"  # still a whole config
 
 
