@@ -99,15 +99,9 @@ def test_eight_bits_by_channel_but_for_the_first_and_last_convolutions(models):
             assert "DequantizeLinear" not in sources
 
 
-<<<<<<< HEAD
-def test_files_get_smaller(narrow_files, files):
-    """Of a small network, whose last convolutions and metadata weigh more; a large one gets a half and a third."""
-    full = files["nms"].stat().st_size
-=======
 def test_files_get_smaller(narrow_files, traced):
     """Of a narrow network, where the last convolutions count for more; a wide one gets to a half and a third."""
     full = len(traced.SerializeToString())
->>>>>>> onnx
     assert narrow_files["fp16", "nms"].stat().st_size < 0.56 * full
     assert narrow_files["int8", "nms"].stat().st_size < 0.55 * full
 
