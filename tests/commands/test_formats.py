@@ -23,7 +23,7 @@ def test_an_exported_file_scores_as_the_checkpoint_and_predicts(cli, trained, dr
     assert f"{FORMATS[name].program} agrees with PyTorch on 8 validation images" in " ".join(written.out.split())
     options = ("--no-report", "--json")
     assert cli("eval", trained / "best.pt", option, *options, tmp_path / "torch.json").code == 0
-    judged = cli("eval", model, *options, tmp_path / "file.json")
+    judged = cli("eval", model, f"data={drawn}", *options, tmp_path / "file.json")
     assert judged.code == 0, judged.err
     found, expected = figures_of(tmp_path / "file.json"), figures_of(tmp_path / "torch.json")
     for figure, value in expected.items():
