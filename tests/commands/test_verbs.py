@@ -330,7 +330,11 @@ def test_make_data_draws_once(cli, tmp_path):
         (["predict", "none.pt", "IMAGE"], 1, "there is no checkpoint none.pt"),
         (["export-onnx", "CHECKPOINT", "--head", "bad"], 2, "--head is nms, decoded, raw, raw-levels, not 'bad'"),
         (["export-onnx", "CHECKPOINT", "--nms", "op", "--head", "raw"], 2, "--nms has no effect with --head raw"),
-        (["export-onnx", "CHECKPOINT", "--input", "bgr"], 2, "--input is float-nchw, uint8-nchw, uint8-nhwc"),
+        (
+            ["export-onnx", "CHECKPOINT", "--input", "bgr"],
+            2,
+            "--input is float-nchw, float-nhwc, uint8-nchw",
+        ),
         (["export-onnx", "CHECKPOINT", "--precision", "int4"], 2, "--precision is fp32, fp16, int8, not 'int4'"),
         (["export-onnx", "CHECKPOINT", "--size", "300"], 2, "--size is HEIGHTxWIDTH in pixels such as 240x320"),
         (["export-onnx", "CHECKPOINT", "--size", "32x300"], 2, "model.input_size"),

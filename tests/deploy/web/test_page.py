@@ -10,12 +10,14 @@ from html.parser import HTMLParser
 import onnx
 import pytest
 
+from ssdlite.deploy.metadata import FileForm
+from ssdlite.deploy.onnx import build_model
 from ssdlite.deploy.runtime import OnnxPredictor
 from ssdlite.deploy.web.page import FOLDER, SCRIPTS, build_page, require_page
 from ssdlite.deploy.web.runtime import LIBRARY, WASM, find_runtime
 from ssdlite.errors import ConfigError
 
-from ..conftest import METADATA, SIZE
+from ..conftest import DECODER, METADATA, SIZE
 from .conftest import HOSTILE_NAMES
 
 
@@ -156,15 +158,10 @@ def test_a_page_gives_one_image_at_a_time(files, tmp_path, batch, accepted):
             require_page(OnnxPredictor(path), path)
 
 
-def test_other_inputs_are_refused(files, tmp_path):
-    """Bytes in place of floats: a file of this kind can be made with a cast in front."""
-    model = onnx.load(files["nms"])
-    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
-    cast = onnx.helper.make_node("Cast", ["images"], ["floats"], to=onnx.TensorProto.FLOAT)
-    for node in model.graph.node:
-        node.input[:] = ["floats" if name == "images" else name for name in node.input]
-    model.graph.node.insert(0, cast)
-    path = tmp_path / "bytes.onnx"
-    onnx.save(model, path)
-    with pytest.raises(ConfigError, match=r"bytes.onnx takes tensor\(uint8\)"):
+@pytest.mark.parametrize("form", ["uint8-nchw", "float-nhwc"])
+def test_other_inputs_are_refused(traced, detector, tmp_path, form):
+    path = tmp_path / "other.onnx"
+    file_form = FileForm("nms", input=form)
+    onnx.save(build_model(traced, detector, form=file_form, decoder=DECODER, metadata=METADATA), path)
+    with pytest.raises(ConfigError, match=r"other.onnx takes tensor\(.*export it again with the default input"):
         require_page(OnnxPredictor(path), path)
