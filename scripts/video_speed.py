@@ -93,13 +93,14 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("options", nargs="*", help="for predict, after --")
-    arguments = parser.parse_args()
+    # argparse itself loses what follows -- behind an option of its own.
+    split = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    arguments, options = parser.parse_args(sys.argv[1:split]), sys.argv[split + 1 :]
     with tempfile.TemporaryDirectory() as folder:
         film = Path(folder, "film.mp4")
         draw_film(film, round(arguments.seconds * RATE))
         command = [sys.executable, "-m", "ssdlite", "predict", str(arguments.model), str(film)]
-        command += ["--output", str(Path(folder, "out")), *arguments.options]
+        command += ["--output", str(Path(folder, "out")), *options]
         for _ in range(arguments.runs):
             result = subprocess.run(command, capture_output=True, text=True)
             rate = read_rate(result.stdout + result.stderr)
