@@ -1,5 +1,5 @@
 "use strict";
-// Pictures to the network's input, as ssdlite/data/window.py's `resize` does it: with OpenCV's arithmetic, to the bit.
+// Pictures to the network's input, as ssdlite/data/resize.py's `resize` does it: with OpenCV's arithmetic, to the bit.
 // A canvas would resize too, but each browser in its own way; and one grey level in a tenth of the pixels is enough to
 // move boxes by a percent and scores by several.
 
