@@ -57,8 +57,8 @@ def export_onnx(
 ) -> Proof | None:
     """Write `detector` to `path`, a single file, and prove it. `path` changes only if that succeeds.
 
-    The file takes `images`, RGB pixels 0..255 at the input size, as `form.input` says (`deploy.inputs`), and gives,
-    by `form.head`:
+    The file takes `images`, RGB pixels 0..255 at the input size, as `form.input` says (`deploy.input_form`), and
+    gives, by `form.head`:
 
     nms         what `deploy.nms.append_nms` says, boxes in pixels of the input, clipped
     decoded     `boxes` (B, P, 4) xyxy, pixels of the input; `scores` (B, P, K) without background; for suppression

@@ -12,7 +12,7 @@ import onnxruntime
 import torch
 from onnx import helper
 
-from ssdlite.deploy.operators import count_operators, count_weights, obstacles
+from ssdlite.deploy.operators import count_operators, count_weights, needs, obstacles
 from ssdlite.deploy.proof import Proof
 from ssdlite.files import write_text
 
@@ -32,7 +32,6 @@ def describe(data: bytes) -> dict[str, Any]:
     The metadata is there because converters of other runtimes leave it out; for raw heads with the priors.
     """
     model = onnx.load_from_string(data)
-    operators = count_operators(model)
     properties = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
     priors = {"priors": properties["ssdlite.priors"]} if "ssdlite.priors" in properties else {}
     return {
@@ -42,8 +41,8 @@ def describe(data: bytes) -> dict[str, Any]:
         "ir_version": model.ir_version,
         "inputs": {value.name: _form(value) for value in model.graph.input},
         "outputs": {value.name: _form(value) for value in model.graph.output},
-        "operators": operators,
-        "runtimes": obstacles(operators),
+        "operators": count_operators(model),
+        "runtimes": obstacles(needs(model)),
         "names": properties["names"],
         "metadata": properties["ssdlite"],
         **priors,

@@ -28,7 +28,7 @@ def one_trace():
     made = {}
 
     def trace(detector, *, batch=None, opset=18):
-        weights = sum(float(parameter.double().sum()) for parameter in detector.parameters())
+        weights = sum(float(parameter.detach().double().sum()) for parameter in detector.parameters())
         key = (batch, opset, detector.input_size, weights)
         if key not in made:
             made[key] = trace_detector(detector, batch=batch, opset=opset)

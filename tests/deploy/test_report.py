@@ -5,8 +5,9 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
-from ssdlite.deploy.operators import RUNTIMES, count_operators, obstacles
+from ssdlite.deploy.operators import RUNTIMES, needs, obstacles
 from ssdlite.deploy.report import describe, failed_report_path, report_path, write_report
 from ssdlite.deploy.runtime import OnnxPredictor
 
@@ -33,21 +34,26 @@ def test_where_reports_lie():
     assert failed_report_path(Path("a/best.onnx")) == Path("a/best.onnx.failed.json")
 
 
-def test_which_runtimes_have_the_operators():
+def test_which_runtimes_have_all_of_it(files):
     everything = {runtime.name: [] for runtime in RUNTIMES}
-    assert obstacles({"Conv": 3}) == everything
-    found = obstacles({"Conv": 3, "NonMaxSuppression": 1})
-    assert found == everything | {"OpenCV 4": ["NonMaxSuppression"]}
+    assert obstacles({"Conv"}) == everything
+    assert obstacles(needs(onnx.load(files["tensor"]))) == everything
+    assert obstacles(needs(onnx.load(files["nms"]))) == everything | {"OpenCV 4": ["NonMaxSuppression"]}
+    half = onnx.ModelProto()
+    half.graph.initializer.append(numpy_helper.from_array(np.ones(2, np.float16), "w"))
+    assert obstacles(needs(half)) == everything | {"OpenCV 4": ["float16"]}
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_opencv_answers_as_its_column_says(files, images, head):
-    """Whatever OpenCV is installed: its own version tells which column it is."""
-    name = "OpenCV 5" if int(cv2.__version__.split(".")[0]) >= 5 else "OpenCV 4"
-    if obstacles(count_operators(onnx.load(files[head])))[name]:
-        pytest.skip(f"{name} does not have every operator of head {head}")
+@pytest.mark.parametrize(("column", "engine"), [("OpenCV 5", "ENGINE_NEW"), ("OpenCV 4", "ENGINE_CLASSIC")])
+def test_opencv_answers_as_its_column_says(files, images, head, column, engine):
+    """OpenCV 5 has the engine of 4 as well."""
+    if not hasattr(cv2.dnn, engine) and column == "OpenCV 5":
+        pytest.skip("OpenCV 4 is installed")
+    if obstacles(needs(onnx.load(files[head])))[column]:
+        pytest.skip(f"{column} lacks something of head {head}")
     expected = OnnxPredictor(files[head]).run(images[:1])
-    network = cv2.dnn.readNetFromONNX(str(files[head]))
+    network = cv2.dnn.readNetFromONNX(str(files[head]), *filter(None, [getattr(cv2.dnn, engine, None)]))
     network.setInput(images[:1].astype(np.float32))
     for (output, value), found in zip(expected.items(), network.forward(list(expected)), strict=True):
         np.testing.assert_allclose(found.reshape(value.shape), value, rtol=1e-3, atol=1e-3, err_msg=output)
