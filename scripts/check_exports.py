@@ -21,11 +21,11 @@ import torch
 from ssdlite import build
 from ssdlite.commands.evidence import make_judge, spread, validation_split
 from ssdlite.deploy.metadata import FileForm
-from ssdlite.deploy.onnx import build_model
-from ssdlite.deploy.opset import lower_opset
-from ssdlite.deploy.proof import MAX_AP_LOSS
-from ssdlite.deploy.runtime import OnnxPredictor
-from ssdlite.deploy.trace import trace_detector
+from ssdlite.deploy.onnx.export import build_model
+from ssdlite.deploy.onnx.opset import lower_opset
+from ssdlite.deploy.onnx.trace import trace_detector
+from ssdlite.deploy.onnx_predictor import OnnxPredictor
+from ssdlite.deploy.proof.prove import MAX_AP_LOSS
 from ssdlite.model.predictor import TorchPredictor
 
 FORMS = {"nms": FileForm(), "nms by tensors": FileForm("nms", "tensor"), "decoded": FileForm("decoded")}

@@ -21,12 +21,11 @@ from ssdlite import build
 from ssdlite.commands.evidence import calibration_images, make_judge, spread, validation_split
 from ssdlite.data.stream import ImageStream
 from ssdlite.deploy.metadata import FileForm, Precision
-from ssdlite.deploy.onnx import Calibration, build_model, narrow
-from ssdlite.deploy.predict import Predictor
-from ssdlite.deploy.runtime import OnnxPredictor
-from ssdlite.deploy.trace import trace_detector
+from ssdlite.deploy.onnx.export import Calibration, build_model, narrow
+from ssdlite.deploy.onnx.trace import trace_detector
+from ssdlite.deploy.onnx_predictor import OnnxPredictor
 from ssdlite.model.predictor import TorchPredictor
-from ssdlite.structures import Batch, DataSplit
+from ssdlite.structures import Batch, DataSplit, Predictor
 
 FILES: dict[str, tuple[Precision, bool]] = {
     "fp32": ("fp32", False),

@@ -12,9 +12,9 @@ import torch
 
 from ssdlite import boxes as box_ops
 from ssdlite.data.images import image_size, read_image
-from ssdlite.deploy.predict import Finder
 from ssdlite.model.detector import Detector
 from ssdlite.models import LoadedModel
+from ssdlite.prediction.finder import Finder
 from ssdlite.structures import Detections
 
 SHAPES = ((0, 1, 2), (0, 2, 3, 4, 5, 1))

@@ -17,13 +17,13 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ssdlite.data.images import read_image
-from ssdlite.deploy.predict import Finder
-from ssdlite.deploy.thresholds import Thresholds, keep_above
-from ssdlite.deploy.tiles import OVERLAP, Tiling
 from ssdlite.drawing import draw_detections, write_image
 from ssdlite.errors import ConfigError, UserError
 from ssdlite.evaluation.coco import to_coco_rows
 from ssdlite.models import LoadedModel, load_model
+from ssdlite.prediction.finder import Finder
+from ssdlite.prediction.thresholds import Thresholds, keep_above
+from ssdlite.prediction.tiles import OVERLAP, Tiling
 from ssdlite.structures import Detections, ImageId
 
 if TYPE_CHECKING:

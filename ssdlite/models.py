@@ -9,9 +9,8 @@ from pathlib import Path
 
 from ssdlite.config import Config, config_from_dict
 from ssdlite.deploy.formats.kinds import format_of
-from ssdlite.evaluation.evaluate import Predictor
 from ssdlite.overrides import require_changeable
-from ssdlite.structures import ResizeAlignment
+from ssdlite.structures import Predictor, ResizeAlignment
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +50,7 @@ def load_model(
 
 def _load_exported(path: Path, overrides: Sequence[str], device: str, threads: int | None) -> LoadedModel:
     from ssdlite.deploy.formats.opening import open_file
-    from ssdlite.deploy.runtime import OnnxPredictor
+    from ssdlite.deploy.onnx_predictor import OnnxPredictor
 
     require_changeable(overrides)
     inside = [text for text in overrides if text.startswith("eval.") and "batch_size" not in text]

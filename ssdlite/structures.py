@@ -12,7 +12,7 @@ Shape letters, used in docstrings and as suffixes of local names (`iou_BMP`):
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
@@ -74,7 +74,7 @@ class Batch(NamedTuple):
     With `pending` rows the images are not made yet: `images` then holds the pixels that they are to be made of by
     `data.device.finish_images`, (S, 3) uint8 RGB, one part of an image after the other.
 
-    Without PyTorch the tensors are arrays of the same types (`data.stream`, `deploy.predict`).
+    Without PyTorch the tensors are arrays of the same types (`data.stream`, `prediction.finder`).
     """
 
     images: Tensor  # (B, 3, H, W) uint8 RGB
@@ -153,3 +153,7 @@ class Detections(NamedTuple):
     @classmethod
     def empty(cls) -> Detections:
         return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+
+
+Predictor: TypeAlias = Callable[[Batch], "list[Detections]"]
+"""What finds objects in network inputs, whatever program runs the network."""

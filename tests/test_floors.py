@@ -11,7 +11,7 @@ FLOORS = [
     {"structures", "boxes", "files"},
     {"mistakes", "overrides"},
     {"config", "drawing", "data", "model", "losses"},
-    {"training", "evaluation", "deploy", "importers"},
+    {"training", "evaluation", "deploy", "prediction", "importers"},
     {"sources", "report"},
     {"build"},
     {"models"},
@@ -81,7 +81,7 @@ def test_no_circles_inside_a_room():
 
 def test_leaves_never_see_a_config():
     for name, path in modules().items():
-        if room_of(name) in ("data", "model", "losses", "training", "evaluation", "deploy", "report"):
+        if room_of(name) in ("data", "model", "losses", "training", "evaluation", "deploy", "prediction", "report"):
             assert not any(room_of(imported) == "config" for imported in imports_of(path)), name
 
 

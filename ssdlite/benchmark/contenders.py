@@ -21,11 +21,11 @@ from ssdlite.deploy.formats.opencv import OpenCvRuntime
 from ssdlite.deploy.formats.opening import open_file
 from ssdlite.deploy.formats.openvino import OpenVinoRuntime, computes_in_half
 from ssdlite.deploy.formats.packages import is_installed
-from ssdlite.deploy.formats.predictor import FilePredictor
 from ssdlite.deploy.formats.quiet import quietly
 from ssdlite.deploy.metadata import FileForm, HeadKind
-from ssdlite.deploy.onnx import export_onnx
-from ssdlite.deploy.runtime import OnnxPredictor
+from ssdlite.deploy.onnx.export import export_onnx
+from ssdlite.deploy.onnx_predictor import OnnxPredictor
+from ssdlite.deploy.predictor import FilePredictor
 from ssdlite.errors import ConfigError, UserError
 from ssdlite.model.decode import decode_output
 from ssdlite.model.detector import Detector
@@ -117,10 +117,10 @@ def _open(program: Program, path: Path, threads: int) -> Callable[[np.ndarray], 
         case "onnxruntime":
             return OnnxPredictor(path, threads).run
         case "opencv":
-            return FilePredictor(OpenCvRuntime(path, threads)).raw
+            return FilePredictor(OpenCvRuntime(path, threads)).run
         case "openvino-half":
-            return FilePredictor(OpenVinoRuntime(path, threads, precision=None)).raw
-    return open_file(path, threads).raw
+            return FilePredictor(OpenVinoRuntime(path, threads, precision=None)).run
+    return open_file(path, threads).run
 
 
 @torch.inference_mode()

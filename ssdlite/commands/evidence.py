@@ -10,13 +10,12 @@ from ssdlite.build import LoadedDetector
 from ssdlite.data.images import read_image
 from ssdlite.data.resize import resize
 from ssdlite.data.stream import ImageStream
-from ssdlite.deploy.inputs import ImageFile, find_sources
-from ssdlite.deploy.predict import Predictor
-from ssdlite.deploy.proof import Evidence, Judge
+from ssdlite.deploy.proof.prove import Evidence, Judge
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.evaluation.evaluate import predict_split, score_detections
+from ssdlite.prediction.inputs import ImageFile, find_sources
 from ssdlite.sources import has_split, read_data
-from ssdlite.structures import DataSplit
+from ssdlite.structures import DataSplit, Predictor
 
 COMPARED_IMAGES = 16
 """Of the validation split, on which every number is compared with float64."""

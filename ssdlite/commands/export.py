@@ -12,11 +12,11 @@ from ssdlite import build
 from ssdlite.commands.evidence import calibration_images, gather_evidence
 from ssdlite.commands.screen import console
 from ssdlite.deploy.metadata import FileForm, HeadKind, InputForm, Precision, SuppressionKind
-from ssdlite.deploy.onnx import Calibration, Disproved, require_form
-from ssdlite.deploy.onnx import export_onnx as write_onnx
-from ssdlite.deploy.opset import require_known
-from ssdlite.deploy.proof import Proof
-from ssdlite.deploy.report import describe, failed_report_path, report_path, write_report
+from ssdlite.deploy.onnx.export import Calibration, Disproved, require_form
+from ssdlite.deploy.onnx.export import export_onnx as write_onnx
+from ssdlite.deploy.onnx.opset import require_known
+from ssdlite.deploy.proof.prove import Proof
+from ssdlite.deploy.proof.report import describe, failed_report_path, report_path, write_report
 from ssdlite.errors import ConfigError
 from ssdlite.files import require_writable
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssdlite.commands.screen import console
-from ssdlite.deploy.runtime import OnnxPredictor
+from ssdlite.deploy.onnx_predictor import OnnxPredictor
 from ssdlite.deploy.web.page import build_page, require_page
 from ssdlite.deploy.web.runtime import find_runtime
 from ssdlite.errors import ConfigError

@@ -13,18 +13,18 @@ import cv2
 
 from ssdlite.commands.screen import bars, console
 from ssdlite.data.machine import usable_cores
-from ssdlite.deploy.frames import Source
-from ssdlite.deploy.inputs import PATIENCE, ImageFile, find_sources
-from ssdlite.deploy.outputs import Crops, JsonFile, Outputs, Pictures, TextFiles, Writer
-from ssdlite.deploy.pipeline import Pipeline
-from ssdlite.deploy.predict import Finder
-from ssdlite.deploy.thresholds import Thresholds, keep_above, parse_thresholds
-from ssdlite.deploy.tiles import OVERLAP, Tiling
-from ssdlite.deploy.video import Video
-from ssdlite.deploy.window import Window, has_screen
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.files import require_writable
 from ssdlite.models import LoadedModel, is_exported, load_model
+from ssdlite.prediction.finder import Finder
+from ssdlite.prediction.frames import Source
+from ssdlite.prediction.inputs import PATIENCE, ImageFile, find_sources
+from ssdlite.prediction.outputs import Crops, JsonFile, Outputs, Pictures, TextFiles, Writer
+from ssdlite.prediction.pipeline import Pipeline
+from ssdlite.prediction.thresholds import Thresholds, keep_above, parse_thresholds
+from ssdlite.prediction.tiles import OVERLAP, Tiling
+from ssdlite.prediction.video import Video
+from ssdlite.prediction.window import Window, has_screen
 from ssdlite.training.interrupt import Interrupt
 
 logger = logging.getLogger(__name__)

@@ -1,1 +1,1 @@
-"""Shipping: exported files, the proof that they compute the same, and predicting with them."""
+"""Shipping: files of other programs, the proof that they compute the same, and answering with them."""

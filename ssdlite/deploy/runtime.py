@@ -1,167 +1,171 @@
-"""Predicting with an exported file: numpy and onnxruntime, guided by the file's metadata alone."""
+"""A detector in one file, to be copied into a product: NumPy, onnxruntime, and a file of `ssdlite export-onnx`.
+
+    detector = OnnxDetector("best.onnx")
+    boxes, scores, labels = detector(image)  # (H, W, 3) uint8 RGB of any size
+    names = [detector.class_names[label] for label in labels]
+
+It runs files of every head, input form and precision, and imports nothing else of ssdlite, which uses the same
+functions. It believes what a file says of itself; `ssdlite predict` checks that first.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
-
-from ssdlite.deploy.card import ModelCard, from_properties
-from ssdlite.deploy.metadata import LAYOUTS
-from ssdlite.deploy.postprocess import class_scores, decode_boxes, join_levels, select_detections
-from ssdlite.errors import CheckpointError
-from ssdlite.structures import Batch, Detections
-
-ERRORS_ONLY = 3  # onnxruntime's severity
-TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}  # onnxruntime's words
 
 EXACT_INT8 = "session.x64quantprecision"
 """Processors with AVX2 but without VNNI add two products of 8 bits in 16 bits, which can overflow: a pedestrian
 network of 8 bit weights had an AP of .113 that way, and .188 without. With this option onnxruntime computes there
 as it does elsewhere, in 1.4 times the time."""
 
+FRAME = 1  # sides of the input that a box reaches beyond it at most, before suppression; see `box_arrays.FRAME`
 
-class OnnxPredictor:
-    """Batch -> the Detections of each image, in pixels of the original images. Runs on the CPU.
 
-    Args:
-        path: a file of `export_onnx`, with any head.
-        threads: of one operator; None leaves it to onnxruntime (one a physical core).
-        exact_int8: no overflow in files of 8 bits, see `EXACT_INT8`; nothing else is changed by it.
+class OnnxDetector:
+    """An image -> its objects, best first: boxes (D, 4) xyxy in its pixels, scores (D,), and labels (D,) from 0.
 
-    Raises CheckpointError for a file that is missing, broken or not ours.
+    `threads` are those of one operator; 0 leaves it to onnxruntime (one a physical core).
     """
 
-    def __init__(self, path: Path | str, threads: int | None = None, *, exact_int8: bool = True) -> None:
-        self.session = _open(Path(path), threads, exact_int8)
-        self.card: ModelCard = from_properties(self.session.get_modelmeta().custom_metadata_map, source=str(path))
-        _require_fit(self.session, self.card, path)
-        self.batch_size: int | None = _fixed_batch(self.session)
-        """Images of one run, None if any number will do."""
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """`class_names[label - 1]` for the labels of Detections."""
-        return self.card.class_names
-
-    @property
-    def input_size(self) -> tuple[int, int]:
-        """(height, width), pixels."""
-        return self.card.input_size
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        return self.card.document
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The options that the network was trained with."""
-        return self.card.document["config"]
-
-    def __call__(self, batch: Batch) -> list[Detections]:
-        outputs = self.run(np.asarray(batch.images))
-        height, width = self.input_size
-        scales = [(w / width, h / height, w / width, h / height) for h, w in batch.original_sizes]
-        return [
-            found._replace(boxes=found.boxes * np.array(scale, np.float32))
-            for found, scale in zip(self.select(outputs), scales, strict=True)
-        ]
-
-    def run(
-        self, images: np.ndarray, batch_size: int | None = None, names: Sequence[str] | None = None
-    ) -> dict[str, np.ndarray]:
-        """Outputs of the file by name, for (N, 3, H, W) RGB pixels 0..255 of any type; N may be 0.
-
-        `names` are those that its head has if None. Runs `batch_size` images at a time: by default as many as the
-        file is fixed to, or all.
-        """
-        assert images.shape[1:] == (3, *self.input_size), f"{images.shape} is not (N, 3, *{self.input_size})"
-        assert self.batch_size in (None, batch_size) or batch_size is None
-        size = batch_size or self.batch_size or max(1, len(images))
-        names = names or self.card.output_names
-        runs = [
-            self.session.run(names, {"images": self._feed(images[start : start + size], size)})
-            for start in range(0, max(1, len(images)), size)  # at least one run, for the shapes
-        ]
-        outputs = (np.concatenate(parts)[: len(images)] for parts in zip(*runs, strict=True))
-        return dict(zip(names, outputs, strict=True))
-
-    def select(self, outputs: dict[str, np.ndarray]) -> Iterator[Detections]:
-        """Outputs of `run` -> the detections of each image, in input pixels."""
-        card = self.card
-        rows = zip(*(outputs[name] for name in card.output_names), strict=True)
-        if card.head == "nms":
-            for boxes, scores, labels, count in rows:
-                yield Detections(boxes[:count], scores[:count], labels[:count] + 1)
-            return
-        if card.is_raw:
-            assert card.priors is not None and card.variances is not None and card.score_activation is not None
-            logits, deltas = self.join(outputs)
-            decoded = decode_boxes(deltas, card.priors, card.variances, card.input_size)
-            rows = zip(decoded, class_scores(logits, card.score_activation), strict=True)
-        for boxes, scores in rows:
-            yield select_detections(boxes, scores, card.selection, card.input_size)
-
-    def join(self, outputs: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Outputs of a raw head -> logits (N, P, C) and deltas (N, P, 4)."""
-        if self.card.head == "raw":
-            return outputs["logits"], outputs["deltas"]
-        maps = [outputs[name] for name in self.card.output_names]
-        count = len(self.card.levels)
-        return join_levels(maps[:count], len(self.class_names) + 1), join_levels(maps[count:], 4)
-
-    def _feed(self, images: np.ndarray, size: int) -> np.ndarray:
-        """(n, 3, H, W) as the file takes them: with black images up to `size` where it asks for that many."""
-        missing = size - len(images) if self.batch_size is not None or not len(images) else 0
-        images = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
-        layout, dtype = LAYOUTS[self.card.input_form]
-        if layout == "NHWC":
-            images = images.transpose(0, 2, 3, 1)
-        return np.ascontiguousarray(images, dtype)
-
-
-def _open(path: Path, threads: int | None, exact_int8: bool) -> onnxruntime.InferenceSession:
-    try:
-        if not path.is_file():  # a folder or a pipe is none either
-            raise CheckpointError(f"there is no model file {path}.")
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be opened: {error.strerror}.") from None
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = ERRORS_ONLY
-    options.add_session_config_entry(EXACT_INT8, "1" if exact_int8 else "0")
-    if threads is not None:
+    def __init__(self, path: Path | str, threads: int = 0) -> None:
+        options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-    try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        for node in (*session.get_inputs(), *session.get_outputs()):
-            _ = node.name, node.shape  # raises here if it is no text, and so does the next
-        _ = session.get_modelmeta().custom_metadata_map
-        return session
-    except Exception as error:  # its exceptions have no common base
-        reason = "".join(filter(str.isprintable, " ".join(str(error).split())))[-200:]
-        raise CheckpointError(f"{path} cannot be loaded by onnxruntime: {reason}") from None
+        options.add_session_config_entry(EXACT_INT8, "1")
+        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        properties = self.session.get_modelmeta().custom_metadata_map
+        document = json.loads(properties["ssdlite"])
+        self.class_names: list[str] = json.loads(properties["names"])
+        self.head, self.input, self.output = document["head"], document["input"], document["output"]
+        self.size: tuple[int, int] = tuple(self.input["size"])  # (height, width), pixels
+        self.priors = np.array(json.loads(properties.get("ssdlite.priors", "[]")), np.float32)
+
+    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        pixels = resize(image, self.size, self.input["resize_alignment"]).astype(self.input["dtype"])
+        pixels = pixels if self.input["layout"] == "NHWC" else pixels.transpose(2, 0, 1)
+        count = self.session.get_inputs()[0].shape[0]  # text if it is any number
+        batch = np.repeat(pixels[None], count if isinstance(count, int) else 1, axis=0)
+        boxes, scores, labels = self._select([output[0] for output in self.session.run(None, {"images": batch})])
+        height, width = np.divide(image.shape[:2], self.size)
+        return boxes * np.array([width, height, width, height], np.float32), scores, labels
+
+    def _select(self, outputs: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The file's outputs for one image -> its objects, boxes in pixels of the input."""
+        if self.head == "nms":
+            boxes, scores, labels, count = outputs
+            return boxes[:count], scores[:count], labels[:count]
+        if self.head == "raw-levels":
+            half, columns = len(outputs) // 2, len(self.class_names) + 1
+            outputs = join_levels(outputs[:half], columns), join_levels(outputs[half:], 4)
+        boxes, scores = outputs
+        if self.head != "decoded":
+            logits, deltas = outputs
+            scores = class_scores(logits, self.output["score_activation"])
+            boxes = decode_boxes(deltas, self.priors, self.output["variances"], self.size)
+        limits = ("score_threshold", "iou_threshold", "candidates_per_class", "max_detections")
+        return select_detections(boxes, scores, self.size, *(self.output[name] for name in limits))
 
 
-def _require_fit(session: onnxruntime.InferenceSession, card: ModelCard, path: Path | str) -> None:
-    """Raises CheckpointError if the network is not what its metadata says: someone changed one of the two."""
-    inputs, outputs = session.get_inputs(), {output.name for output in session.get_outputs()}
-    is_ours = len(inputs) == 1 and inputs[0].name == "images" and outputs.issuperset(card.output_names)
-    shape = inputs[0].shape if is_ours else []
-    layout, dtype = LAYOUTS[card.input_form]
-    sides = [side for side, axis in zip(shape, layout, strict=False) if axis in "HW"]
-    fits = all(
-        not isinstance(side, int) or side == known for side, known in zip(sides, card.input_size, strict=False)
+def resize(image: np.ndarray, size: tuple[int, int], alignment: str = "half_pixel") -> np.ndarray:
+    """(H, W, 3) -> (*size, 3) uint8, within one grey level of what the network was trained on (`data.resize`).
+
+    Two products of matrices, some milliseconds. It leaves an image alone that has its size already: from
+    cv2.resize, say, with INTER_AREA if both sides shrink to less than half, else with INTER_LINEAR.
+    """
+    if image.shape[:2] == tuple(size):
+        return image
+    averages = alignment == "half_pixel" and image.shape[0] > 2 * size[0] and image.shape[1] > 2 * size[1]
+    rows, columns = (
+        _weights(length, target, alignment, averages) for length, target in zip(image.shape[:2], size, strict=True)
     )
-    if len(shape) != 4 or not fits or inputs[0].type != TYPES[dtype]:
-        raise CheckpointError(
-            f"{path} has damaged metadata: its network is not one of head '{card.head}' for "
-            f"{card.input_size[1]}x{card.input_size[0]} pixels of {dtype}; export the checkpoint again."
-        )
+    return np.rint(columns @ np.tensordot(rows, image.astype(np.float32), 1)).astype(np.uint8)
 
 
-def _fixed_batch(session: onnxruntime.InferenceSession) -> int | None:
-    size = session.get_inputs()[0].shape[0]
-    return size if isinstance(size, int) else None
+def _weights(length: int, target: int, alignment: str, averages: bool) -> np.ndarray:
+    """(target, length) float32: how much of each old pixel is in each new one."""
+    scale, old = length / target, np.arange(length)
+    start = np.arange(target)[:, None] * scale
+    if averages:  # what the two have in common
+        weights = (np.minimum(start + scale, old + 1) - np.maximum(start, old)).clip(0) / scale
+    else:  # the two old pixels on either side, by their nearness
+        position = start + (scale - 1) / 2 if alignment == "half_pixel" else start
+        weights = (1 - np.abs(position.clip(0, length - 1) - old)).clip(0)
+    return weights.astype(np.float32)
+
+
+def join_levels(maps: Sequence[np.ndarray], columns: int) -> np.ndarray:
+    """(..., priors of a cell · columns, h, w) of each level -> (..., P, columns), in the order of the priors."""
+    rows = [np.moveaxis(level, -3, -1) for level in maps]
+    return np.concatenate(
+        [level.reshape(*level.shape[:-3], math.prod(level.shape[-3:]) // columns, columns) for level in rows],
+        axis=-2,
+    )
+
+
+def class_scores(logits: np.ndarray, activation: str) -> np.ndarray:
+    """(..., C) logits, background first -> (..., K) scores of the classes, by "softmax" or "sigmoid"."""
+    if activation == "sigmoid":
+        with np.errstate(over="ignore"):  # a score of 0
+            return (1 / (1 + np.exp(-logits)))[..., 1:]
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return (exponentials / exponentials.sum(axis=-1, keepdims=True))[..., 1:]
+
+
+def decode_boxes(
+    deltas: np.ndarray, priors: np.ndarray, variances: Sequence[float], size: tuple[int, int]
+) -> np.ndarray:
+    """(..., P, 4) deltas and (P, 4) cxcywh -> (..., P, 4) xyxy, pixels of the input; see `model.decode`."""
+    center_variance, size_variance = map(np.float32, variances)
+    centers = priors[..., :2] + deltas[..., :2] * center_variance * priors[..., 2:]
+    with np.errstate(over="ignore"):  # an infinite side ends at the frame
+        sizes = priors[..., 2:] * np.exp(deltas[..., 2:] * size_variance)
+    ends = _ends(size)
+    return np.concatenate([centers - sizes / 2, centers + sizes / 2], axis=-1).clip(
+        -FRAME * ends, ends + FRAME * ends
+    )
+
+
+def select_detections(
+    boxes: np.ndarray, scores: np.ndarray, size: tuple[int, int],
+    score_threshold: float, iou_threshold: float, candidates_per_class: int, max_detections: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """(P, 4) and (P, K) of one image -> boxes clipped to `size`, scores and labels from 0, best first."""
+    clipped = boxes.clip(0, _ends(size))
+    is_seen = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+    found = []
+    for label, column in enumerate(scores.T):
+        candidates = np.flatnonzero(is_seen & (column > score_threshold))
+        candidates = candidates[np.argsort(-column[candidates], kind="stable")[:candidates_per_class]]
+        kept = candidates[suppress(boxes[candidates], iou_threshold)]
+        found.append((clipped[kept], column[kept], np.full(len(kept), label, np.int64)))
+    all_boxes, all_scores, all_labels = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    best = np.argsort(-all_scores, kind="stable")[:max_detections]
+    return all_boxes[best], all_scores[best], all_labels[best]
+
+
+def suppress(boxes: np.ndarray, iou_threshold: float) -> np.ndarray:
+    """Greedy suppression of (N, 4) xyxy boxes, best first -> positions of those kept, best first.
+
+    A box goes when its IoU with one that was kept before it is above `iou_threshold`.
+    """
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    kept = []
+    left = np.arange(len(boxes))
+    while len(left):
+        best, left = left[0], left[1:]
+        kept.append(best)
+        sides = np.minimum(boxes[best, 2:], boxes[left, 2:]) - np.maximum(boxes[best, :2], boxes[left, :2])
+        common = sides.clip(min=0).prod(axis=1)
+        # Without a division, boxes of no area overlap nothing.
+        left = left[common <= iou_threshold * (areas[best] + areas[left] - common)]
+    return np.array(kept, np.int64)
+
+
+def _ends(size: tuple[int, int]) -> np.ndarray:
+    """The limits of x1, y1, x2, y2."""
+    height, width = size
+    return np.array([width, height, width, height], np.float32)

@@ -10,11 +10,10 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from ssdlite.evaluation.coco import CocoMetrics, coco_metrics
 from ssdlite.evaluation.voc import VocMetrics, count_objects, voc_metrics
-from ssdlite.structures import Batch, DataSplit, Detections
+from ssdlite.structures import Batch, DataSplit, Detections, Predictor
 
 logger = logging.getLogger(__name__)
 
-Predictor: TypeAlias = Callable[[Batch], list[Detections]]
 """A batch -> the detections of each of its images, in pixels of the original image."""
 
 

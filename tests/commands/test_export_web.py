@@ -9,7 +9,7 @@ import pytest
 
 from ssdlite.commands.export_web import export_web
 from ssdlite.commands.screen import console
-from ssdlite.deploy.runtime import OnnxPredictor
+from ssdlite.deploy.onnx_predictor import OnnxPredictor
 from ssdlite.deploy.web.runtime import LIBRARY, WASM
 
 

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from ssdlite.deploy.outputs import Outputs
+from ssdlite.prediction.outputs import Outputs
 
-from ..deploy.films import read_film, serve_frames, serve_nothing
+from ..prediction.films import read_film, serve_frames, serve_nothing
 
 LOW = ("--score-threshold", 0.3)
 

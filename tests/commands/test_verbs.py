@@ -16,8 +16,8 @@ from ssdlite.config import load_config
 from ssdlite.data.images import read_image
 from ssdlite.data.resize import resize
 from ssdlite.data.stream import ImageStream
-from ssdlite.deploy.proof import prove as prove_really
-from ssdlite.deploy.trace import trace_detector
+from ssdlite.deploy.onnx.trace import trace_detector
+from ssdlite.deploy.proof.prove import prove as prove_really
 from ssdlite.models import load_model
 from ssdlite.training.checkpoint import save_checkpoint
 
@@ -35,7 +35,7 @@ def one_trace():
         return made[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ssdlite.deploy.onnx.trace_detector", trace)
+        patch.setattr("ssdlite.deploy.onnx.export.trace_detector", trace)
         yield
 
 
@@ -141,7 +141,7 @@ def test_pictures_are_aligned_as_the_model_asks(cli, trained, cornered, drawn, t
     cv2.imwrite(str(tmp_path / "noise.png"), noise[..., ::-1])
     seen = []
     monkeypatch.setattr(
-        "ssdlite.deploy.predict.resize", lambda *arguments: seen.append(arguments[1:]) or resize(*arguments)
+        "ssdlite.prediction.finder.resize", lambda *arguments: seen.append(arguments[1:]) or resize(*arguments)
     )
     result = cli("predict", path, tmp_path / "noise.png", "--output", tmp_path / "out", "--score-threshold", 0)
     assert result.code == 0, result.err
@@ -277,7 +277,7 @@ def test_a_file_that_fails_its_proof_is_not_written(cli, trained, tmp_path, monk
         detector.normalize.mean += 1
         return prove_really(temporary, detector, decoder, evidence)
 
-    monkeypatch.setattr("ssdlite.deploy.onnx.prove", prove)
+    monkeypatch.setattr("ssdlite.deploy.onnx.export.prove", prove)
     options = ["eval.score_threshold=0.001", "--output", path]
     result = cli("export-onnx", trained / "best.pt", *options)
     assert result.code == 1 and "model.onnx was not written" in result.err and "differ by" in result.err

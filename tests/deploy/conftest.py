@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from ssdlite.deploy.metadata import ExportMetadata, FileForm
-from ssdlite.deploy.onnx import build_model
-from ssdlite.deploy.trace import trace_detector
-from ssdlite.deploy.verify import Verification, verify_onnx
+from ssdlite.deploy.onnx.export import build_model
+from ssdlite.deploy.onnx.trace import trace_detector
+from ssdlite.deploy.proof.verify import Verification, verify_onnx
 from ssdlite.model.architecture import DIALECTS
 from ssdlite.model.decode import Decoder
 from ssdlite.model.detector import Detector

@@ -12,12 +12,12 @@ from onnx import numpy_helper
 from torch import nn
 
 from ssdlite.deploy.metadata import FileForm
-from ssdlite.deploy.onnx import build_model, export_onnx
-from ssdlite.deploy.pairs import Margins, check_pairs, possible_pairs
-from ssdlite.deploy.proof import Evidence
-from ssdlite.deploy.runtime import OnnxPredictor
-from ssdlite.deploy.trace import trace_detector
-from ssdlite.deploy.verify import verify_onnx
+from ssdlite.deploy.onnx.export import build_model, export_onnx
+from ssdlite.deploy.onnx.trace import trace_detector
+from ssdlite.deploy.onnx_predictor import OnnxPredictor
+from ssdlite.deploy.proof.pairs import Margins, check_pairs, possible_pairs
+from ssdlite.deploy.proof.prove import Evidence
+from ssdlite.deploy.proof.verify import verify_onnx
 from ssdlite.errors import ConfigError
 from ssdlite.model.architecture import DIALECTS
 from ssdlite.model.corner import CornerDetector

@@ -1,139 +1,166 @@
-import ast
+"""The file that people copy: its functions, and the whole of it where nothing else of ssdlite is."""
+
 import json
-from pathlib import Path
+import shutil
+import subprocess
+import sys
 
 import numpy as np
-import onnx
 import pytest
 import torch
 
 import ssdlite.deploy.runtime
-from ssdlite.deploy.runtime import OnnxPredictor
-from ssdlite.errors import CheckpointError
-from ssdlite.model.predictor import TorchPredictor
-from ssdlite.structures import Batch
+from ssdlite import box_arrays
+from ssdlite import boxes as box_ops
+from ssdlite.data.images import read_image
+from ssdlite.data.resize import resize as resize_of_training
+from ssdlite.deploy.metadata import FileForm
+from ssdlite.deploy.onnx.export import Calibration, build_model, narrow
+from ssdlite.deploy.onnx_predictor import OnnxPredictor
+from ssdlite.deploy.runtime import FRAME, class_scores, decode_boxes, resize, select_detections, suppress
+from ssdlite.model.decode import Decoder
+from ssdlite.prediction.finder import Finder
+from ssdlite.structures import Detections, HeadOutput
 
-from .conftest import DECODER, HEADS, METADATA, SIZE, assert_same_detections
+from .conftest import DECODER, HEADS, METADATA, SIZE, assert_same_detections, save_and_verify
 
+PROGRAM = """
+import json, sys
+import numpy as np
+from detector import OnnxDetector
 
-def make_batch(images, original_sizes):
-    count = len(images)
-    return Batch(
-        images=images,
-        boxes=torch.zeros(count, 0, 4),
-        labels=torch.zeros(count, 0, dtype=torch.int64),
-        ignore=torch.zeros(count, 0, dtype=torch.bool),
-        image_ids=list(range(count)),
-        original_sizes=original_sizes,
-        indices=list(range(count)),
-    )
-
-
-@pytest.mark.parametrize("head", HEADS)
-def test_detections_are_those_of_pytorch_in_original_pixels(files, detector, images, head):
-    sizes = [(96, 128), (960, 64), (50, 333), (1, 1), (2000, 3000), (96, 128)]
-    batch = make_batch(torch.from_numpy(images), sizes)
-    expected = TorchPredictor(detector, DECODER, torch.device("cpu"))(batch)
-    found = OnnxPredictor(files[head], threads=1)(batch)
-    for ours, theirs in zip(found, expected, strict=True):
-        assert [part.dtype for part in ours] == [np.float32, np.float32, np.int64]
-        assert_same_detections(ours, theirs, pixels=1)  # images are enlarged up to 23 times
+assert not [name for name in sys.modules if name.split(".")[0] in ("ssdlite", "torch", "cv2", "PIL", "onnx")]
+answers = {}
+for path in sys.argv[2:]:
+    detector = OnnxDetector(path, threads=1)
+    answers[path] = [[part.tolist() for part in detector(image)] for image in np.load(sys.argv[1])]
+    assert detector.class_names == ["Maß", "dog", "train"]
+print(json.dumps(answers))
+"""
 
 
-@pytest.mark.parametrize("head", HEADS)
-def test_no_images_and_arrays_instead_of_tensors(files, images, head):
-    predictor = OnnxPredictor(files[head])
-    assert predictor(make_batch(images[:0], [])) == []
-    (found,) = predictor(make_batch(images[:1], [SIZE]))
-    (same,) = predictor(make_batch(torch.from_numpy(images[:1]), [SIZE]))
-    np.testing.assert_array_equal(found.boxes, same.boxes)
+def random_output(num_priors=300, num_classes=4, seed=0, activation="softmax"):
+    generator = torch.Generator().manual_seed(seed)
+    priors = torch.rand(num_priors, 4, generator=generator) * 60 + 20
+    logits = torch.randn(2, num_priors, num_classes + 1, generator=generator) * 2
+    return HeadOutput(logits, torch.randn(2, num_priors, 4, generator=generator), priors, activation)
 
 
-def test_what_a_file_says_about_itself(files):
-    predictor = OnnxPredictor(files["nms"])
-    assert predictor.class_names == METADATA.class_names and predictor.input_size == SIZE
-    assert predictor.config == METADATA.config and predictor.metadata["version"] == "1.2.3"
-    assert predictor.batch_size is None
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("candidates", [20, 400])
+@pytest.mark.parametrize("score_threshold", [0.05, 0.999])
+def test_it_is_the_twin_of_the_decoder(candidates, score_threshold, activation):
+    output, size = random_output(activation=activation), (80, 100)
+    expected = Decoder(size, score_threshold, 0.45, candidates, max_detections=50)(output, [size] * 2)
+    boxes = decode_boxes(output.deltas.numpy(), output.priors.numpy(), (0.1, 0.2), size)
+    scores = class_scores(output.logits.numpy(), activation)
+    for image in range(2):
+        limits = (score_threshold, 0.45, candidates, 50)
+        found, found_scores, labels = select_detections(boxes[image], scores[image], size, *limits)
+        np.testing.assert_array_equal(labels + 1, expected[image].labels)
+        np.testing.assert_allclose(found_scores, expected[image].scores, atol=1e-6)
+        np.testing.assert_allclose(found, expected[image].boxes, atol=1e-4)
 
 
-@pytest.mark.parametrize("content", [b"", b"junk" * 100])
-def test_broken_files_are_refused(tmp_path, content):
-    path = tmp_path / "broken.onnx"
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"broken\.onnx cannot be loaded"):
-        OnnxPredictor(path)
+def test_scores_by_hand():
+    logits = np.array([[-5, 0, np.log(3)], [0, 1e4, -1e4]], np.float32)
+    np.testing.assert_allclose(class_scores(logits, "sigmoid"), [[0.5, 0.75], [1, 0]], rtol=1e-6)
+    total = np.exp(-5) + 1 + 3
+    np.testing.assert_allclose(class_scores(logits, "softmax"), [[1 / total, 3 / total], [1, 0]], rtol=1e-6)
 
 
-def test_missing_and_foreign_files_are_refused(files, tmp_path):
-    with pytest.raises(CheckpointError, match=r"no model file .*gone\.onnx"):
-        OnnxPredictor(tmp_path / "gone.onnx")
-    model = onnx.load(files["raw"])
-    path = tmp_path / "foreign.onnx"
-    for change, sentence in (
-        (lambda text: text.replace('"schema": 2', '"schema": 7'), "schema 7"),
-        (
-            lambda text: text.replace('"dtype": "float32"', '"dtype": "uint8"'),
-            "head 'raw' for 128x96 pixels of uint8",
-        ),
-        (lambda text: text[: len(text) // 2], "damaged"),
-        (lambda text: "{}", "damaged"),
-    ):
-        altered = onnx.ModelProto()
-        altered.CopyFrom(model)
-        for entry in altered.metadata_props:
-            if entry.key == "ssdlite":
-                entry.value = change(entry.value)
-        onnx.save(altered, path)
-        with pytest.raises(CheckpointError, match=rf"foreign\.onnx .*{sentence}"):
-            OnnxPredictor(path)
-    del model.metadata_props[:]
-    onnx.save(model, path)
-    with pytest.raises(CheckpointError, match="was not exported by ssdlite"):
-        OnnxPredictor(path)
+def test_decoding_undoes_encoding():
+    priors = torch.tensor([[20.0, 20, 10, 10], [50, 40, 30, 20]])
+    boxes = torch.tensor([[[12.0, 15, 30, 28], [40, 30, 70, 50]]])
+    deltas = box_ops.encode(boxes, priors)
+    np.testing.assert_allclose(decode_boxes(deltas.numpy(), priors.numpy(), (0.1, 0.2), (64, 80)), boxes, rtol=1e-5)
 
 
-def as_schema_1(path, target):
-    """The file as it was written before there were other inputs and precisions, data paths included."""
-    model = onnx.load(path)
-    for entry in model.metadata_props:
-        if entry.key == "ssdlite":
-            document = json.loads(entry.value)
-            document["schema"] = 1
-            del document["precision"]
-            for name in ("suppression", "candidates", "levels"):
-                document["output"].pop(name, None)
-            document["config"] = {"data": {"path": "/home/someone/data"}}
-            entry.value = json.dumps(document)
-    onnx.save(model, target)
+def test_an_overflowing_size_is_the_whole_frame():
+    """One side of the image beyond it, where overlaps are numbers."""
+    deltas = np.array([[0, 0, 1000, 1000], [0, 0, 1000, 0]], np.float32)
+    boxes = decode_boxes(deltas, np.array([[5, 5, 4, 4]], np.float32), (0.1, 0.2), (32, 64))
+    np.testing.assert_array_equal(boxes, [[-64, -32, 128, 64], [-64, 3, 128, 7]])
+    assert suppress(boxes[[0, 0, 1]], 0.5).tolist() == [0, 2]
 
 
-@pytest.mark.parametrize("head", ["nms", "decoded", "raw"])
-def test_files_of_schema_1_are_read(files, images, tmp_path, head):
-    as_schema_1(files[head], tmp_path / "old.onnx")
-    old, new = OnnxPredictor(tmp_path / "old.onnx"), OnnxPredictor(files[head])
-    assert (old.card.precision, old.card.input_form) == ("fp32", "float-nchw")
-    assert old.config == {"data": {"path": "/home/someone/data"}} and old.card.levels == ()
-    for ours, theirs in zip(old.select(old.run(images)), new.select(new.run(images)), strict=True):
-        assert_same_detections(ours, theirs)
+def test_suppression_by_hand():
+    # .67 with the first, .33 with the first and .54 with the second, which is gone by then.
+    boxes = np.array([[0, 0, 10, 10], [2, 0, 12, 10], [5, 0, 15, 10]], np.float32)
+    assert suppress(boxes, 0.5).tolist() == [0, 2]
+    assert suppress(boxes, 0.7).tolist() == [0, 1, 2]
+    assert suppress(boxes, 0.3).tolist() == [0]
+    assert suppress(np.zeros((2, 4), np.float32), 0.5).tolist() == [0, 1]  # without area: no overlap
+    assert suppress(np.zeros((0, 4), np.float32), 0.5).tolist() == []
 
 
-def test_the_oldest_files_do_not_say_how_images_are_resized(files, tmp_path):
-    model = onnx.load(files["raw"])
-    for entry in model.metadata_props:
-        entry.value = entry.value.replace('"resize_alignment": "half_pixel", ', "")
-    onnx.save(model, tmp_path / "old.onnx")
-    card = OnnxPredictor(tmp_path / "old.onnx").card
-    assert "resize_alignment" not in card.document["input"] and card.resize_alignment == "half_pixel"
+def test_its_limits_are_those_of_training():
+    assert FRAME == box_arrays.FRAME
 
 
-def test_the_runtime_needs_neither_torch_nor_the_network():
-    folder = Path(ssdlite.deploy.runtime.__file__).parent
-    allowed = {"numpy", "onnxruntime", "ssdlite.errors", "ssdlite.structures", "ssdlite.box_arrays"}
-    for name in ("runtime", "card", "metadata", "postprocess"):
-        for node in ast.walk(ast.parse((folder / f"{name}.py").read_text())):
-            modules = [node.module] if isinstance(node, ast.ImportFrom) else []
-            modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            for module in modules:
-                assert not module.startswith(("torch", "ssdlite.model", "ssdlite.data"))
-                if module.startswith(("numpy", "onnx", "ssdlite")) and "deploy" not in module:
-                    assert module in allowed
+def run_copy(folder, images, paths):
+    """What a copy of the file answers in a process that imports nothing of ssdlite: path -> Detections an image."""
+    shutil.copy(ssdlite.deploy.runtime.__file__, folder / "detector.py")
+    (folder / "program.py").write_text(PROGRAM, encoding="utf-8")
+    np.save(folder / "images.npy", images)
+    command = [sys.executable, folder / "program.py", folder / "images.npy", *paths]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return {
+        path: [Detections(*(np.array(part) for part in found)) for found in answers]
+        for path, answers in json.loads(done.stdout).items()
+    }
+
+
+def test_a_copy_of_it_runs_every_head(files, images, tmp_path):
+    # Enlarged so that making them smaller again gives the same pixels in any program.
+    large = images.transpose(0, 2, 3, 1).repeat(2, axis=1).repeat(3, axis=2)
+    expected = Finder(OnnxPredictor(files["nms"]), SIZE)(list(large))
+    answers = run_copy(tmp_path, large, [files[head] for head in HEADS])
+    assert len(answers) == len(HEADS) and sum(len(found.scores) for found in expected) > 100
+    for found in answers.values():
+        for ours, theirs in zip(found, expected, strict=True):
+            assert_same_detections(ours._replace(labels=ours.labels + 1), theirs)
+
+
+def test_a_copy_of_it_runs_every_form(traced, detector, images, tmp_path):
+    pixels = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+    for name, form in {
+        "bytes": FileForm("raw", input="uint8-nhwc"),
+        "int8": FileForm("nms", precision="int8"),
+    }.items():
+        calibration = Calibration(images, reduce_range=True) if form.precision == "int8" else None
+        model = narrow(traced, form.precision, calibration)
+        model = build_model(model, detector, form=form, decoder=DECODER, metadata=METADATA)
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+        path = tmp_path / f"{name}.onnx"
+        save_and_verify(model, path, detector, images)
+        (found,) = run_copy(tmp_path, pixels, [path]).values()
+        for ours, theirs in zip(found, Finder(OnnxPredictor(path), SIZE)(list(pixels)), strict=True):
+            assert_same_detections(ours._replace(labels=ours.labels + 1), theirs)
+
+
+@pytest.mark.parametrize("alignment", ["half_pixel", "asymmetric"])
+@pytest.mark.parametrize("size", [(480, 640), (640, 480), (480, 700), (1213, 801), (96, 128), (50, 31), (1, 1)])
+def test_it_resizes_as_in_training(size, alignment):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    ours, theirs = resize(image, (300, 300), alignment), resize_of_training(image, (300, 300), alignment)
+    assert ours.dtype == np.uint8
+    assert np.abs(ours.astype(int) - theirs).max() <= 1
+
+
+def test_a_copy_of_it_sees_what_predict_sees(lively, drawn, tmp_path):
+    """A trained network, and pictures that are made smaller."""
+    model = OnnxPredictor(lively / "model.onnx")
+    paths = sorted((drawn / "val").glob("*.jpg"))
+    pictures = [read_image(path) for path in paths]
+    detector = ssdlite.deploy.runtime.OnnxDetector(lively / "model.onnx")
+    expected = Finder(model, model.input_size)(pictures)
+    assert sum(len(found.scores) for found in expected) > len(pictures)
+    for picture, theirs in zip(pictures, expected, strict=True):
+        boxes, scores, labels = detector(picture)
+        assert picture.shape[:2] != model.input_size
+        strong = theirs.scores > 0.3
+        assert [detector.class_names[label] for label in labels[scores > 0.3]]
+        best = box_arrays.iou(theirs.boxes[strong], boxes).max(axis=1)
+        assert (best > 0.95).all()

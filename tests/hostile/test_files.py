@@ -15,7 +15,7 @@ from ssdlite.config import load_config
 from ssdlite.data.coco import read_coco
 from ssdlite.data.images import image_size, read_image
 from ssdlite.data.voc import read_voc
-from ssdlite.deploy.runtime import OnnxPredictor
+from ssdlite.deploy.onnx_predictor import OnnxPredictor
 from ssdlite.evaluation.coco import read_coco_results
 from ssdlite.files import one_line, quoted, read_json, read_text
 from ssdlite.importers.torch_files import read_torch_file

@@ -29,7 +29,7 @@ from ssdlite.data.coco import read_coco
 from ssdlite.data.images import image_size, read_image
 from ssdlite.data.voc import read_voc
 from ssdlite.deploy.card import from_properties
-from ssdlite.deploy.runtime import OnnxPredictor
+from ssdlite.deploy.onnx_predictor import OnnxPredictor
 from ssdlite.errors import UserError
 from ssdlite.evaluation.coco import read_coco_results
 from ssdlite.importers.torch_files import read_torch_file

@@ -49,7 +49,8 @@ class ExecuTorchRuntime:
         except CheckpointError as error:
             raise CheckpointError(f"{path} cannot be loaded by ExecuTorch: {one_line(str(error), 300)}") from None
 
-    def answer(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
+    def answer(self, images: np.ndarray) -> dict[str, np.ndarray]:
         import torch
 
-        return tuple(np.array(output) for output in self.method.execute([torch.from_numpy(images)]))
+        answers = map(np.array, self.method.execute([torch.from_numpy(images)]))
+        return dict(zip(self.card.output_names, answers, strict=True))

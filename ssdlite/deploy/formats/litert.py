@@ -48,7 +48,8 @@ class LiteRtRuntime:
         outputs = sorted(self.interpreter.get_output_details(), key=lambda detail: detail["name"])
         self.outputs = [detail["index"] for detail in outputs]
 
-    def answer(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
+    def answer(self, images: np.ndarray) -> dict[str, np.ndarray]:
         self.interpreter.set_tensor(self.input, np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
         self.interpreter.invoke()
-        return tuple(self.interpreter.get_tensor(index) for index in self.outputs)
+        answers = map(self.interpreter.get_tensor, self.outputs)
+        return dict(zip(self.card.output_names, answers, strict=True))

@@ -69,8 +69,9 @@ class NcnnRuntime:
         if self.network.load_param(str(path)) or self.network.load_model(str(weights)):
             raise CheckpointError(f"{path} cannot be loaded by ncnn; export the checkpoint again.")
 
-    def answer(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
+    def answer(self, images: np.ndarray) -> dict[str, np.ndarray]:
         image = images[0]  # a name of its own: ncnn.Mat reads this memory and does not keep it alive
         extractor = self.network.create_extractor()
         extractor.input(INPUT, self._mat(image))
-        return tuple(np.array(extractor.extract(name)[1])[None] for name in OUTPUTS)
+        answers = (np.array(extractor.extract(name)[1])[None] for name in OUTPUTS)
+        return dict(zip(self.card.output_names, answers, strict=True))

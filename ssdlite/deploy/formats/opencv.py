@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 
 from ssdlite.deploy.card import from_properties
-from ssdlite.deploy.metadata import OUTPUT_NAMES
 from ssdlite.errors import CheckpointError
 from ssdlite.files import one_line
 
@@ -34,6 +33,7 @@ class OpenCvRuntime:
         except cv2.error as error:
             raise CheckpointError(f"{path} cannot be loaded by OpenCV: {one_line(str(error), 300)}") from None
 
-    def answer(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
+    def answer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        names = self.card.output_names
         self.network.setInput(images, "images")
-        return tuple(np.array(output) for output in self.network.forward(list(OUTPUT_NAMES[self.card.head])))
+        return {name: np.array(output) for name, output in zip(names, self.network.forward(names), strict=True)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ssdlite.deploy.formats.kinds import FORMATS, format_of
-from ssdlite.deploy.formats.predictor import FilePredictor, Runtime
+from ssdlite.deploy.predictor import FilePredictor, Runtime
 from ssdlite.errors import CheckpointError
 
 

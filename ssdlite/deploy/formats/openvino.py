@@ -10,7 +10,6 @@ import numpy as np
 from ssdlite.deploy.card import from_properties
 from ssdlite.deploy.formats.packages import load_package
 from ssdlite.deploy.formats.quiet import quietly
-from ssdlite.deploy.metadata import OUTPUT_NAMES
 from ssdlite.errors import CheckpointError
 from ssdlite.files import one_line
 
@@ -61,13 +60,13 @@ class OpenVinoRuntime:
             }
             self.card = from_properties(properties, source=str(path))
             self.model = core.compile_model(model, "CPU", options)
-            self.outputs = [self.model.output(name) for name in OUTPUT_NAMES[self.card.head]]
+            self.outputs = {name: self.model.output(name) for name in self.card.output_names}
         except RuntimeError as error:
             raise CheckpointError(f"{path} cannot be loaded by OpenVINO: {one_line(str(error), 300)}") from None
 
-    def answer(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
+    def answer(self, images: np.ndarray) -> dict[str, np.ndarray]:
         found = self.model(images)
-        return tuple(np.array(found[output]) for output in self.outputs)
+        return {name: np.array(found[output]) for name, output in self.outputs.items()}
 
 
 def computes_in_half() -> bool:

@@ -1,4 +1,4 @@
-"""The proof that a file answers as the network does, on real images; the rule is that of `deploy.verify`.
+"""The proof that a file answers as the network does, on real images; the rule is that of `deploy.proof.verify`.
 
 What the file gives is compared, and the boxes and scores that come of it:
 
@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from ssdlite.deploy.card import ModelCard
 from ssdlite.deploy.formats.kinds import WeightPrecision
-from ssdlite.deploy.formats.predictor import FilePredictor
-from ssdlite.deploy.reference import ROUNDING_FACTOR, Reference, Tolerance, row_errors
+from ssdlite.deploy.predictor import FilePredictor, select
+from ssdlite.deploy.proof.reference import ROUNDING_FACTOR, Reference, Tolerance, row_errors
 from ssdlite.model.network import Network
-from ssdlite.structures import Detections
 
 BATCH_SIZES = (1, 4)
 UNITS = {"boxes": " px", "priors": " px"}
@@ -89,24 +89,25 @@ def prove(predictor: FilePredictor, detector: Network, images: np.ndarray, preci
     reference.allowed["priors"] = Tolerance().of("priors")  # whatever the weights are, these are exact
     batch_sizes = BATCH_SIZES if predictor.batch_size is None else (predictor.batch_size,)
     worst: dict[str, Deviation] = {}
-    answers: dict[str, np.ndarray] = {}
+    answers: tuple[np.ndarray, np.ndarray] | None = None
     for batch_size in batch_sizes:
-        outputs = predictor.raw(images, batch_size)
-        answers = predictor.decoded(outputs)
-        compared = {**outputs, **answers}
+        outputs = predictor.run(images, batch_size)
+        answers = predictor.decode(outputs)
+        compared = {**outputs, "boxes": answers[0], "scores": answers[1]}
         if predictor.card.priors is not None:
             compared["priors"] = predictor.card.priors[None]
         for name, values in compared.items():
             deviation = _deviation(name, values, reference, tolerance, batch_size)
             if name not in worst or deviation.largest > worst[name].largest:
                 worst[name] = deviation
-    exact = {name: reference.values[name] for name in ("boxes", "scores")}
+    assert answers is not None
+    exact = (reference.values["boxes"], reference.values["scores"])
     return Proof(
         num_images=len(images),
         batch_sizes=batch_sizes,
         deviations=tuple(worst.values()),
-        num_detections=_count(predictor, answers),
-        num_expected=_count(predictor, exact),
+        num_detections=_count(answers, predictor.card),
+        num_expected=_count(exact, predictor.card),
     )
 
 
@@ -120,6 +121,5 @@ def _deviation(
     return Deviation(name, float(errors[image]), allowed, rounding, image, batch_size)
 
 
-def _count(predictor: FilePredictor, answers: dict[str, np.ndarray]) -> int:
-    found: list[Detections] = list(predictor.select(answers))
-    return sum(len(detections.scores) for detections in found)
+def _count(answers: tuple[np.ndarray, np.ndarray], card: ModelCard) -> int:
+    return sum(len(select(boxes, scores, card).scores) for boxes, scores in zip(*answers, strict=True))

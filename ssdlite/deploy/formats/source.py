@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ssdlite.deploy.formats.kinds import WeightPrecision
 from ssdlite.deploy.metadata import ExportMetadata, FileForm, HeadKind, Selection, to_properties
-from ssdlite.deploy.onnx import build_model, network_facts
-from ssdlite.deploy.trace import trace_detector
+from ssdlite.deploy.onnx.export import build_model, network_facts
+from ssdlite.deploy.onnx.trace import trace_detector
 from ssdlite.model.decode import Decoder, decode_output
 from ssdlite.model.detector import Detector
 

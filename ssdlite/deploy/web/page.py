@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ssdlite.deploy.runtime import OnnxPredictor
+from ssdlite.deploy.onnx_predictor import OnnxPredictor
 from ssdlite.deploy.web.runtime import WebRuntime
 from ssdlite.errors import ConfigError
 
@@ -41,11 +41,9 @@ def require_page(predictor: OnnxPredictor, path: Path) -> None:
             f"{path} has head '{predictor.card.head}', but a page needs final detections; "
             "export it again with --head nms."
         )
-    (images,) = predictor.session.get_inputs()
-    if images.type != "tensor(float)" or images.shape[1] != 3:
+    if (form := predictor.card.input_form) != "float-nchw":
         raise ConfigError(
-            f"{path} takes {images.type} of {images.shape}, but a page gives float pixels (1, 3, H, W); "
-            "export it again with the default input."
+            f"{path} takes pixels as {form}, but a page gives float-nchw; export it again with the default input."
         )
     if predictor.batch_size not in (None, 1):
         raise ConfigError(

@@ -11,7 +11,7 @@ import torch
 from ssdlite.deploy.formats import export as room
 from ssdlite.deploy.formats.document import read_card
 from ssdlite.deploy.formats.export import export_file, require_choice
-from ssdlite.deploy.formats.predictor import FilePredictor
+from ssdlite.deploy.predictor import FilePredictor
 from ssdlite.errors import CheckpointError, ConfigError, UserError
 from ssdlite.model.architecture import DIALECTS
 from ssdlite.model.corner import CornerDetector

@@ -2,8 +2,8 @@ import cv2
 import pytest
 
 from ssdlite.deploy.formats.opencv import OpenCvRuntime
-from ssdlite.deploy.formats.predictor import FilePredictor
 from ssdlite.deploy.formats.proof import prove
+from ssdlite.deploy.predictor import FilePredictor
 from ssdlite.errors import CheckpointError
 
 ENGINES = [None, *(getattr(cv2.dnn, name) for name in ("ENGINE_CLASSIC", "ENGINE_NEW") if hasattr(cv2.dnn, name))]

@@ -15,8 +15,8 @@ from ssdlite.deploy.formats.export import export_file
 from ssdlite.deploy.formats.kinds import FORMATS
 from ssdlite.deploy.formats.opencv import OpenCvRuntime
 from ssdlite.deploy.formats.opening import open_file
-from ssdlite.deploy.formats.predictor import FilePredictor
 from ssdlite.deploy.formats.source import Source
+from ssdlite.deploy.predictor import FilePredictor
 from ssdlite.model.decode import decode_output
 
 from ..conftest import METADATA, assert_same_detections

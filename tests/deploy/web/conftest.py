@@ -13,7 +13,7 @@ from typing import Any
 import onnx
 import pytest
 
-from ssdlite.deploy.runtime import OnnxPredictor
+from ssdlite.deploy.onnx_predictor import OnnxPredictor
 from ssdlite.deploy.web.page import build_page
 from ssdlite.deploy.web.runtime import LIBRARY, WASM, find_runtime
 

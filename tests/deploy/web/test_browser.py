@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from ssdlite.data.resize import resize
-from ssdlite.deploy.frames import Prediction, prediction_to_json
-from ssdlite.deploy.inputs import find_sources
-from ssdlite.deploy.predict import Finder
-from ssdlite.deploy.runtime import OnnxPredictor
+from ssdlite.deploy.onnx_predictor import OnnxPredictor
 from ssdlite.deploy.web.page import build_page
 from ssdlite.deploy.web.runtime import find_runtime
+from ssdlite.prediction.finder import Finder
+from ssdlite.prediction.frames import Prediction, prediction_to_json
+from ssdlite.prediction.inputs import find_sources
 
 from ..conftest import draw_images
 from .conftest import HOSTILE_NAMES

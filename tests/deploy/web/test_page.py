@@ -11,8 +11,8 @@ import onnx
 import pytest
 
 from ssdlite.deploy.metadata import FileForm
-from ssdlite.deploy.onnx import build_model
-from ssdlite.deploy.runtime import OnnxPredictor
+from ssdlite.deploy.onnx.export import build_model
+from ssdlite.deploy.onnx_predictor import OnnxPredictor
 from ssdlite.deploy.web.page import FOLDER, SCRIPTS, build_page, require_page
 from ssdlite.deploy.web.runtime import LIBRARY, WASM, find_runtime
 from ssdlite.errors import ConfigError
@@ -163,5 +163,7 @@ def test_other_inputs_are_refused(traced, detector, tmp_path, form):
     path = tmp_path / "other.onnx"
     file_form = FileForm("nms", input=form)
     onnx.save(build_model(traced, detector, form=file_form, decoder=DECODER, metadata=METADATA), path)
-    with pytest.raises(ConfigError, match=r"other.onnx takes tensor\(.*export it again with the default input"):
+    with pytest.raises(
+        ConfigError, match=rf"other.onnx takes pixels as {form}, .*export it again with the default input"
+    ):
         require_page(OnnxPredictor(path), path)

@@ -1,0 +1,1 @@
+"""Whether an ONNX file answers as its network does: numbers, detections, AP, and what runs it."""

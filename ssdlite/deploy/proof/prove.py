@@ -1,0 +1,181 @@
+"""Whether a file may be written: its numbers and its AP beside those of the network; and how fast it is."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+
+from ssdlite.data.stream import array_batch
+from ssdlite.deploy.metadata import Precision
+from ssdlite.deploy.onnx_predictor import OnnxPredictor
+from ssdlite.deploy.proof.verify import Verification, verify_onnx
+from ssdlite.model.decode import Decoder
+from ssdlite.model.network import Network
+from ssdlite.model.predictor import TorchPredictor
+from ssdlite.structures import Predictor
+
+logger = logging.getLogger(__name__)
+
+MAX_AP_LOSS: dict[Precision, float] = {"fp32": 0.001, "fp16": 0.001, "int8": 0.01}
+"""COCO AP that a file may lose; with float numbers it may not gain more either, for that is a difference too."""
+
+TURNS, RUNS_A_TURN, WARM_UP = 3, 8, 3
+REST = 0.2  # seconds: onnxruntime's threads look for work for a while after a run and would disturb PyTorch
+
+Judge: TypeAlias = Callable[[Predictor], float]
+"""A predictor -> its AP on validation images; NaN where there is no object to find."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What a file has to stand against."""
+
+    images: np.ndarray  # (N, 3, H, W) uint8 RGB, N > 0: what the network sees in earnest, a dozen or two
+    judge: Judge | None = None
+    num_judged: int = 0  # images that `judge` looks at
+    allowed_loss: float | None = None  # AP; None takes `MAX_AP_LOSS`
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """The AP of a file beside that of the network, on the same validation images."""
+
+    torch: float
+    file: float
+    num_images: int
+    allowed_loss: float
+    may_gain: bool  # without limit
+    plain: float | None = None  # of an int8 file with onnxruntime's own options, see `runtime.EXACT_INT8`
+
+    @property
+    def passed(self) -> bool:
+        if math.isnan(self.torch):
+            return math.isnan(self.file)  # nothing to find, so neither says anything
+        change = self.file - self.torch
+        return change >= -self.allowed_loss and (self.may_gain or change <= self.allowed_loss)
+
+    def __str__(self) -> str:
+        return f"AP is {self.file:.4f} on {self.num_images} images, where PyTorch has {self.torch:.4f}"
+
+
+class Percentiles(NamedTuple):
+    """Milliseconds of one run."""
+
+    p50: float
+    p90: float
+
+
+@dataclass(frozen=True)
+class Latency:
+    """From pixels to detections on this machine, with as many threads as each takes by itself."""
+
+    batch_size: int
+    runs: int
+    torch: Percentiles
+    file: Percentiles
+
+
+@dataclass(frozen=True)
+class Proof:
+    """All that was seen of a file."""
+
+    verification: Verification
+    accuracy: Accuracy | None  # None where nobody judged
+    latency: Latency
+
+    @property
+    def passed(self) -> bool:
+        return self.verification.passed and (self.accuracy is None or self.accuracy.passed)
+
+    @property
+    def summary(self) -> str:
+        """What is wrong, or nearest to it, in one phrase."""
+        if self.verification.passed and self.accuracy and not self.accuracy.passed:
+            return f"{self.accuracy} (a difference of {self.accuracy.allowed_loss:g} is allowed)"
+        return self.verification.summary
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a JSON file."""
+        accuracy = self.accuracy and {**asdict(self.accuracy), "passed": self.accuracy.passed}
+        for name, value in (accuracy or {}).items():
+            if isinstance(value, float) and math.isnan(value):
+                accuracy[name] = None  # type: ignore[index]
+        latency = {
+            **asdict(self.latency),
+            "torch": self.latency.torch._asdict(),
+            "file": self.latency.file._asdict(),
+        }
+        return {
+            "passed": self.passed,
+            "verification": self.verification.to_dict(),
+            "accuracy": accuracy,
+            "latency_ms": latency,
+        }
+
+
+def prove(path: Path, detector: Network, decoder: Decoder, evidence: Evidence) -> Proof:
+    """Compare the file at `path` with `detector`, which is not changed, on everything in `evidence`.
+
+    Raises CheckpointError if the file cannot be loaded.
+    """
+    verification = verify_onnx(path, detector, evidence.images)
+    file = OnnxPredictor(path)
+    network = TorchPredictor(copy.deepcopy(detector).cpu().float(), decoder, torch.device("cpu"))
+    accuracy = None
+    # What computes something else need not be judged, nor need anyone wait for that.
+    if evidence.judge and verification.passed:
+        accuracy = _judge(path, file, network, evidence.judge, evidence)
+    return Proof(verification, accuracy, _measure(file, network, evidence.images))
+
+
+def _judge(path: Path, file: OnnxPredictor, network: TorchPredictor, judge: Judge, evidence: Evidence) -> Accuracy:
+    precision = file.card.precision
+    allowed = MAX_AP_LOSS[precision] if evidence.allowed_loss is None else evidence.allowed_loss
+    accuracy = Accuracy(
+        torch=judge(network),
+        file=judge(file),
+        num_images=evidence.num_judged,
+        allowed_loss=allowed,
+        may_gain=precision == "int8",
+        plain=judge(OnnxPredictor(path, exact_int8=False)) if precision == "int8" else None,
+    )
+    if math.isnan(accuracy.torch):
+        logger.warning("AP was not compared: no object is in the %d validation images.", evidence.num_judged)
+    elif accuracy.plain is not None and accuracy.plain < accuracy.torch - allowed:
+        logger.warning(
+            "on this processor onnxruntime's own options give AP %.4f in place of %.4f, because products of 8 bits "
+            "overflow; ssdlite sets session.x64quantprecision=1, which others must do too, or export with "
+            "--reduce-range.",
+            *(accuracy.plain, accuracy.file),
+        )
+    return accuracy
+
+
+def _measure(file: OnnxPredictor, network: TorchPredictor, images: np.ndarray) -> Latency:
+    """Both in turns, so that what else the machine does meets both."""
+    batch_size = file.batch_size or 1
+    pixels = images[np.arange(batch_size) % len(images)].transpose(0, 2, 3, 1)
+    batch = array_batch(np.ascontiguousarray(pixels), [file.input_size] * batch_size)
+    seconds: dict[str, list[float]] = {"torch": [], "file": []}
+    for _ in range(TURNS):
+        for name, predictor in (("torch", network), ("file", file)):
+            time.sleep(REST)
+            for run in range(WARM_UP + RUNS_A_TURN):
+                start = time.perf_counter()
+                predictor(batch)
+                if run >= WARM_UP:
+                    seconds[name].append(time.perf_counter() - start)
+    percentiles = {
+        name: Percentiles(*(float(value) for value in 1e3 * np.percentile(values, [50, 90])))
+        for name, values in seconds.items()
+    }
+    return Latency(batch_size, TURNS * RUNS_A_TURN, **percentiles)
