@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ssdlite.deploy.card import ModelCard
-from ssdlite.deploy.metadata import LAYOUTS
+from ssdlite.deploy.metadata import LAYOUTS, Selection
 from ssdlite.deploy.runtime import class_scores, decode_boxes, join_levels, select_detections
 from ssdlite.structures import Batch, Detections
 
@@ -78,7 +78,7 @@ class FilePredictor:
                 yield Detections(boxes[:count], scores[:count], labels[:count] + 1)
             return
         for boxes, scores in zip(*self.decode(outputs), strict=True):
-            yield select(boxes, scores, self.card)
+            yield select(boxes, scores, self.card.selection, self.input_size)
 
     def decode(self, outputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Outputs of `run`, before suppression -> boxes (N, P, 4), input pixels, not clipped; scores (N, P, K)."""
@@ -108,9 +108,15 @@ class FilePredictor:
         return np.ascontiguousarray(images, dtype)
 
 
-def select(boxes: np.ndarray, scores: np.ndarray, card: ModelCard) -> Detections:
-    """(P, 4) and (P, K) of one image -> its detections as `card` asks for them, in input pixels."""
-    chosen = card.selection
-    limits = (chosen.score_threshold, chosen.iou_threshold, chosen.candidates_per_class, chosen.max_detections)
-    found, found_scores, labels = select_detections(boxes, scores, card.input_size, *limits)
+def select(boxes: np.ndarray, scores: np.ndarray, selection: Selection, input_size: tuple[int, int]) -> Detections:
+    """(P, 4) and (P, K) of one image -> its detections, clipped to the `input_size` (height, width) of `boxes`."""
+    found, found_scores, labels = select_detections(
+        boxes,
+        scores,
+        input_size,
+        score_threshold=selection.score_threshold,
+        iou_threshold=selection.iou_threshold,
+        candidates_per_class=selection.candidates_per_class,
+        max_detections=selection.max_detections,
+    )
     return Detections(found, found_scores, labels + 1)

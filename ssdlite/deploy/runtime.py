@@ -67,7 +67,7 @@ class OnnxDetector:
             scores = class_scores(logits, self.output["score_activation"])
             boxes = decode_boxes(deltas, self.priors, self.output["variances"], self.size)
         limits = ("score_threshold", "iou_threshold", "candidates_per_class", "max_detections")
-        return select_detections(boxes, scores, self.size, *(self.output[name] for name in limits))
+        return select_detections(boxes, scores, self.size, **{name: self.output[name] for name in limits})
 
 
 def resize(image: np.ndarray, size: tuple[int, int], alignment: str = "half_pixel") -> np.ndarray:
@@ -130,7 +130,7 @@ def decode_boxes(
 
 
 def select_detections(
-    boxes: np.ndarray, scores: np.ndarray, size: tuple[int, int],
+    boxes: np.ndarray, scores: np.ndarray, size: tuple[int, int], *,
     score_threshold: float, iou_threshold: float, candidates_per_class: int, max_detections: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """(P, 4) and (P, K) of one image -> boxes clipped to `size`, scores and labels from 0, best first."""

@@ -12,12 +12,12 @@ import torch
 import ssdlite.deploy.runtime
 from ssdlite import box_arrays
 from ssdlite import boxes as box_ops
-from ssdlite.data.images import read_image
 from ssdlite.data.resize import resize as resize_of_training
-from ssdlite.deploy.metadata import FileForm
+from ssdlite.deploy.metadata import FileForm, Selection
 from ssdlite.deploy.onnx.export import Calibration, build_model, narrow
 from ssdlite.deploy.onnx_predictor import OnnxPredictor
-from ssdlite.deploy.runtime import FRAME, class_scores, decode_boxes, resize, select_detections, suppress
+from ssdlite.deploy.predictor import select
+from ssdlite.deploy.runtime import FRAME, class_scores, decode_boxes, resize, suppress
 from ssdlite.model.decode import Decoder
 from ssdlite.prediction.finder import Finder
 from ssdlite.structures import Detections, HeadOutput
@@ -52,14 +52,14 @@ def random_output(num_priors=300, num_classes=4, seed=0, activation="softmax"):
 def test_it_is_the_twin_of_the_decoder(candidates, score_threshold, activation):
     output, size = random_output(activation=activation), (80, 100)
     expected = Decoder(size, score_threshold, 0.45, candidates, max_detections=50)(output, [size] * 2)
+    selection = Selection(score_threshold, 0.45, candidates, 50)
     boxes = decode_boxes(output.deltas.numpy(), output.priors.numpy(), (0.1, 0.2), size)
     scores = class_scores(output.logits.numpy(), activation)
     for image in range(2):
-        limits = (score_threshold, 0.45, candidates, 50)
-        found, found_scores, labels = select_detections(boxes[image], scores[image], size, *limits)
-        np.testing.assert_array_equal(labels + 1, expected[image].labels)
-        np.testing.assert_allclose(found_scores, expected[image].scores, atol=1e-6)
-        np.testing.assert_allclose(found, expected[image].boxes, atol=1e-4)
+        found = select(boxes[image], scores[image], selection, size)
+        np.testing.assert_array_equal(found.labels, expected[image].labels)
+        np.testing.assert_allclose(found.scores, expected[image].scores, atol=1e-6)
+        np.testing.assert_allclose(found.boxes, expected[image].boxes, atol=1e-4)
 
 
 def test_scores_by_hand():
@@ -147,20 +147,3 @@ def test_it_resizes_as_in_training(size, alignment):
     ours, theirs = resize(image, (300, 300), alignment), resize_of_training(image, (300, 300), alignment)
     assert ours.dtype == np.uint8
     assert np.abs(ours.astype(int) - theirs).max() <= 1
-
-
-def test_a_copy_of_it_sees_what_predict_sees(lively, drawn, tmp_path):
-    """A trained network, and pictures that are made smaller."""
-    model = OnnxPredictor(lively / "model.onnx")
-    paths = sorted((drawn / "val").glob("*.jpg"))
-    pictures = [read_image(path) for path in paths]
-    detector = ssdlite.deploy.runtime.OnnxDetector(lively / "model.onnx")
-    expected = Finder(model, model.input_size)(pictures)
-    assert sum(len(found.scores) for found in expected) > len(pictures)
-    for picture, theirs in zip(pictures, expected, strict=True):
-        boxes, scores, labels = detector(picture)
-        assert picture.shape[:2] != model.input_size
-        strong = theirs.scores > 0.3
-        assert [detector.class_names[label] for label in labels[scores > 0.3]]
-        best = box_arrays.iou(theirs.boxes[strong], boxes).max(axis=1)
-        assert (best > 0.95).all()

@@ -1,8 +1,4 @@
-import os
-from pathlib import Path
-
 import numpy as np
-import pytest
 
 from ssdlite.data.images import read_image
 from ssdlite.data.transforms import augment, build_augmentation
@@ -51,11 +47,9 @@ def test_images_are_resized_as_in_validation():
             np.testing.assert_array_equal(predictor.batches[0].images[0].transpose(1, 2, 0), expected)
 
 
-def test_real_images_through_a_file(files):
-    if "SSDLITE_TEST_DATA" not in os.environ:
-        pytest.skip("SSDLITE_TEST_DATA names no folder with bccd/")
-    predictor = OnnxPredictor(files["nms"])
-    paths = sorted(Path(os.environ["SSDLITE_TEST_DATA"], "bccd", "JPEGImages").glob("*.jpg"))[:3]
+def test_real_images_through_a_file(lively, real_data):
+    predictor = OnnxPredictor(lively / "model.onnx")
+    paths = sorted((real_data / "bccd" / "JPEGImages").glob("*.jpg"))[:3]
     images = [read_image(path) for path in paths]
     for image, found in zip(images, Finder(predictor, predictor.input_size, batch_size=2)(images), strict=True):
         height, width = image.shape[:2]

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from ssdlite.deploy import inputs
 from ssdlite.errors import ConfigError, DataError
+from ssdlite.prediction import inputs
 from ssdlite.prediction.inputs import EncodedImages, ImageFile, find_sources
 from ssdlite.prediction.video import Video
 

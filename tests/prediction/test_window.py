@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ssdlite.deploy import window
+from ssdlite.prediction import window
 from ssdlite.prediction.frames import Frame, Prediction
 from ssdlite.prediction.window import Window, has_screen
 from ssdlite.structures import Detections

@@ -49,7 +49,7 @@ class LiteRtRuntime:
         self.outputs = [detail["index"] for detail in outputs]
 
     def answer(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        self.interpreter.set_tensor(self.input, np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
+        self.interpreter.set_tensor(self.input, images)
         self.interpreter.invoke()
         answers = map(self.interpreter.get_tensor, self.outputs)
         return dict(zip(self.card.output_names, answers, strict=True))

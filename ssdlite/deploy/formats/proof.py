@@ -122,4 +122,7 @@ def _deviation(
 
 
 def _count(answers: tuple[np.ndarray, np.ndarray], card: ModelCard) -> int:
-    return sum(len(select(boxes, scores, card).scores) for boxes, scores in zip(*answers, strict=True))
+    chosen = (
+        select(boxes, scores, card.selection, card.input_size) for boxes, scores in zip(*answers, strict=True)
+    )
+    return sum(len(detections.scores) for detections in chosen)

@@ -11,13 +11,12 @@ import torch
 from ssdlite.deploy.formats import export as room
 from ssdlite.deploy.formats.document import read_card
 from ssdlite.deploy.formats.export import export_file, require_choice
-from ssdlite.deploy.predictor import FilePredictor
+from ssdlite.deploy.onnx_predictor import OnnxPredictor
 from ssdlite.errors import CheckpointError, ConfigError, UserError
 from ssdlite.model.architecture import DIALECTS
 from ssdlite.model.corner import CornerDetector
 
 from ..conftest import DECODER, METADATA, SIZE
-from .test_predictor import OnnxRuntime
 
 
 @pytest.fixture
@@ -30,7 +29,7 @@ def fake_ncnn(files, monkeypatch):
         return {entry.key: entry.value for entry in onnx.load(files["raw"]).metadata_props}
 
     monkeypatch.setattr(room, "convert", convert)
-    monkeypatch.setattr(room, "open_file", lambda path: FilePredictor(OnnxRuntime(files["raw"])))
+    monkeypatch.setattr(room, "open_file", lambda path: OnnxPredictor(files["raw"]))
 
 
 def write(network, path, images, **options):

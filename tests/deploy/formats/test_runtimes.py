@@ -20,14 +20,19 @@ from ..conftest import DECODER, METADATA
 from .conftest import RUNNABLE, require_runtime
 
 
+def boxes_and_scores(path, images):
+    predictor = open_file(path, threads=1)
+    return predictor.decode(predictor.run(images))
+
+
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_boxes_and_scores_are_those_of_pytorch(exported, detector, images, name):
-    found = open_file(exported(name), threads=1).run(images)
+    found, found_scores = boxes_and_scores(exported(name), images)
     with torch.inference_mode():
         boxes, scores = decode_output(detector(torch.from_numpy(images)), detector.input_size)
     # Random weights turn rounding into 1e-4 in the scores.
-    assert np.abs(found["scores"] - scores.numpy()).max() < 1e-3
-    assert np.abs(found["boxes"] - boxes.numpy()).max() < 0.05
+    assert np.abs(found_scores - scores.numpy()).max() < 1e-3
+    assert np.abs(found - boxes.numpy()).max() < 0.05
 
 
 @pytest.mark.parametrize("name", RUNNABLE)
@@ -66,7 +71,7 @@ def test_weights_in_float16_take_half_the_room(exported, detector, images, tmp_p
     """Random weights make more of the rounding than trained ones, so the rule of `prove` is not asked here."""
     whole, path = exported(name), tmp_path / f"half{FORMATS[name].name_suffix}"
     export_file(detector, path, name, decoder=DECODER, metadata=METADATA, images=None, precision="fp16")
-    found, expected = (open_file(file).run(images)["scores"] for file in (path, whole))
+    found, expected = (boxes_and_scores(file, images)[1] for file in (path, whole))
     assert 0 < np.abs(found - expected).max() < 0.2 and np.abs(found - expected).mean() < 0.01
     assert path.with_suffix(".bin").stat().st_size < 0.6 * whole.with_suffix(".bin").stat().st_size
     assert open_file(path).card.document["precision"] == "fp16"

@@ -13,7 +13,8 @@ from ssdlite import boxes as box_ops
 from ssdlite.deploy.metadata import OUTPUT_NAMES, Selection
 from ssdlite.deploy.onnx.nms import append_nms, limit_candidates
 from ssdlite.deploy.onnx.tensor_nms import ROUNDS
-from ssdlite.deploy.runtime import decode_boxes, select_detections
+from ssdlite.deploy.predictor import select
+from ssdlite.deploy.runtime import decode_boxes
 from ssdlite.model.decode import Decoder, decode_output
 from ssdlite.structures import Detections, HeadOutput
 
@@ -58,7 +59,7 @@ def select_in_all_ways(output: HeadOutput, selection: Selection = SELECTION) -> 
     np.testing.assert_allclose(from_deltas, boxes, atol=1e-4)
     return [
         decoder(output, [SIZE] * len(boxes))[0],
-        select_detections(from_deltas[0], scores[0], selection, SIZE),
+        select(from_deltas[0], scores[0], selection, SIZE),
         run_nms(boxes, scores, selection)[0],
         run_nms(boxes, scores, limit_candidates(selection, "tensor", *scores.shape[1:]))[0],
     ]
