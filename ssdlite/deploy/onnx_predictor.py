@@ -11,7 +11,7 @@ import onnxruntime
 from ssdlite.deploy.card import ModelCard, from_properties
 from ssdlite.deploy.metadata import LAYOUTS
 from ssdlite.deploy.predictor import FilePredictor
-from ssdlite.deploy.runtime import EXACT_INT8
+from ssdlite.deploy.runtime import EXACT_INT8, may_overflow
 from ssdlite.errors import CheckpointError
 
 ERRORS_ONLY = 3  # onnxruntime's severity
@@ -23,7 +23,8 @@ class OnnxRuntime:
 
     Args:
         threads: of one operator; None leaves it to onnxruntime (one a physical core).
-        exact_int8: no overflow in files of 8 bits, see `EXACT_INT8`; nothing else is changed by it.
+        exact_int8: no overflow in files of 8 bits, see `EXACT_INT8`; it changes nothing else, and nothing where the
+            processor cannot overflow.
         names: the outputs that it gives; those that its head has if None.
 
     Raises CheckpointError for a file that is missing, broken or not ours.
@@ -57,7 +58,7 @@ def _open(path: Path, threads: int | None, exact_int8: bool) -> onnxruntime.Infe
         raise CheckpointError(f"{path} cannot be opened: {error.strerror}.") from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
-    options.add_session_config_entry(EXACT_INT8, "1" if exact_int8 else "0")
+    options.add_session_config_entry(EXACT_INT8, "1" if exact_int8 and may_overflow() else "0")
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
