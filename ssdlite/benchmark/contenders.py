@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -14,16 +13,16 @@ from torch import Tensor, nn
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
 from ssdlite import build
-from ssdlite.benchmark.workload import Workload, build_network
+from ssdlite.benchmark.workload import Workload, build_network, resident_batch
 from ssdlite.deploy.formats.export import export_file
-from ssdlite.deploy.formats.kinds import FORMATS
+from ssdlite.deploy.formats.kinds import FORMATS, FormatName
 from ssdlite.deploy.formats.opencv import OpenCvRuntime
 from ssdlite.deploy.formats.opening import open_file
 from ssdlite.deploy.formats.openvino import OpenVinoRuntime, computes_in_half
 from ssdlite.deploy.formats.packages import is_installed
 from ssdlite.deploy.formats.quiet import quietly
 from ssdlite.deploy.metadata import FileForm, HeadKind
-from ssdlite.deploy.onnx.export import export_onnx
+from ssdlite.deploy.onnx.export import Calibration, export_onnx
 from ssdlite.deploy.onnx_predictor import OnnxPredictor
 from ssdlite.deploy.predictor import FilePredictor
 from ssdlite.errors import ConfigError, UserError
@@ -31,9 +30,8 @@ from ssdlite.model.decode import decode_output
 from ssdlite.model.detector import Detector
 from ssdlite.model.network import Network
 
-logger = logging.getLogger(__name__)
-
 TORCHVISION_SIZE = 320
+SETTLING_IMAGES = 4
 
 PIXEL_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 """Of a rival's input."""
@@ -51,24 +49,59 @@ class Contender(NamedTuple):
     note: str = ""
 
 
-def prepare_contenders(workload: Workload) -> list[Contender]:
-    """Write the network for every runtime that is installed; those that fail are left out with a warning."""
-    network = build_network(workload).eval()
+class Field(NamedTuple):
+    """Who takes part."""
+
+    contenders: list[Contender]
+    left_out: list[str]  # a sentence each
+
+
+def prepare_contenders(workload: Workload) -> Field:
+    """Write the network for every runtime that is installed."""
+    network = settled_network(workload)
     head = head_of(network)
-    onnx_path = workload.scratch / "benchmark.onnx"
-    _export_onnx(network, head, workload, onnx_path)
+    onnx_path, int8_path = workload.scratch / "benchmark.onnx", workload.scratch / "benchmark-int8.onnx"
+    noise = resident_batch(network.input_size, SETTLING_IMAGES, workload.num_classes, torch.device("cpu"))
+    calibration = Calibration(noise.images.numpy(), reduce_range=True)
+    choices = _choices(workload)
+    export_onnx(network, onnx_path, evidence=None, form=FileForm(head=head), **choices)
+    int8 = FileForm(head=head, precision="int8")
+    export_onnx(network, int8_path, evidence=None, form=int8, calibration=calibration, **choices)
     size = onnx_path.stat().st_size
     device = workload.device.type
     found = [
         Contender(f"PyTorch, {device}, fp32", "torch", None),
         Contender("ONNX Runtime, cpu, fp32", "onnxruntime", onnx_path, size, f"head {head}"),
+        Contender("ONNX Runtime, cpu, int8", "onnxruntime", int8_path, int8_path.stat().st_size, f"head {head}"),
         Contender("OpenCV, cpu, fp32", "opencv", onnx_path, size, f"head {head}"),
     ]
+    left_out: list[str] = []
     if isinstance(network, Detector):
-        found += _other_formats(network, workload)
+        for name in FORMATS:
+            others, reason = _in_format(name, network, workload)
+            found += others
+            left_out += [reason] if reason else []
     else:  # nobody has tried OpenCV's engines on the decoding of corners
         del found[-1]
-    return [*found, _torchvision(workload), *map(_rival, workload.rivals)]
+    return Field([*found, _torchvision(workload), *map(_rival, workload.rivals)], left_out)
+
+
+def settled_network(workload: Workload) -> Network:
+    """The network with norms as after a training.
+
+    Untrained ones end each residual branch with a factor of 0 (LiteRT leaves such branches out, and looked twice as
+    fast), and let what passes them shrink to nothing.
+    """
+    network = build_network(workload)
+    if not isinstance(workload.config.model.weights, Path):
+        norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+        for norm in norms:
+            norm.momentum = None  # a plain mean
+            nn.init.ones_(norm.weight)
+        batch = resident_batch(network.input_size, SETTLING_IMAGES, workload.num_classes, workload.device)
+        with torch.no_grad():
+            network.train()(batch.images)
+    return network.eval()
 
 
 def head_of(network: Network) -> HeadKind:
@@ -76,33 +109,33 @@ def head_of(network: Network) -> HeadKind:
     return "raw" if isinstance(network, Detector) else "decoded"
 
 
-def _other_formats(network: Detector, workload: Workload) -> Iterator[Contender]:
-    for name, kind in FORMATS.items():
-        if not kind.runs_here:
-            continue
-        if not is_installed(name):
-            logger.info("%s is not installed: pip install 'ssdlite[%s]'", kind.program, name)
-            continue
-        folder = workload.scratch / name
-        path = folder / f"benchmark{kind.name_suffix}"
-        try:
-            export_file(network, path, name, images=None, head="raw", **_choices(workload))
-            predictor = open_file(path)
-        except UserError as error:
-            logger.warning("%s is left out: %s", kind.program, error)
-            continue
-        size = sum(file.stat().st_size for file in folder.iterdir() if file.suffix != ".json")
-        note = "head raw" if predictor.batch_size is None else "head raw, one image after the other"
-        yield Contender(f"{kind.program}, cpu, fp32", "file", path, size, note)
-        if name == "openvino" and computes_in_half():
-            yield Contender(f"{kind.program}, cpu, its own choice", "openvino-half", path, size, "bf16 or fp16")
+def _in_format(name: FormatName, network: Detector, workload: Workload) -> tuple[list[Contender], str | None]:
+    """The network in another format, or why it is not there."""
+    kind = FORMATS[name]
+    if not kind.runs_here:
+        return [], None
+    if not is_installed(name):
+        return [], f"{kind.program} is not installed: pip install 'ssdlite[{name}]'."
+    folder = workload.scratch / name
+    path = folder / f"benchmark{kind.name_suffix}"
+    try:
+        export_file(network, path, name, images=None, head="raw", **_choices(workload))
+        predictor = open_file(path)
+    except UserError as error:
+        return [], f"{kind.program} is left out: {error}"
+    size = sum(file.stat().st_size for file in folder.iterdir() if file.suffix != ".json")
+    note = "head raw" if predictor.batch_size is None else "head raw, one image after the other"
+    found = [Contender(f"{kind.program}, cpu, fp32", "file", path, size, note)]
+    if name == "openvino" and computes_in_half():
+        found.append(Contender(f"{kind.program}, cpu, its own choice", "openvino-half", path, size, "bf16 or fp16"))
+    return found, None
 
 
 def open_contender(contender: Contender, workload: Workload, threads: int) -> Callable[[Tensor], Any]:
     """What answers a batch (B, 3, H, W) uint8; the work of a run and nothing else."""
     match contender.program:
         case "torch":
-            network = build_network(workload).eval()
+            network = settled_network(workload)
             return lambda images: _torch_answer(network, images)
         case "rival":
             assert contender.path is not None
@@ -137,11 +170,6 @@ def _choices(workload: Workload) -> dict[str, Any]:
     }
 
 
-def _export_onnx(network: Network, head: HeadKind, workload: Workload, path: Path) -> None:
-    """The network as a file, without the comparison with PyTorch."""
-    export_onnx(network, path, evidence=None, form=FileForm(head=head), **_choices(workload))
-
-
 class _RawTorchvision(nn.Module):
     """torchvision's network up to its logits and deltas, with the normalisation in front."""
 
@@ -171,9 +199,8 @@ def _torchvision(workload: Workload) -> Contender:
 
 def _rival(path: Path) -> Contender:
     """A detector's .onnx file from elsewhere, of which only the time matters."""
-    shape = _image_input(_session(path, 1), path).shape
-    sides = "x".join(str(side) for side in shape[2:])
-    return Contender(f"{path.stem}, ONNX Runtime", "rival", path, path.stat().st_size, sides)
+    height, width = _sides(_image_input(_session(path, 1), path))
+    return Contender(f"{path.stem}, ONNX Runtime", "rival", path, path.stat().st_size, f"{width}x{height}")
 
 
 def _open_rival(path: Path, threads: int) -> Callable[[Tensor], Any]:
@@ -181,16 +208,21 @@ def _open_rival(path: Path, threads: int) -> Callable[[Tensor], Any]:
     session = _session(path, threads)
     given = _image_input(session, path)
     kind = PIXEL_TYPES[given.type]
-    sides = [side if isinstance(side, int) else TORCHVISION_SIZE for side in given.shape[2:]]
     at_once = given.shape[0] if isinstance(given.shape[0], int) else None
 
     def answer(images: Tensor) -> None:
         size = at_once or len(images)
-        noise = np.zeros((size, 3, *sides), kind) + np.asarray(0.5, kind)
+        noise = np.zeros((size, 3, *_sides(given)), kind) + np.asarray(0.5, kind)
         for _ in range(0, len(images), size):
             session.run(None, {given.name: noise})
 
     return answer
+
+
+def _sides(given: Any) -> tuple[int, int]:
+    """Height and width that an input takes, or is given where it takes any."""
+    height, width = (side if isinstance(side, int) else TORCHVISION_SIZE for side in given.shape[2:])
+    return height, width
 
 
 def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from functools import partial
 
@@ -10,6 +11,8 @@ from ssdlite.benchmark.contenders import Contender, open_contender, prepare_cont
 from ssdlite.benchmark.rows import Rows
 from ssdlite.benchmark.timing import measure, synchronizer
 from ssdlite.benchmark.workload import Workload, resident_batch
+
+logger = logging.getLogger(__name__)
 
 NAME = "infer"
 BATCH_SIZES = (1, 8)
@@ -20,7 +23,9 @@ REST = 0.2  # seconds: a runtime's threads look for work for a while after a run
 def run(workload: Workload) -> Rows:
     """All rows of the section; files are written in one process, and each number of threads has one of its own."""
     rows = Rows(NAME)
-    contenders: list[Contender] = in_child(prepare_contenders, workload, **workload.child)
+    contenders, left_out = in_child(prepare_contenders, workload, **workload.child)
+    for reason in left_out:  # told here: other processes have no screen
+        logger.warning("%s", reason)
     for contender in contenders:
         if contender.path is not None:
             rows.value(f"size of {contender.name}", contender.size / 1e6, "MB", note=contender.note)

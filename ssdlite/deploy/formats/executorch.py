@@ -40,10 +40,10 @@ class ExecuTorchRuntime:
             runtime = load_package("executorch.runtime", "executorch")
             bindings = load_package("executorch.extension.pybindings.portable_lib", "executorch")
         self.card = read_card(path)
-        if threads is not None:
-            bindings._unsafe_reset_threadpool(threads)  # unsafe while something runs; there is no other way
         try:
             with quietly("ExecuTorch"):
+                if threads is not None:
+                    bindings._unsafe_reset_threadpool(threads)  # while nothing runs; there is no other way
                 self.program = runtime.Runtime.get().load_program(path)
                 self.method = self.program.load_method("forward")
         except CheckpointError as error:

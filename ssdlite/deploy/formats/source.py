@@ -49,7 +49,9 @@ class Source:
 
     def module(self, *, channels_last: bool = False) -> nn.Module:
         """From an image (1, 3, H, W), or (1, H, W, 3), to the outputs of the head; on the CPU, in float32."""
-        return _Answers(copy.deepcopy(self.detector).cpu().float(), self.head, channels_last).eval()
+        detector = copy.deepcopy(self.detector).cpu().float()
+        detector.to(memory_format=torch.contiguous_format)  # ExecuTorch takes no other
+        return _Answers(detector, self.head, channels_last).eval()
 
     def example(self, *, channels_last: bool = False) -> Tensor:
         """An input of `module`."""
