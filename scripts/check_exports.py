@@ -37,10 +37,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--images", type=int, default=200, help="of the validation split, spread over it")
+    parser.add_argument("--images", type=int, default=200, help="of the validation split, spread over it; 0: all")
     arguments = parser.parse_args()
     loaded = build.load_detector(arguments.checkpoint, arguments.overrides)
-    split = spread(validation_split(loaded), arguments.images)
+    split = validation_split(loaded)
+    split = spread(split, arguments.images or len(split))
     judges = {size: make_judge(loaded, split, size) for size in (1, 8)}
     decoder = build.build_decoder(loaded.config.eval, loaded.detector.input_size)
     expected = judges[8](TorchPredictor(loaded.detector, decoder, torch.device("cpu")))

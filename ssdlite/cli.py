@@ -276,20 +276,32 @@ def export(
         str | None, typer.Option(help="Of the weights: fp32 (default), or fp16 for openvino, ncnn and coreml.")
     ] = None,
     verify: Annotated[bool, typer.Option(help="Compare with PyTorch on validation images.")] = True,
+    tolerance: Annotated[
+        float | None, typer.Option(min=0, max=1, help="AP that may be lost. Default: .001.")
+    ] = None,
 ) -> None:
     """Write a checkpoint for another runtime and prove that it gives PyTorch's answers there.
 
     Each format needs its extra, such as pip install 'ssdlite\\[openvino]'. A JSON file beside it says what it is
-    and how it was compared. eval and predict accept what is written; docs/runtimes.md tells more.
+    and how it was compared, AP included. eval and predict accept what is written; docs/runtimes.md tells more.
     """
     if format == "onnx":
         if head is not None or precision is not None:
             raise ConfigError("for --head and --precision of ONNX use 'ssdlite export-onnx'.")
-        return export_onnx(checkpoint, overrides, output=output, verify=verify)
+        return export_onnx(checkpoint, overrides, output=output, verify=verify, tolerance=tolerance)
     _show_log()
     from ssdlite.commands.formats import export as run
 
-    run(format, checkpoint, overrides or [], output=output, head=head, precision=precision, verify=verify)
+    run(
+        format,
+        checkpoint,
+        overrides or [],
+        output=output,
+        head=head,
+        precision=precision,
+        verify=verify,
+        tolerance=tolerance,
+    )
     return None
 
 

@@ -119,7 +119,7 @@ def _in_format(name: FormatName, network: Detector, workload: Workload) -> tuple
     folder = workload.scratch / name
     path = folder / f"benchmark{kind.name_suffix}"
     try:
-        export_file(network, path, name, images=None, head="raw", **_choices(workload))
+        export_file(network, path, name, evidence=None, head="raw", **_choices(workload))
         predictor = open_file(path)
     except UserError as error:
         return [], f"{kind.program} is left out: {error}"

@@ -55,11 +55,6 @@ def make_judge(loaded: LoadedDetector, split: DataSplit, batch_size: int) -> Jud
     return judge
 
 
-def compared_images(loaded: LoadedDetector) -> np.ndarray:
-    """(N, 3, H, W) uint8: validation images, spread over the split, as the network sees them. Raises likewise."""
-    return _pixels(loaded, spread(validation_split(loaded), COMPARED_IMAGES))
-
-
 def calibration_images(loaded: LoadedDetector, path: Path | None) -> np.ndarray:
     """(N, 3, H, W) uint8: of the folder or file `path`, or else of the training split, spread over it.
 

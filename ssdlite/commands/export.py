@@ -10,12 +10,12 @@ from typing import Any, TypeAlias, TypeVar, get_args
 
 from ssdlite import build
 from ssdlite.commands.evidence import calibration_images, gather_evidence
+from ssdlite.commands.proofs import show_proof
 from ssdlite.commands.screen import console
 from ssdlite.deploy.metadata import FileForm, HeadKind, InputForm, Precision, SuppressionKind
 from ssdlite.deploy.onnx.export import Calibration, Disproved, require_form
 from ssdlite.deploy.onnx.export import export_onnx as write_onnx
 from ssdlite.deploy.onnx.opset import require_known
-from ssdlite.deploy.proof.prove import Proof
 from ssdlite.deploy.proof.report import describe, failed_report_path, report_path, write_report
 from ssdlite.errors import ConfigError
 from ssdlite.files import require_writable
@@ -40,8 +40,12 @@ def export_onnx(
     reduce_range: bool | None = None,
     verify: bool = True,
     tolerance: float | None = None,
+    passing: bool = False,
 ) -> None:
-    """Write `checkpoint` as ONNX; see `ssdlite export-onnx --help`."""
+    """Write `checkpoint` as ONNX; see `ssdlite export-onnx --help`.
+
+    `passing` is a file that becomes part of another: a person reads how it compares, and not where it is.
+    """
     form = FileForm(
         head=_choose("--head", head, HeadKind),
         suppression=_choose("--nms", nms or "op", SuppressionKind),
@@ -81,7 +85,9 @@ def export_onnx(
     description = describe(output.read_bytes())
     write_report(report_path(output), description, proof)
     failed_report_path(output).unlink(missing_ok=True)
-    _show(output, description, proof, time.perf_counter() - started)
+    if not passing:
+        _show_file(output, description, time.perf_counter() - started)
+    show_proof(proof, "--no-verify")
 
 
 def _choose(option: str, text: str, choices: Choices) -> Any:
@@ -113,7 +119,7 @@ def _calibration(loaded: build.LoadedDetector, path: Path | None, reduce_range: 
     return Calibration(calibration_images(loaded, path), reduce_range is not False)
 
 
-def _show(output: Path, description: dict[str, Any], proof: Proof | None, seconds: float) -> None:
+def _show_file(output: Path, description: dict[str, Any], seconds: float) -> None:
     """What a person wants to know of a file that was written."""
     metadata = description["metadata"]
     size, batch = description["bytes"] / 1e6, description["inputs"]["images"]["shape"][0]
@@ -125,17 +131,3 @@ def _show(output: Path, description: dict[str, Any], proof: Proof | None, second
     missing = [f"{name} lacks {', '.join(lacks)}" for name, lacks in description["runtimes"].items() if lacks]
     able = [name for name, lacks in description["runtimes"].items() if not lacks]
     console.print(f"Its operators are in {', '.join(able)}" + (f"; {'; '.join(missing)}." if missing else "."))
-    if proof is None:
-        console.print("Not compared with PyTorch (--no-verify).")
-        return
-    verification, latency = proof.verification, proof.latency
-    batches = " and ".join(map(str, verification.batch_sizes))
-    console.print(f"Agrees with PyTorch on {verification.num_images} validation images, at batch {batches}:")
-    for difference in verification.differences:
-        console.print(f"  {difference}")
-    if proof.accuracy:
-        console.print(f"  {proof.accuracy}")
-    for name, found in (("this file", latency.file), ("PyTorch", latency.torch)):
-        console.print(
-            f"  {name}: {found.p50:.1f} ms (median), {found.p90:.1f} ms (90 %), batch {latency.batch_size}"
-        )

@@ -56,7 +56,7 @@ def _export(checkpoint: Path, overrides: Sequence[str], folder: Path, verify: bo
     from ssdlite.commands.export import export_onnx  # here, because an exported file needs no torch
 
     path = folder / checkpoint.with_suffix(".onnx").name
-    export_onnx(checkpoint, overrides, output=path, head="nms", batch="dynamic", opset=18, verify=verify)
+    export_onnx(checkpoint, overrides, output=path, head="nms", batch="dynamic", verify=verify, passing=True)
     return path
 
 

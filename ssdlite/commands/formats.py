@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import cast
 
 from ssdlite import build
-from ssdlite.commands.evidence import compared_images
+from ssdlite.commands.evidence import gather_evidence
+from ssdlite.commands.proofs import show_proof
 from ssdlite.commands.screen import console
 from ssdlite.deploy.formats.document import document_path
 from ssdlite.deploy.formats.export import export_file, require_choice, require_detector
 from ssdlite.deploy.formats.kinds import FORMATS, FormatName, WeightPrecision
-from ssdlite.deploy.formats.proof import Proof
 from ssdlite.deploy.metadata import HeadKind
 from ssdlite.errors import ConfigError
 from ssdlite.files import require_writable
@@ -29,10 +29,13 @@ def export(
     head: str | None,
     precision: str | None,
     verify: bool,
+    tolerance: float | None,
 ) -> None:
     """Write `checkpoint` for another runtime; see `ssdlite export --help`."""
     name = _choose(format_name)
     kind = FORMATS[name]
+    if tolerance is not None and not verify:
+        raise ConfigError("--tolerance has no effect with --no-verify.")
     output = output or checkpoint.with_name(checkpoint.stem + kind.name_suffix)
     chosen_head, chosen_precision = head or kind.heads[0], precision or kind.precisions[0]
     require_choice(name, output, chosen_head, chosen_precision)
@@ -48,7 +51,7 @@ def export(
             name,
             decoder=build.build_decoder(loaded.config.eval, loaded.detector.input_size),
             metadata=build.export_metadata(loaded.config, loaded.class_names, loaded.metrics),
-            images=compared_images(loaded) if proves else None,
+            evidence=gather_evidence(loaded, tolerance) if proves else None,
             head=cast(HeadKind, chosen_head),
             precision=cast(WeightPrecision, chosen_precision),
         )
@@ -57,7 +60,7 @@ def export(
         f"Wrote {output} for {kind.program} (head {chosen_head}, {chosen_precision}) and "
         f"{document_path(output).name} in {seconds:.0f} s"
     )
-    _report(proof, kind.program, is_wanted=verify)
+    show_proof(proof, f"{kind.program} does not run here: try it where it does" if verify else "--no-verify")
 
 
 def _choose(format_name: str) -> FormatName:
@@ -67,15 +70,3 @@ def _choose(format_name: str) -> FormatName:
     near = difflib.get_close_matches(format_name, FORMATS, n=1)
     hint = f"; did you mean '{near[0]}'?" if near else "."
     raise ConfigError(f"FORMAT is onnx, {', '.join(FORMATS)}, not '{format_name}'{hint}")
-
-
-def _report(proof: Proof | None, program: str, *, is_wanted: bool) -> None:
-    if proof is None:
-        why = f"{program} does not run here: try it where it does" if is_wanted else "--no-verify"
-        console.print(f"Not compared with PyTorch ({why}).")
-        return
-    batches = " and ".join(map(str, proof.batch_sizes))
-    console.print(f"{program} agrees with PyTorch on {proof.num_images} validation images, at batch {batches}:")
-    for deviation in proof.deviations:
-        console.print(f"  {deviation}")
-    console.print(f"  {proof.num_detections} detections where PyTorch has {proof.num_expected}")

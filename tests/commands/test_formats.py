@@ -20,7 +20,9 @@ def test_an_exported_file_scores_as_the_checkpoint_and_predicts(cli, trained, dr
     model, option = tmp_path / f"tiny{FORMATS[name].name_suffix}", "eval.score_threshold=0.001"
     written = cli("export", name, trained / "best.pt", option, "--output", model)
     assert written.code == 0, written.err
-    assert f"{FORMATS[name].program} agrees with PyTorch on 8 validation images" in " ".join(written.out.split())
+    assert "Agrees with PyTorch on 8 validation images" in " ".join(written.out.split())
+    proof = json.loads((tmp_path / f"{model.name}.json").read_text())["proof"]
+    assert proof["accuracy"]["passed"] and proof["accuracy"]["num_images"] == 8
     options = ("--no-report", "--json")
     assert cli("eval", trained / "best.pt", option, *options, tmp_path / "torch.json").code == 0
     judged = cli("eval", model, f"data={drawn}", *options, tmp_path / "file.json")
@@ -58,6 +60,7 @@ def test_a_missing_package_is_one_sentence_with_the_command(cli, trained, tmp_pa
         (["opnvino"], "FORMAT is onnx, openvino, ncnn, litert, executorch, coreml, not 'opnvino'; did you mean"),
         (["ncnn", "--head", "nms"], "--head is raw for ncnn, not 'nms'"),
         (["openvino", "--output", "x.onnx"], "--output ends with .xml for openvino"),
+        (["ncnn", "--no-verify", "--tolerance", "0.1"], "--tolerance has no effect with --no-verify"),
         (["onnx", "--head", "raw"], "for --head and --precision of ONNX use 'ssdlite export-onnx'"),
     ],
 )

@@ -17,7 +17,7 @@ from ssdlite.data.images import read_image
 from ssdlite.data.resize import resize
 from ssdlite.data.stream import ImageStream
 from ssdlite.deploy.onnx.trace import trace_detector
-from ssdlite.deploy.proof.prove import prove as prove_really
+from ssdlite.deploy.proof.prove import prove_onnx as prove_really
 from ssdlite.models import load_model
 from ssdlite.training.checkpoint import save_checkpoint
 
@@ -277,7 +277,7 @@ def test_a_file_that_fails_its_proof_is_not_written(cli, trained, tmp_path, monk
         detector.normalize.mean += 1
         return prove_really(temporary, detector, decoder, evidence)
 
-    monkeypatch.setattr("ssdlite.deploy.onnx.export.prove", prove)
+    monkeypatch.setattr("ssdlite.deploy.onnx.export.prove_onnx", prove)
     options = ["eval.score_threshold=0.001", "--output", path]
     result = cli("export-onnx", trained / "best.pt", *options)
     assert result.code == 1 and "model.onnx was not written" in result.err and "differ by" in result.err

@@ -3,7 +3,7 @@
 format        openvino, ncnn, ...
 files         bytes of each file that belongs to it
 versions      of the programs that wrote and checked it
-verification  see `proof.Proof.to_dict`; null where nothing was compared
+proof         see `deploy.proof.prove.Proof.to_dict`; null where nothing was compared
 names, ssdlite, ssdlite.priors   as in `deploy.metadata`
 """
 

@@ -9,15 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ssdlite.deploy.formats.document import document_path, write_document
 from ssdlite.deploy.formats.kinds import FORMATS, FormatName, WeightPrecision
 from ssdlite.deploy.formats.opening import open_file
 from ssdlite.deploy.formats.packages import versions_of
-from ssdlite.deploy.formats.proof import Proof, prove
 from ssdlite.deploy.formats.source import Source
 from ssdlite.deploy.metadata import ExportMetadata, HeadKind
+from ssdlite.deploy.proof.prove import Evidence, Proof, prove_file
 from ssdlite.errors import CheckpointError, ConfigError, UserError
 from ssdlite.model.decode import Decoder
 from ssdlite.model.detector import Detector
@@ -40,17 +38,17 @@ def export_file(
     *,
     decoder: Decoder,
     metadata: ExportMetadata,
-    images: np.ndarray | None,
+    evidence: Evidence | None,
     head: HeadKind | None = None,
     precision: WeightPrecision = "fp32",
 ) -> Proof | None:
     """Write `network` at `path` in the format `name`, with what belongs to it beside it; gives the proof.
 
-    Everything is written into a folder beside `path`, compared with PyTorch on `images`, and moved only then.
+    Everything is written into a folder beside `path`, proved by `evidence`, and moved only then.
 
     Args:
         decoder: how detections are chosen; it is in the metadata.
-        images: (N, 3, H, W) uint8 RGB, N > 0: what the network sees in earnest. None: no proof.
+        evidence: what the file has to stand against before it is written. None: no proof.
         head: where the file ends; None takes the first that the format has.
 
     Raises ConfigError for what the format does not have, UserError where a package is missing or nothing can be
@@ -67,15 +65,15 @@ def export_file(
         draft = folder / path.name
         properties = convert(source, name, draft)
         facts["files"] = {file.name: _size(file) for file in sorted(folder.iterdir())}
-        write_document(draft, {**facts, "verification": None}, properties)
-        if images is not None and kind.runs_here:
-            proof = prove(open_file(draft), detector, images, precision)
+        write_document(draft, {**facts, "proof": None}, properties)
+        if evidence and kind.runs_here:
+            proof = prove_file(open_file(draft), detector, decoder, evidence)
             if not proof.passed:
                 raise CheckpointError(
                     f"{path} was not written, because {kind.program} does not give PyTorch's answers: "
-                    f"{proof.worst}."
+                    f"{proof.summary}."
                 )
-            write_document(draft, {**facts, "verification": proof.to_dict()}, properties)
+            write_document(draft, {**facts, "proof": proof.to_dict()}, properties)
         _move(folder, path)
     return proof
 

@@ -28,7 +28,7 @@ from ssdlite.deploy.onnx.input_form import set_input_form
 from ssdlite.deploy.onnx.nms import append_nms, limit_candidates
 from ssdlite.deploy.onnx.opset import DEFAULT_OPSET, lower_ir_version, require_opset
 from ssdlite.deploy.onnx.trace import trace_detector
-from ssdlite.deploy.proof.prove import Evidence, Proof, prove
+from ssdlite.deploy.proof.prove import Evidence, Proof, prove_onnx
 from ssdlite.errors import CheckpointError, ConfigError, UserError
 from ssdlite.model.decode import Decoder
 from ssdlite.model.detector import Detector
@@ -83,7 +83,7 @@ def export_onnx(
     assert (calibration is not None) == (form.precision == "int8"), "int8 and calibration go together"
     traced = narrow(trace_detector(detector, batch=batch, opset=opset), form.precision, calibration)
     model = build_model(traced, detector, form=form, decoder=decoder, metadata=metadata)
-    check = (lambda file: prove(file, detector, decoder, evidence)) if evidence else None
+    check = (lambda file: prove_onnx(file, detector, decoder, evidence)) if evidence else None
     return write_verified(model, path, check)
 
 

@@ -17,7 +17,8 @@ import torch
 from ssdlite.data.stream import array_batch
 from ssdlite.deploy.metadata import Precision
 from ssdlite.deploy.onnx_predictor import OnnxPredictor
-from ssdlite.deploy.proof.verify import Verification, verify_onnx
+from ssdlite.deploy.predictor import FilePredictor
+from ssdlite.deploy.proof.verify import Verification, verify_file, verify_onnx
 from ssdlite.model.decode import Decoder
 from ssdlite.model.network import Network
 from ssdlite.model.predictor import TorchPredictor
@@ -122,22 +123,42 @@ class Proof:
         }
 
 
-def prove(path: Path, detector: Network, decoder: Decoder, evidence: Evidence) -> Proof:
-    """Compare the file at `path` with `detector`, which is not changed, on everything in `evidence`.
+def prove_onnx(path: Path, detector: Network, decoder: Decoder, evidence: Evidence) -> Proof:
+    """Compare the .onnx at `path` with `detector`, which is not changed, on everything in `evidence`.
 
     Raises CheckpointError if the file cannot be loaded.
     """
     verification = verify_onnx(path, detector, evidence.images)
     file = OnnxPredictor(path)
+    plain = OnnxPredictor(path, exact_int8=False) if file.card.precision == "int8" else None
+    return _prove(file, verification, detector, decoder, evidence, plain)
+
+
+def prove_file(file: FilePredictor, detector: Network, decoder: Decoder, evidence: Evidence) -> Proof:
+    """The same of a file in another runtime."""
+    verification = verify_file(file, detector, evidence.images)
+    return _prove(file, verification, detector, decoder, evidence)
+
+
+def _prove(
+    file: FilePredictor,
+    verification: Verification,
+    detector: Network,
+    decoder: Decoder,
+    evidence: Evidence,
+    plain: FilePredictor | None = None,
+) -> Proof:
     network = TorchPredictor(copy.deepcopy(detector).cpu().float(), decoder, torch.device("cpu"))
     accuracy = None
     # What computes something else need not be judged, nor need anyone wait for that.
     if evidence.judge and verification.passed:
-        accuracy = _judge(path, file, network, evidence.judge, evidence)
+        accuracy = _judge(file, network, evidence.judge, evidence, plain)
     return Proof(verification, accuracy, _measure(file, network, evidence.images))
 
 
-def _judge(path: Path, file: OnnxPredictor, network: TorchPredictor, judge: Judge, evidence: Evidence) -> Accuracy:
+def _judge(
+    file: FilePredictor, network: TorchPredictor, judge: Judge, evidence: Evidence, plain: FilePredictor | None
+) -> Accuracy:
     precision = file.card.precision
     allowed = MAX_AP_LOSS[precision] if evidence.allowed_loss is None else evidence.allowed_loss
     accuracy = Accuracy(
@@ -146,7 +167,7 @@ def _judge(path: Path, file: OnnxPredictor, network: TorchPredictor, judge: Judg
         num_images=evidence.num_judged,
         allowed_loss=allowed,
         may_gain=precision == "int8",
-        plain=judge(OnnxPredictor(path, exact_int8=False)) if precision == "int8" else None,
+        plain=judge(plain) if plain else None,
     )
     if math.isnan(accuracy.torch):
         logger.warning("AP was not compared: no object is in the %d validation images.", evidence.num_judged)
@@ -160,7 +181,7 @@ def _judge(path: Path, file: OnnxPredictor, network: TorchPredictor, judge: Judg
     return accuracy
 
 
-def _measure(file: OnnxPredictor, network: TorchPredictor, images: np.ndarray) -> Latency:
+def _measure(file: FilePredictor, network: TorchPredictor, images: np.ndarray) -> Latency:
     """Both in turns, so that what else the machine does meets both."""
     batch_size = file.batch_size or 1
     pixels = images[np.arange(batch_size) % len(images)].transpose(0, 2, 3, 1)

@@ -10,7 +10,8 @@ What a network ends with is looked at inside the file where it is no output: sco
 A network that finds corners makes choices before there is a box, and one in float16 or 8 bits is off by far more
 than rounding. For both, what is decoded is judged by what the file itself has computed before: the decoding and the
 choice of boxes must be right to the floors above. The maps before are held to the same rule, or, where they are
-narrow, to a share of their own size (`reference.NOISE`). Whether that costs accuracy is for `proof` to say.
+narrow, to a share of their own size (`reference.NOISE`), and so is what follows where nothing else is to be seen.
+Whether that costs accuracy is for `prove` to say.
 
 For a file with suppression, each detection must be one of the reference's boxes by this rule, and the set must be
 one that greedy suppression can give: no two of a class overlap too much, and every box left out is overlapped by a
@@ -31,20 +32,21 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ssdlite.deploy.metadata import CORNER_MAPS, HeadKind
+from ssdlite.deploy.metadata import CORNER_MAPS, OUTPUT_NAMES, HeadKind
 from ssdlite.deploy.onnx.graph import add_outputs
 from ssdlite.deploy.onnx_predictor import OnnxPredictor, OnnxRuntime
 from ssdlite.deploy.predictor import FilePredictor
 from ssdlite.deploy.proof.pairs import check_pairs
 from ssdlite.deploy.proof.reference import NOISE, Candidates, Reference, Tolerance, row_errors, row_noise
 from ssdlite.deploy.proof.selection import Matches, check_selection, match_detections
+from ssdlite.model.detector import Detector
 from ssdlite.model.network import Network
 from ssdlite.structures import Detections
 
 logger = logging.getLogger(__name__)
 
 BATCH_SIZES = (1, 4)
-UNITS = {"boxes": " px"}
+UNITS = {"boxes": " px", "priors": " px"}
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Difference:
     allowed: float
     image: int  # where: position in the images, at batch size
     batch_size: int
+    pytorch: float | None = None  # how far PyTorch itself is, in float32; None where that is not asked
 
     @property
     def passed(self) -> bool:
@@ -66,19 +69,20 @@ class Difference:
         if self.quantity.startswith("noise"):
             return f"{self.quantity} is {self.largest:.2g} of their size (allowed {self.allowed:.2g}) {where}"
         unit = UNITS.get(self.quantity, "")
-        return f"{self.quantity} differ by {self.largest:.2g}{unit} (allowed {self.allowed:.2g}) {where}"
+        own = "" if self.pytorch is None else f"PyTorch itself by {self.pytorch:.2g}, "
+        return f"{self.quantity} differ by {self.largest:.2g}{unit} ({own}allowed {self.allowed:.2g}) {where}"
 
 
 @dataclass(frozen=True)
 class Verification:
-    """The result of `verify_onnx`."""
+    """The result of `verify_file`."""
 
     head: HeadKind
     num_images: int
     batch_sizes: tuple[int, ...]
     differences: tuple[Difference, ...]  # one a quantity, at its worst
     problems: tuple[str, ...]  # of suppression
-    num_detections: int | None  # in all images; None unless `head` is nms
+    num_detections: int  # in all images
 
     @property
     def passed(self) -> bool:
@@ -105,26 +109,39 @@ class Verification:
 def verify_onnx(
     path: Path, detector: Network, images: np.ndarray, tolerance: Tolerance | None = None
 ) -> Verification:
-    """Compare the file at `path`, run by onnxruntime, with `detector` on `images` (N, 3, H, W) uint8, N > 0.
+    """`verify_file` of the .onnx at `path`, with a look inside. Raises CheckpointError if it cannot be loaded."""
+    predictor = OnnxPredictor(path)
+    inner_names = OUTPUT_NAMES["raw"] if isinstance(detector, Detector) else CORNER_MAPS
+    inside = None if predictor.card.is_raw else _probe(path, inner_names)
+    return verify_file(predictor, detector, images, inside=inside, tolerance=tolerance)
 
-    Runs at batch 1 and 4, or at the one size that the file is fixed to. `detector` is not changed.
-    Raises CheckpointError if the file cannot be loaded.
+
+def verify_file(
+    predictor: FilePredictor,
+    detector: Network,
+    images: np.ndarray,
+    *,
+    inside: FilePredictor | None = None,
+    tolerance: Tolerance | None = None,
+) -> Verification:
+    """Compare a file in its runtime with `detector`, which is not changed, on `images` (N, 3, H, W) uint8, N > 0.
+
+    Runs at batch 1 and 4, or at the one size that the file is fixed to. `inside` gives what the file computes
+    before it decodes, where its own outputs come later; suppression and corners cannot be judged without it.
     """
     assert len(images) > 0, "nothing to verify on"
-    predictor = OnnxPredictor(path)
     comparison = _Comparison(predictor, Reference.compute(detector, images, tolerance or Tolerance()))
-    probe = None if predictor.card.is_raw else _probe(path, comparison.inner_names)
     batch_sizes = BATCH_SIZES if predictor.batch_size is None else (predictor.batch_size,)
     # Repeated as needed, so that the largest batch is full.
     order = np.arange(max(len(images), *batch_sizes)) % len(images)
-    num_detections = None
+    num_detections = 0
     for batch_size in batch_sizes:
         outputs = predictor.run(images[order], batch_size)
-        inner = probe.run(images[order], batch_size) if probe else None
+        inner = inside.run(images[order], batch_size) if inside else None
         comparison.add(outputs, inner, order, batch_size)
-        if predictor.card.head == "nms":
-            num_detections = int(outputs["num_detections"][: len(images)].sum())
-    if num_detections == 0:
+        found = list(predictor.select(outputs))[: len(images)]
+        num_detections = sum(len(detections.scores) for detections in found)
+    if num_detections == 0 and predictor.card.head == "nms":
         logger.warning("suppression was verified on nothing: no detections in %d images.", len(images))
     if comparison.unclear:
         logger.warning(
@@ -175,37 +192,43 @@ class _Comparison:
         if card.is_raw:
             inner = dict(zip(self.inner_names, self.predictor.join(outputs), strict=True))
             assert card.priors is not None  # whoever reads a raw file decodes with them
-            priors = row_errors(card.priors[None], reference.values["priors"])
-            self._record("priors", priors, reference.allowed["priors"], order, batch_size)
-        for name, value in (inner or {}).items():
-            expected = reference.values[name][order]
-            if self.precision == "fp32":
-                self._record(name, row_errors(value, expected), reference.allowed[name], order, batch_size)
-            else:
-                noise = row_noise(value, expected)
-                self._record(f"noise of {name}", noise, NOISE[self.precision], order, batch_size)
-        if card.is_raw:
-            return
-        candidates = reference.candidates(inner if self.by_own_maps else None, order)
+            errors = row_errors(card.priors[None], reference.values["priors"])
+            self._record("priors", errors, reference.allowed("priors"), order, batch_size)
+        for name, values in (inner or {}).items():
+            self._compare(name, values, order, batch_size)
         if card.head == "nms" or self.inner_names == CORNER_MAPS:
+            candidates = reference.candidates(inner if self.by_own_maps else None, order)
             self._compare_chosen(outputs, candidates, order, batch_size)
-        else:
+        elif self.precision == "fp32" or inner is None:
+            for name, values in zip(OUTPUT_NAMES["decoded"], self.predictor.decode(outputs), strict=True):
+                self._compare(name, values, order, batch_size)
+        elif not card.is_raw:
+            candidates = reference.candidates(inner, order)
             for index, name in enumerate(card.output_names):
                 expected = np.stack([candidate[index] for candidate in candidates if candidate])
-                self._record(name, row_errors(outputs[name], expected), self._limits[index], order, batch_size)
+                errors = row_errors(outputs[name], expected)
+                self._record(name, errors, self._limits[index], order, batch_size)
+
+    def _compare(self, name: str, values: np.ndarray, order: np.ndarray, batch_size: int) -> None:
+        """Of what the reference has."""
+        expected = self.reference.values[name][order]
+        if self.precision == "fp32":
+            self._record(name, row_errors(values, expected), self.reference.allowed(name), order, batch_size)
+        else:
+            noise = row_noise(values, expected)
+            self._record(f"noise of {name}", noise, NOISE[self.precision], order, batch_size)
 
     @property
     def _limits(self) -> tuple[float, float]:
         """Of boxes and scores. Where they are judged by the file's own maps there is no rounding to add."""
-        source = self.reference.allowed
-        if self.by_own_maps:
-            source = {name: self.reference.tolerance.of(name) for name in source}
-        return source["boxes"], source["scores"]
+        source = self.reference.tolerance.of if self.by_own_maps else self.reference.allowed
+        return source("boxes"), source("scores")
 
     def _record(self, name: str, errors: np.ndarray, allowed: float, order: np.ndarray, batch_size: int) -> None:
         """Keep the largest of a quantity's errors (N,) of the images in `order`."""
         worst = int(np.argmax(errors))
-        difference = Difference(name, float(errors[worst]), allowed, int(order[worst]), batch_size)
+        rounding = self.reference.rounding.get(name)
+        difference = Difference(name, float(errors[worst]), allowed, int(order[worst]), batch_size, rounding)
         if name not in self.differences or difference.largest > self.differences[name].largest:
             self.differences[name] = difference
 

@@ -13,6 +13,7 @@ import pytest
 from ssdlite.deploy.formats.export import export_file
 from ssdlite.deploy.formats.kinds import FORMATS
 from ssdlite.deploy.formats.packages import MODULES
+from ssdlite.deploy.proof.prove import Evidence
 from ssdlite.model.detector import Detector
 
 from ..conftest import DECODER, METADATA
@@ -41,7 +42,7 @@ def exported(
         require_runtime(name)
         path = folder / f"small{FORMATS[name].name_suffix}"
         if not path.exists():
-            export_file(detector, path, name, decoder=DECODER, metadata=METADATA, images=images)
+            export_file(detector, path, name, decoder=DECODER, metadata=METADATA, evidence=Evidence(images))
         return path
 
     return write

@@ -1,6 +1,7 @@
 """Writing a file and proving it, with a runtime that is always there in place of a real one."""
 
 import copy
+import dataclasses
 import json
 
 import numpy as np
@@ -12,6 +13,7 @@ from ssdlite.deploy.formats import export as room
 from ssdlite.deploy.formats.document import read_card
 from ssdlite.deploy.formats.export import export_file, require_choice
 from ssdlite.deploy.onnx_predictor import OnnxPredictor
+from ssdlite.deploy.proof.prove import Evidence
 from ssdlite.errors import CheckpointError, ConfigError, UserError
 from ssdlite.model.architecture import DIALECTS
 from ssdlite.model.corner import CornerDetector
@@ -32,21 +34,23 @@ def fake_ncnn(files, monkeypatch):
     monkeypatch.setattr(room, "open_file", lambda path: OnnxPredictor(files["raw"]))
 
 
-def write(network, path, images, **options):
-    return export_file(network, path, "ncnn", decoder=DECODER, metadata=METADATA, images=images, **options)
+def write(network, path, images, judge=None, **options):
+    evidence = None if images is None else Evidence(images, judge, num_judged=9)
+    return export_file(network, path, "ncnn", decoder=DECODER, metadata=METADATA, evidence=evidence, **options)
 
 
 def test_a_file_that_agrees_gets_its_name_and_a_document(fake_ncnn, detector, images, tmp_path):
     path = tmp_path / "new" / "best.ncnn.param"
-    proof = write(detector, path, images)
-    quantities = {deviation.quantity for deviation in proof.deviations}
+    proof = write(detector, path, images, judge=lambda predictor: 0.5)
+    quantities = {difference.quantity for difference in proof.verification.differences}
     assert quantities == {"logits", "deltas", "boxes", "scores", "priors"}
-    assert proof.batch_sizes == (1, 4) and proof.num_images == 6
-    assert proof.num_detections > 100 and abs(proof.num_detections - proof.num_expected) <= 2
+    assert proof.verification.batch_sizes == (1, 4) and proof.verification.num_images == 6
+    assert proof.verification.num_detections > 100 and proof.latency.file.p50 > 0
     names = {"best.ncnn.param", "best.ncnn.bin", "best.ncnn.param.json"}
     assert {file.name for file in path.parent.iterdir()} == names
     document = json.loads((path.parent / "best.ncnn.param.json").read_text())
-    assert document["files"]["best.ncnn.bin"] == len("weights") and document["verification"]["passed"]
+    assert document["files"]["best.ncnn.bin"] == len("weights") and document["proof"]["passed"]
+    assert document["proof"]["accuracy"]["file"] == 0.5 and document["proof"]["accuracy"]["num_images"] == 9
     assert {"torch", "onnx"} <= set(document["versions"]) and read_card(path).head == "raw"
 
 
@@ -54,6 +58,7 @@ def shift_mean(network):
     network.normalize.mean += 1
 
 
+@torch.no_grad()
 def swap_channels(network):
     stem = network.backbone.features[0][0]
     stem.weight.copy_(stem.weight.flip(1))
@@ -65,7 +70,7 @@ def shift_priors(network):
 
 @pytest.mark.parametrize(
     ("plant", "said"),
-    [(shift_mean, "deltas|logits"), (swap_channels, "deltas|logits"), (shift_priors, "priors")],
+    [(shift_mean, "deltas|logits|boxes"), (swap_channels, "deltas|logits|boxes"), (shift_priors, "priors")],
 )
 def test_a_file_of_another_network_is_not_written(fake_ncnn, detector, images, tmp_path, plant, said):
     wrong, path = copy.deepcopy(detector), tmp_path / "best.ncnn.param"
@@ -77,13 +82,35 @@ def test_a_file_of_another_network_is_not_written(fake_ncnn, detector, images, t
     assert [file.name for file in tmp_path.iterdir()] == [path.name] and path.read_text() == "what was there before"
 
 
-def test_weights_in_float16_may_be_off_by_more_but_priors_may_not(fake_ncnn, detector, images, tmp_path):
+def test_a_file_that_scores_worse_is_not_written(fake_ncnn, detector, images, tmp_path):
+    with pytest.raises(
+        CheckpointError, match=r"ncnn does not.*: AP is 0.4970 on 9 images, where PyTorch has 0.5000"
+    ):
+        write(
+            *(detector, tmp_path / "best.ncnn.param", images),
+            judge=lambda predictor: 0.497 if isinstance(predictor, OnnxPredictor) else 0.5,
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_in_float16_may_be_off_by_more_but_priors_may_not(
+    fake_ncnn, files, detector, images, tmp_path, monkeypatch
+):
+    def open_half(path):
+        predictor = OnnxPredictor(files["raw"])
+        predictor.card = dataclasses.replace(predictor.card, precision="fp16")
+        return predictor
+
     near, path = copy.deepcopy(detector), tmp_path / "best.ncnn.param"
     with torch.no_grad():
         near.normalize.mean += 0.01
     with pytest.raises(CheckpointError, match="was not written"):
         write(near, path, images)
+    monkeypatch.setattr(room, "open_file", open_half)
     assert write(near, path, images, precision="fp16").passed
+    swap_channels(far := copy.deepcopy(detector))
+    with pytest.raises(CheckpointError, match=r"noise of (logits|deltas) is"):
+        write(far, path, images, precision="fp16")
     near.priors[:, 0] += 0.01
     with pytest.raises(CheckpointError, match=r"priors differ by 0\.01 px"):
         write(near, path, images, precision="fp16")
@@ -100,7 +127,7 @@ def test_a_network_that_gives_no_numbers_does_not_pass(fake_ncnn, detector, imag
 def test_without_images_nothing_is_compared(fake_ncnn, detector, tmp_path):
     path = tmp_path / "best.ncnn.param"
     assert write(detector, path, None) is None
-    assert json.loads((tmp_path / "best.ncnn.param.json").read_text())["verification"] is None
+    assert json.loads((tmp_path / "best.ncnn.param.json").read_text())["proof"] is None
 
 
 def test_a_folder_that_cannot_be_written_is_named(fake_ncnn, detector, tmp_path):

@@ -2,8 +2,8 @@ import cv2
 import pytest
 
 from ssdlite.deploy.formats.opencv import OpenCvRuntime
-from ssdlite.deploy.formats.proof import prove
 from ssdlite.deploy.predictor import FilePredictor
+from ssdlite.deploy.proof.verify import verify_file
 from ssdlite.errors import CheckpointError
 
 ENGINES = [None, *(getattr(cv2.dnn, name) for name in ("ENGINE_CLASSIC", "ENGINE_NEW") if hasattr(cv2.dnn, name))]
@@ -13,8 +13,8 @@ ENGINES = [None, *(getattr(cv2.dnn, name) for name in ("ENGINE_CLASSIC", "ENGINE
 @pytest.mark.parametrize("head", ["decoded", "raw"])
 def test_both_engines_give_pytorchs_answers(files, detector, images, head, engine):
     """The last maps are 1×1, where the classic engine miscomputes depthwise 3×3; `fold_center_taps` avoids that."""
-    proof = prove(FilePredictor(OpenCvRuntime(files[head], engine=engine)), detector, images, "fp32")
-    assert proof.passed and proof.batch_sizes == (1, 4)
+    found = verify_file(FilePredictor(OpenCvRuntime(files[head], engine=engine)), detector, images)
+    assert found.passed and found.batch_sizes == (1, 4)
 
 
 def test_a_broken_file_is_one_sentence(files, tmp_path, monkeypatch):

@@ -79,7 +79,7 @@ def test_answers_are_those_of_pytorch(pedestrian, photo, expected, choices, tmp_
         pytest.skip(f"{FORMATS[name].program} has no file of head {head}")
     require_runtime(name)
     path = tmp_path / f"pedestrian{FORMATS[name].name_suffix}"
-    export_file(pedestrian.detector, path, name, images=None, head=head, **choices)
+    export_file(pedestrian.detector, path, name, evidence=None, head=head, **choices)
     assert_close(open_file(path), photo, expected)
 
 

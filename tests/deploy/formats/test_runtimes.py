@@ -12,7 +12,7 @@ from ssdlite.deploy.formats.document import document_path
 from ssdlite.deploy.formats.export import export_file
 from ssdlite.deploy.formats.kinds import FORMATS
 from ssdlite.deploy.formats.opening import open_file
-from ssdlite.deploy.formats.proof import prove
+from ssdlite.deploy.proof.verify import verify_file
 from ssdlite.errors import CheckpointError
 from ssdlite.model.decode import decode_output
 
@@ -40,8 +40,8 @@ def test_a_planted_error_is_found(exported, detector, images, name):
     predictor, wrong = open_file(exported(name)), copy.deepcopy(detector)
     with torch.no_grad():
         wrong.normalize.mean += 1
-    assert prove(predictor, detector, images, "fp32").passed
-    assert not prove(predictor, wrong, images, "fp32").passed
+    assert verify_file(predictor, detector, images).passed
+    assert not verify_file(predictor, wrong, images).passed
 
 
 @pytest.mark.parametrize("name", RUNNABLE)
@@ -68,9 +68,9 @@ def test_a_broken_file_is_one_sentence(exported, tmp_path, name):
 
 @pytest.mark.parametrize("name", ["openvino", "ncnn"])
 def test_weights_in_float16_take_half_the_room(exported, detector, images, tmp_path, name):
-    """Random weights make more of the rounding than trained ones, so the rule of `prove` is not asked here."""
+    """Random weights make more of the rounding than trained ones, so the rule of the proof is not asked here."""
     whole, path = exported(name), tmp_path / f"half{FORMATS[name].name_suffix}"
-    export_file(detector, path, name, decoder=DECODER, metadata=METADATA, images=None, precision="fp16")
+    export_file(detector, path, name, decoder=DECODER, metadata=METADATA, evidence=None, precision="fp16")
     found, expected = (boxes_and_scores(file, images)[1] for file in (path, whole))
     assert 0 < np.abs(found - expected).max() < 0.2 and np.abs(found - expected).mean() < 0.01
     assert path.with_suffix(".bin").stat().st_size < 0.6 * whole.with_suffix(".bin").stat().st_size
@@ -97,7 +97,7 @@ def test_core_ml_is_written_but_not_run(detector, tmp_path):
     path = tmp_path / "small.mlpackage"
     for _ in range(2):  # the second replaces the first
         proof = export_file(
-            detector, path, "coreml", decoder=DECODER, metadata=METADATA, images=None, precision="fp16"
+            detector, path, "coreml", decoder=DECODER, metadata=METADATA, evidence=None, precision="fp16"
         )
     assert proof is None and (path / "Manifest.json").is_file() and document_path(path).is_file()
     with pytest.raises(CheckpointError, match="Core ML is there on Apple's systems only"):

@@ -13,7 +13,7 @@ from ssdlite.deploy.metadata import FileForm, output_names
 from ssdlite.deploy.onnx.export import Disproved, build_model, export_onnx, write_verified
 from ssdlite.deploy.onnx.trace import trace_detector
 from ssdlite.deploy.onnx_predictor import OnnxPredictor
-from ssdlite.deploy.proof.prove import Evidence, prove
+from ssdlite.deploy.proof.prove import Evidence, prove_onnx
 from ssdlite.errors import CheckpointError, ConfigError, UserError
 from ssdlite.model.architecture import TENSORFLOW, PriorLevel, PriorShape
 from ssdlite.model.decode import decode_output
@@ -239,7 +239,7 @@ def test_depthwise_kernels_on_single_cells_are_folded(traced):
 
 
 def proved(detector, images, **options):
-    return lambda path: prove(path, detector, DECODER, Evidence(images, **options))
+    return lambda path: prove_onnx(path, detector, DECODER, Evidence(images, **options))
 
 
 def test_the_old_file_stays_when_verification_fails(traced, detector, images, tmp_path):

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from ssdlite.deploy.onnx_predictor import OnnxPredictor
-from ssdlite.deploy.proof.prove import Accuracy, Evidence, Latency, Percentiles, Proof, prove
+from ssdlite.deploy.proof.prove import Accuracy, Evidence, Latency, Percentiles, Proof, prove_onnx
 from ssdlite.deploy.proof.verify import Difference, Verification
 
 from ..conftest import DECODER
 
-GOOD = Verification("raw", 3, (1, 4), (Difference("logits", 1e-6, 1e-5, 0, 1),), (), None)
-BAD = Verification("raw", 3, (1, 4), (Difference("logits", 1e-4, 1e-5, 0, 1),), (), None)
+GOOD = Verification("raw", 3, (1, 4), (Difference("logits", 1e-6, 1e-5, 0, 1),), (), 0)
+BAD = Verification("raw", 3, (1, 4), (Difference("logits", 1e-4, 1e-5, 0, 1),), (), 0)
 LATENCY = Latency(1, 24, Percentiles(50.0, 60.0), Percentiles(12.0, 13.0))
 
 
@@ -60,7 +60,7 @@ def test_both_are_judged_and_timed(files, detector, images):
         seen.append(isinstance(predictor, OnnxPredictor))
         return 0.25
 
-    proof = prove(files["nms"], detector, DECODER, Evidence(images, judge, num_judged=9))
+    proof = prove_onnx(files["nms"], detector, DECODER, Evidence(images, judge, num_judged=9))
     assert seen == [False, True]  # of an int8 file there would be a third
     assert proof.passed and (proof.accuracy.num_images, proof.accuracy.plain) == (9, None)
     for found in (proof.latency.torch, proof.latency.file):
@@ -72,5 +72,5 @@ def test_a_file_that_computes_something_else_is_not_judged(files, detector, imag
         raise AssertionError("nobody should wait for this")
 
     other = type(detector)(detector.dialect, num_classes=3, input_size=detector.input_size, width=0.25)
-    proof = prove(files["raw"], other.eval(), DECODER, Evidence(images, judge, num_judged=9))
+    proof = prove_onnx(files["raw"], other.eval(), DECODER, Evidence(images, judge, num_judged=9))
     assert not proof.passed and proof.accuracy is None

@@ -1,0 +1,24 @@
+"""What a person reads of the proof of an exported file."""
+
+from __future__ import annotations
+
+from ssdlite.commands.screen import console
+from ssdlite.deploy.proof.prove import Proof
+
+
+def show_proof(proof: Proof | None, reason: str) -> None:
+    """Print it; `reason` says why there is none."""
+    if proof is None:
+        console.print(f"Not compared with PyTorch ({reason}).")
+        return
+    verification, latency = proof.verification, proof.latency
+    batches = " and ".join(map(str, verification.batch_sizes))
+    console.print(f"Agrees with PyTorch on {verification.num_images} validation images, at batch {batches}:")
+    for difference in verification.differences:
+        console.print(f"  {difference}")
+    if proof.accuracy:
+        console.print(f"  {proof.accuracy}")
+    for name, found in (("this file", latency.file), ("PyTorch", latency.torch)):
+        console.print(
+            f"  {name}: {found.p50:.1f} ms (median), {found.p90:.1f} ms (90 %), batch {latency.batch_size}"
+        )
