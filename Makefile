@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUNTIMES := .venv-runtimes
+JOBS ?= 2
 SHELL := /bin/bash
 
 .PHONY: help install train test soak test-parity test-runtimes web-runtime lint types check format clean
@@ -27,8 +28,8 @@ train: install  ## draw a data set, train, evaluate and export: minutes on two C
 	$(BIN)/ssdlite predict $$run/best.onnx data/drawn/val/00000*.jpg --output $$run/predictions; \
 	echo "Look at $$run/samples.jpg and $$run/predictions; the ONNX file is $$run/best.onnx."
 
-test: install  ## all tests
-	$(BIN)/pytest
+test: install  ## all tests, two at a time; JOBS=8 for more
+	$(BIN)/pytest -n $(JOBS) --dist loadfile
 
 soak: install  ## what is too long for every day: 20 kills of one run, 10,000 fuzz cases a reader
 	SSDLITE_SOAK=1 SSDLITE_FUZZ_EXAMPLES=10000 $(BIN)/pytest tests/commands/test_kills.py tests/hostile
