@@ -1,4 +1,4 @@
-"""Both kinds of appended nodes by themselves, beside their twins: the Decoder and the numpy of `postprocess`."""
+"""Both kinds of appended nodes by themselves, beside their twins: the Decoder and the NumPy of `deploy.runtime`."""
 
 import dataclasses
 
