@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ssdlite.commands.priors import MAX_IMAGES, Cost, cost, fit, measure, place, with_priors
 from ssdlite.commands.screen import console
-from ssdlite.config import Config, as_yaml, load_config
+from ssdlite.config import Config, MultiboxConfig, as_yaml, load_config
 from ssdlite.data.boxes import draw_boxes, input_boxes, spread
 from ssdlite.errors import ConfigError
 from ssdlite.files import one_line, require_writable, write_text
@@ -20,6 +20,9 @@ from ssdlite.model.prior_fit import FitRow, PriorFit
 from ssdlite.overrides import apply_overrides, expand_words, read_yaml
 from ssdlite.sources import has_split, read_data
 from ssdlite.structures import DataSplit
+
+BACKGROUND_BELOW, NEG_POS_RATIO = 0.3, 6
+"""What `multibox` should have with dense priors; see `_mines_near_misses`."""
 
 ENOUGH = 0.95
 """Share of the objects with a prior of IoU .5 from which on priors are not what holds a detector back."""
@@ -61,8 +64,29 @@ def fit_model_priors(
     if config_path:
         nodes = apply_overrides(expand_words(read_yaml(path) if path else {}), overrides)
         nodes["model"] = {**(nodes.get("model") or {}), "priors": fitted.to_dict()["model"]["priors"]}
+        if _mines_near_misses(fitted):
+            loss = nodes.get("loss") or {}
+            assignment = {**(loss.get("assignment") or {}), "background_below": BACKGROUND_BELOW}
+            nodes["loss"] = {**loss, "assignment": assignment, "neg_pos_ratio": NEG_POS_RATIO}
+            console.print(
+                "Many dense priors nearly fit an object that they do not learn. That they are not mined as negatives, "
+                f"it has loss.assignment.background_below={BACKGROUND_BELOW} and loss.neg_pos_ratio={NEG_POS_RATIO} too."
+            )
         write_text(config_path, _heading(fits[judged], path) + as_yaml(nodes))
         console.print(f"Wrote {config_path}; train with: ssdlite train {config_path}", soft_wrap=True)
+
+
+def _mines_near_misses(config: Config) -> bool:
+    """Whether its priors are dense and its loss is `multibox` as it is by default, which then learns too little
+    of the background: on a set of small objects the AP of dense priors was .311, and .360 with the two options."""
+    shapes = config.model.priors
+    is_dense = not isinstance(shapes, str) and any(shape.density > 1 for level in shapes for shape in level)
+    loss, default = config.loss, MultiboxConfig()
+    return (
+        is_dense
+        and isinstance(loss, MultiboxConfig)
+        and (loss.assignment, loss.neg_pos_ratio) == (default.assignment, default.neg_pos_ratio)
+    )
 
 
 def _config_before(path: Path | None, overrides: Sequence[str], max_priors: int | None) -> Config:

@@ -39,6 +39,30 @@ def test_a_folder_is_measured(cli, drawn, tmp_path):
     assert f"Cost: {after['num_priors']:,} priors (before: 204)" in result.out
 
 
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        ({}, (0.3, 6)),
+        ({"box_weight": 2, "assignment": {"iou_threshold": 0.5}}, (0.3, 6)),
+        ({"neg_pos_ratio": 4}, (None, 4)),  # whoever chose keeps that
+        ({"assignment": {"kind": "atss"}}, None),
+    ],
+)
+def test_multibox_gets_a_band_for_dense_priors(cli, drawn, tmp_path, own, expected):
+    mine, fitted = tmp_path / "mine.yaml", tmp_path / "fitted.yaml"
+    mine.write_text(yaml.safe_dump({"data": str(drawn), "loss": own}))
+    result = cli("fit-priors", mine, *SMALL, "--write", fitted)
+    assert result.code == 0, result.err
+    config = load_config(fitted)
+    assert any(shape.density > 1 for level in config.model.priors for shape in level)
+    assert ("background_below" in result.out) == (expected == (0.3, 6))
+    if expected is None:
+        assert config.loss == load_config(mine, SMALL).loss
+    else:
+        assert (config.loss.assignment.background_below, config.loss.neg_pos_ratio) == expected
+        assert config.loss.box_weight == own.get("box_weight", 1)
+
+
 def test_a_config_is_written_that_train_takes(cli, drawn, tmp_path):
     mine, fitted = tmp_path / "mine.yaml", tmp_path / "new folder" / "fitted.yaml"
     mine.write_text(f"data: '{drawn}'\nloss: focal\ntrain: {{batch_size: 8}}\n")

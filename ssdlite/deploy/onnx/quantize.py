@@ -32,7 +32,7 @@ def quantize(model: onnx.ModelProto, images: np.ndarray, *, reduce_range: bool) 
 
     Args:
         images: a hundred are enough; they should be what the network meets in earnest.
-        reduce_range: weights of 7 bits, for processors that add two products in 16 bits (`deploy.runtime.EXACT_INT8`).
+        reduce_range: weights of 7 bits, for processors that add two products in 16 bits: `runtime.EXACT_INT8`.
     """
     assert len(images) > 0, "nothing to calibrate on"
     inside = [node.name for node in network_nodes(model)]
