@@ -70,7 +70,7 @@ def _load_exported(path: Path, overrides: Sequence[str], device: str, threads: i
         card.resize_alignment,
         config,
         card.selection.score_threshold,
-        runs_in_threads=is_onnx,
+        runs_in_threads=predictor.runtime.runs_in_threads,
         batch_size=predictor.batch_size or 1,
     )
 

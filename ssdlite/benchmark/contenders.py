@@ -83,6 +83,7 @@ def prepare_contenders(workload: Workload) -> Field:
             left_out += [reason] if reason else []
     else:  # nobody has tried OpenCV's engines on the decoding of corners
         del found[-1]
+        left_out.append("Corner networks are measured in PyTorch and ONNX Runtime only.")
     return Field([*found, _torchvision(workload), *map(_rival, workload.rivals)], left_out)
 
 

@@ -64,6 +64,8 @@ def export_onnx(
     loaded = build.load_detector(checkpoint, overrides, _size(size))
     require_form(loaded.detector, form)
     output = output or checkpoint.with_suffix(".onnx")
+    if output.suffix.lower() != ".onnx":
+        raise ConfigError(f"--output ends with .onnx, which is how its files are known; {output} does not.")
     require_writable(output)
     started = time.perf_counter()
     try:
@@ -100,7 +102,7 @@ def _choose(option: str, text: str, choices: Choices) -> Any:
 def _batch_size(text: str) -> int | None:
     if text == "dynamic":
         return None
-    if not text.isdigit() or int(text) == 0:
+    if not (text.isascii() and text.isdigit()) or int(text) == 0:
         raise ConfigError(f"--batch is 'dynamic' or a number of images such as 1, not '{text}'.")
     return int(text)
 

@@ -11,7 +11,7 @@ from ssdlite.commands.screen import console
 from ssdlite.deploy.onnx_predictor import OnnxPredictor
 from ssdlite.deploy.web.page import build_page, require_page
 from ssdlite.deploy.web.runtime import find_runtime
-from ssdlite.errors import ConfigError
+from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.files import one_line, require_writable, write_text
 
 logger = logging.getLogger(__name__)
@@ -37,6 +37,8 @@ def export_web(
         logger.warning("--no-verify has no effect: %s is exported already.", model)
     runtime = find_runtime(runtime_dir)  # before the minute that exporting may take
     output = output or model.with_suffix(".html")
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"--output ends with .html, which is what browsers open; {output} does not.")
     require_writable(output)
     title = one_line(title or _name(model), longest=100)
     with tempfile.TemporaryDirectory() as folder:
@@ -54,9 +56,16 @@ def export_web(
 def _export(checkpoint: Path, overrides: Sequence[str], folder: Path, verify: bool) -> Path:
     """The network of `checkpoint` as a file in `folder`, compared with PyTorch."""
     from ssdlite.commands.export import export_onnx  # here, because an exported file needs no torch
+    from ssdlite.deploy.onnx.export import Disproved
 
     path = folder / checkpoint.with_suffix(".onnx").name
-    export_onnx(checkpoint, overrides, output=path, head="nms", batch="dynamic", verify=verify, passing=True)
+    try:
+        export_onnx(checkpoint, overrides, output=path, head="nms", batch="dynamic", verify=verify, passing=True)
+    except Disproved as error:
+        raise CheckpointError(
+            f"no page of {checkpoint} was written, because onnxruntime does not give PyTorch's answers: "
+            f"{error.proof.summary}; 'ssdlite export-onnx' tells more."
+        ) from None
     return path
 
 

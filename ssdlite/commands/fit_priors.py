@@ -69,8 +69,9 @@ def fit_model_priors(
             assignment = {**(loss.get("assignment") or {}), "background_below": BACKGROUND_BELOW}
             nodes["loss"] = {**loss, "assignment": assignment, "neg_pos_ratio": NEG_POS_RATIO}
             console.print(
-                "Many dense priors nearly fit an object that they do not learn. They are not to be mined as negatives: "
-                f"it has loss.assignment.background_below={BACKGROUND_BELOW} and loss.neg_pos_ratio={NEG_POS_RATIO}."
+                "Dense priors nearly fit many objects that they do not learn. So that they are not mined as "
+                f"negatives, loss.assignment.background_below is {BACKGROUND_BELOW} there and loss.neg_pos_ratio "
+                f"{NEG_POS_RATIO}."
             )
         write_text(config_path, _heading(fits[judged], path) + as_yaml(nodes))
         console.print(f"Wrote {config_path}; train with: ssdlite train {config_path}", soft_wrap=True)

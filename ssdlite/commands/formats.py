@@ -36,6 +36,8 @@ def export(
     kind = FORMATS[name]
     if tolerance is not None and not verify:
         raise ConfigError("--tolerance has no effect with --no-verify.")
+    if tolerance is not None and not kind.runs_here:
+        raise ConfigError(f"--tolerance has no effect for {name}, which does not run here.")
     output = output or checkpoint.with_name(checkpoint.stem + kind.name_suffix)
     chosen_head, chosen_precision = head or kind.heads[0], precision or kind.precisions[0]
     require_choice(name, output, chosen_head, chosen_precision)

@@ -118,7 +118,7 @@ def _damaged_part(card: ModelCard) -> str | None:
         "head": isinstance(card.head, str) and card.head in get_args(HeadKind),
         "precision": card.precision in get_args(Precision),
         "sizes and counts": are_counts,
-        "thresholds and variances": all(type(n) in (int, float) and abs(n) < math.inf for n in numbers),
+        "thresholds and variances": all(type(n) in (int, float) and 0 <= n < math.inf for n in numbers),
         "resize_alignment": card.resize_alignment in get_args(ResizeAlignment),
         "score_activation": card.score_activation in activations,
         "variances": card.variances is not None or not card.is_raw,
@@ -138,9 +138,14 @@ def _levels_fit(card: ModelCard) -> bool:
 
 def _read_names(properties: Mapping[str, str]) -> tuple[str, ...]:
     names = json.loads(properties["names"])
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise ValueError("names are no list of text")
+    if not isinstance(names, list) or not names or not all(map(_is_name, names)) or len(set(names)) < len(names):
+        raise ValueError("names are no list of different names")
     return tuple(names)
+
+
+def _is_name(name: object) -> bool:
+    """Whether it can be printed on one line. Raises UnicodeEncodeError, a ValueError, for half a character."""
+    return isinstance(name, str) and bool(name.strip()) and not {*name} & {*"\r\n"} and bool(name.encode())
 
 
 def _read_priors(properties: Mapping[str, str]) -> np.ndarray:

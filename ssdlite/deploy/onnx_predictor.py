@@ -30,6 +30,8 @@ class OnnxRuntime:
     Raises CheckpointError for a file that is missing, broken or not ours.
     """
 
+    runs_in_threads = True
+
     def __init__(
         self, path: Path, threads: int | None = None, *, exact_int8: bool = True, names: Sequence[str] | None = None
     ) -> None:
@@ -82,11 +84,34 @@ def _require_fit(session: onnxruntime.InferenceSession, card: ModelCard, path: P
     fits = all(
         not isinstance(side, int) or side == known for side, known in zip(sides, card.input_size, strict=False)
     )
+    given = {output.name: output.shape for output in session.get_outputs()}
+    fits = fits and all(_agree(given.get(name, ()), expected) for name, expected in _output_shapes(card).items())
     if len(shape) != 4 or not fits or inputs[0].type != TYPES[dtype]:
         raise CheckpointError(
             f"{path} has damaged metadata: its network is not one of head '{card.head}' for "
-            f"{card.input_size[1]}x{card.input_size[0]} pixels of {dtype}; export the checkpoint again."
+            f"{card.input_size[1]}x{card.input_size[0]} pixels of {dtype} and {len(card.class_names)} classes; "
+            "export the checkpoint again."
         )
+
+
+def _output_shapes(card: ModelCard) -> dict[str, tuple[int, ...]]:
+    """What follows the batch in the shapes of the outputs, as far as the metadata says."""
+    num_classes = len(card.class_names)
+    if card.head == "raw-levels":
+        logits = {f"logits_{i}": (a * (num_classes + 1), h, w) for i, (h, w, a) in enumerate(card.levels)}
+        deltas = {f"deltas_{i}": (a * 4, h, w) for i, (h, w, a) in enumerate(card.levels)}
+        return {**logits, **deltas}
+    if card.head == "raw" and card.priors is not None:
+        return {"logits": (len(card.priors), num_classes + 1), "deltas": (len(card.priors), 4)}
+    return {"scores": (-1, num_classes)} if card.head == "decoded" else {}
+
+
+def _agree(shape: Sequence[object], expected: tuple[int, ...]) -> bool:
+    """Whether `shape` may be (B, *expected): what is no number, or not expected, may be any."""
+    pairs = zip(shape[1:], expected, strict=False)
+    return len(shape) == 1 + len(expected) and all(
+        size == known for size, known in pairs if isinstance(size, int) and known >= 0
+    )
 
 
 def _fixed_batch(session: onnxruntime.InferenceSession) -> int | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
@@ -10,6 +12,7 @@ import numpy as np
 from ssdlite.deploy.card import ModelCard
 from ssdlite.deploy.metadata import LAYOUTS, Selection
 from ssdlite.deploy.runtime import class_scores, decode_boxes, join_levels, select_detections
+from ssdlite.errors import CheckpointError
 from ssdlite.structures import Batch, Detections
 
 
@@ -18,19 +21,25 @@ class Runtime(Protocol):
 
     card: ModelCard
     batch_size: int | None  # images of one run; None if any number will do
+    runs_in_threads: bool  # whether several threads may call `answer` at once
 
     def answer(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Images as `card.input_form` says, RGB pixels 0..255 -> the outputs of the file by name."""
 
 
 class FilePredictor:
-    """Batch -> the Detections of each image, in pixels of the original images."""
+    """Batch -> the Detections of each image, in pixels of the original images.
+
+    Several threads may call it; they take turns where the runtime asks for that. Raises CheckpointError where a
+    file finds a class that it does not name.
+    """
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.card = runtime.card
         self.batch_size = runtime.batch_size
         """Images of one run, None if any number will do."""
+        self._turn = contextlib.nullcontext() if runtime.runs_in_threads else threading.Lock()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -49,6 +58,11 @@ class FilePredictor:
 
     def __call__(self, batch: Batch) -> list[Detections]:
         outputs = self.run(np.asarray(batch.images))
+        if self.card.head == "nms" and outputs["detection_labels"].max(initial=-1) >= len(self.class_names):
+            raise CheckpointError(
+                f"the model names {len(self.class_names)} classes and finds more: its metadata is damaged; export "
+                "the checkpoint again."
+            )
         height, width = self.input_size
         scales = [(w / width, h / height, w / width, h / height) for h, w in batch.original_sizes]
         return [
@@ -65,7 +79,7 @@ class FilePredictor:
         assert self.batch_size in (None, batch_size) or batch_size is None
         size = batch_size or self.batch_size or max(1, len(images))
         runs = [
-            self.runtime.answer(self._feed(images[start : start + size], size))
+            self._answer(self._feed(images[start : start + size], size))
             for start in range(0, max(1, len(images)), size)  # at least one run, for the shapes
         ]
         return {name: np.concatenate([outputs[name] for outputs in runs])[: len(images)] for name in runs[0]}
@@ -97,6 +111,10 @@ class FilePredictor:
         maps = [outputs[name] for name in self.card.output_names]
         count = len(self.card.levels)
         return join_levels(maps[:count], len(self.class_names) + 1), join_levels(maps[count:], 4)
+
+    def _answer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        with self._turn:
+            return self.runtime.answer(images)
 
     def _feed(self, images: np.ndarray, size: int) -> np.ndarray:
         """(n, 3, H, W) as the file takes them: with black images up to `size` where it asks for that many."""

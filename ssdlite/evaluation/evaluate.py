@@ -14,8 +14,6 @@ from ssdlite.structures import Batch, DataSplit, Detections, Predictor
 
 logger = logging.getLogger(__name__)
 
-"""A batch -> the detections of each of its images, in pixels of the original image."""
-
 
 @runtime_checkable
 class StagedPredictor(Protocol):

@@ -4,10 +4,15 @@ import json
 import tempfile
 
 import pytest
+import torch
 
-from ssdlite.benchmark.workload import DEFAULTS
+from ssdlite.benchmark import contenders
+from ssdlite.benchmark.workload import DEFAULTS, prepare
 from ssdlite.commands import benchmark as command
-from ssdlite.errors import ConfigError
+from ssdlite.config import load_config
+from ssdlite.deploy.formats.kinds import FORMATS
+from ssdlite.deploy.formats.packages import is_installed
+from ssdlite.errors import CheckpointError, ConfigError
 
 TINY = ["model.width=0.25", "model.input_size=64", "train.batch_size=4", "eval.batch_size=4", "data.workers=1"]
 
@@ -75,10 +80,28 @@ def test_memory_is_stated(figures):
 
 
 def test_latency_of_both_programs_at_both_batches(figures):
-    for program in ("PyTorch, cpu", "ONNX Runtime, cpu"):
+    programs = ["PyTorch, cpu, fp32", "ONNX Runtime, cpu, fp32", "ONNX Runtime, cpu, int8", "OpenCV, cpu, fp32"]
+    programs += [
+        f"{kind.program}, cpu, fp32" for name, kind in FORMATS.items() if kind.runs_here and is_installed(name)
+    ]
+    for program in programs:
         for batch in (1, 8):
-            name = f"{program}, fp32, batch {batch}, 1 thread"
+            name = f"{program}, batch {batch}, 1 thread"
             assert find(figures, "infer", f"{name}, p50") <= find(figures, "infer", f"{name}, p95")
+
+
+def test_a_runtime_that_takes_no_part_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(contenders, "is_installed", lambda name: name == "ncnn")
+    monkeypatch.setattr(contenders, "export_file", refuse)
+    workload = prepare(load_config(None, TINY), torch.device("cpu"), tmp_path, quick=True)
+    found, left_out = contenders.prepare_contenders(workload)
+    assert "ncnn is left out: no kernel" in left_out and len(left_out) == 4
+    assert "OpenVINO is not installed: pip install 'ssdlite[openvino]'." in left_out
+    assert not any("ncnn" in contender.name for contender in found)
+
+
+def refuse(*_, **options):
+    raise CheckpointError("no kernel")
 
 
 def test_a_network_without_priors_is_measured_too(tmp_path):

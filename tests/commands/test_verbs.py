@@ -189,18 +189,21 @@ def test_c30_results_are_numbered_by_the_training_classes(cli, tmp_path):
     assert figures_of(tmp_path / "figures.json")["per_class"]["bee"]["AP50"] == pytest.approx(1)
 
 
-def test_checkpoint_and_export_predict_the_same(cli, trained, exported, drawn, tmp_path):
+def test_checkpoint_and_export_predict_the_same(cli, lively, drawn, tmp_path):
     rows = []
-    for name, model in (("torch", "best.pt"), ("onnx", "tiny.onnx")):
+    for name, model in (("torch", "model.pt"), ("onnx", "model.onnx")):
         path = tmp_path / f"{name}.json"
-        options = ["--output", tmp_path / name, "--json", path, "--score-threshold", 0.015]
-        assert cli("predict", trained / model, drawn / "val", *options).code == 0
+        options = ["--output", tmp_path / name, "--json", path, "--score-threshold", 0.5]
+        assert cli("predict", lively / model, drawn / "val", *options).code == 0
         rows.append(figures_of(path))
     for ours, theirs in zip(*rows, strict=True):
-        scores = [np.array([d["score"] for d in row["detections"]]) for row in (ours, theirs)]
-        assert abs(len(scores[0]) - len(scores[1])) <= 1  # one may lie on the threshold
-        shorter = min(map(len, scores))
-        assert np.allclose(scores[0][:shorter], scores[1][:shorter], atol=1e-3)
+        found, expected = (
+            {(each["label"], *(round(side) for side in each["box"])): each["score"] for each in row["detections"]}
+            for row in (ours, theirs)
+        )
+        same = found.keys() & expected.keys()
+        assert len(same) > 0.9 * max(len(found), len(expected)) > 0  # a side may lie between two whole pixels
+        assert all(abs(found[key] - expected[key]) < 1e-2 for key in same)
 
 
 def test_an_exported_file_knows_no_places(cli, trained, exported, drawn):

@@ -92,6 +92,36 @@ def test_missing_and_foreign_files_are_refused(files, tmp_path):
         OnnxPredictor(path)
 
 
+@pytest.mark.parametrize("head", ["decoded", "raw", "raw-levels"])
+@pytest.mark.parametrize("names", [["one", "two"], ["one", "two", "three", "four"]])
+def test_a_file_of_other_classes_than_it_names_is_refused(files, tmp_path, head, names):
+    change_names(files[head], tmp_path / "other.onnx", names)
+    with pytest.raises(CheckpointError, match=rf"head '{head}' for .* and {len(names)} classes"):
+        OnnxPredictor(tmp_path / "other.onnx")
+
+
+def test_a_detection_of_no_class_is_refused(files, images, tmp_path):
+    """The outputs of head nms do not tell how many classes there are."""
+    change_names(files["nms"], tmp_path / "other.onnx", ["one"])
+    with pytest.raises(CheckpointError, match="names 1 classes and finds more"):
+        OnnxPredictor(tmp_path / "other.onnx")(make_batch(images, [SIZE] * len(images)))
+
+
+@pytest.mark.parametrize("names", [["a", "a", "b"], ["a", " ", "b"], ["a\nb", "c", "d"], ["a", "b", "\ud800"]])
+def test_names_that_cannot_be_told_apart_or_printed_are_refused(files, tmp_path, names):
+    change_names(files["nms"], tmp_path / "other.onnx", names)
+    with pytest.raises(CheckpointError, match="damaged metadata"):
+        OnnxPredictor(tmp_path / "other.onnx")
+
+
+def change_names(path, target, names):
+    model = onnx.load(path)
+    for entry in model.metadata_props:
+        if entry.key == "names":
+            entry.value = json.dumps(names)
+    onnx.save(model, target)
+
+
 def as_schema_1(path, target):
     """The file as it was written before there were other inputs and precisions, data paths included."""
     model = onnx.load(path)

@@ -1,3 +1,5 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,10 +17,15 @@ class OnnxRuntime:
     def __init__(self, path, batch_size=None):
         self.file = OnnxPredictor(path)
         self.card, self.batch_size, self.asked = self.file.card, batch_size, []
+        self.runs_in_threads, self.inside, self.most = False, 0, 0
 
     def answer(self, images):
         assert images.dtype == np.float32 and images.flags.c_contiguous
         self.asked.append(len(images))
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        time.sleep(0.01)  # long enough for another thread to come in
+        self.inside -= 1
         return self.file.run(images)
 
 
@@ -48,3 +55,13 @@ def test_no_images_give_no_rows(files, head):
     predictor = FilePredictor(OnnxRuntime(files[head]))
     boxes, scores = predictor.decode(predictor.run(np.zeros((0, 3, *SIZE), np.uint8)))
     assert boxes.shape == (0, 258, 4) and scores.shape == (0, 258, 3)
+
+
+def test_threads_take_turns_unless_the_runtime_can_do_without(files, images):
+    for runs_in_threads in (False, True):
+        runtime = OnnxRuntime(files["decoded"])
+        runtime.runs_in_threads = runs_in_threads
+        predictor = FilePredictor(runtime)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(predictor.run, [images[:1]] * 12))
+        assert len(runtime.asked) == 12 and (runtime.most == 1) == (not runs_in_threads)

@@ -149,16 +149,20 @@ def properties(head: HeadKind = "decoded") -> dict[str, Any]:
 
 
 def onnx_model(metadata: dict[str, str], size: int = 64) -> bytes:
-    """A network that has the inputs and outputs of head `decoded`, and this metadata."""
+    """A network that has the inputs and outputs of head `decoded`, for two classes, and this metadata."""
     graph = helper.make_graph(
         [
-            helper.make_node("ReduceMean", ["images"], ["mean"], axes=[2, 3], keepdims=0),
-            helper.make_node("Identity", ["mean"], ["boxes"]),
-            helper.make_node("Identity", ["mean"], ["scores"]),
+            helper.make_node("ReduceMean", ["images"], ["mean"], axes=[2], keepdims=0),
+            helper.make_node("Slice", ["mean", "0", "4", "2"], ["boxes"]),
+            helper.make_node("Slice", ["mean", "0", "2", "2"], ["scores"]),
         ],
         "tiny",
         [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 3, size, size])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3]) for name in ("boxes", "scores")],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3, columns])
+            for name, columns in (("boxes", 4), ("scores", 2))
+        ],
+        [helper.make_tensor(str(number), TensorProto.INT64, [1], [number]) for number in (0, 2, 4)],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     helper.set_model_props(model, metadata)

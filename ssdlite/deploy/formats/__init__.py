@@ -1,1 +1,1 @@
-"""Files of other runtimes than ONNX Runtime: writing them, proving that they answer alike, predicting with them."""
+"""Files of other runtimes than ONNX Runtime: converting into them, and running them."""

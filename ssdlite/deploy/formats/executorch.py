@@ -34,6 +34,7 @@ class ExecuTorchRuntime:
     """A .pte file, run on the CPU. `threads` holds for all files of the process."""
 
     batch_size: int | None = 1
+    runs_in_threads = False
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         with quietly("ExecuTorch"):

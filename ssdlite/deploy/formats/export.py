@@ -117,19 +117,26 @@ def require_choice(name: FormatName, path: Path, head: str, precision: str) -> N
         raise ConfigError(f"--head is {' or '.join(kind.heads)} for {name}, not '{head}'.")
     if precision not in kind.precisions:
         raise ConfigError(f"--precision is {' or '.join(kind.precisions)} for {name}, not '{precision}'.")
-    if path.suffix.lower() != kind.suffix:
+    if not path.name.endswith(kind.name_suffix):
         raise ConfigError(
-            f"--output ends with {kind.suffix} for {name}, which is how its files are known; {path} does not."
+            f"--output ends with {kind.name_suffix} for {name}, which is how its files are known; {path} does not."
         )
 
 
 @contextlib.contextmanager
 def _folder_beside(path: Path) -> Iterator[Path]:
     """A folder on the same disk, which is gone afterwards."""
-    try:
+    with _as_sentence(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            yield Path(folder)
+        folder = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.")
+    with folder:
+        yield Path(folder.name)
+
+
+@contextlib.contextmanager
+def _as_sentence(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}.") from None
 
@@ -139,11 +146,17 @@ def _move(folder: Path, path: Path) -> None:
     own = [folder / path.name]
     document = [document_path(own[0])]
     others = [file for file in folder.iterdir() if file not in own + document]
-    for file in [*others, *document, *own]:
-        target = path.parent / file.name
-        if target.is_dir() and not target.is_symlink():  # a Core ML package of before; folders are not replaced
-            shutil.rmtree(target)
-        file.replace(target)
+    files = [*others, *document, *own]
+    for target in (path.parent / file.name for file in files):
+        is_package = target.suffix == ".mlpackage" and (target / "Manifest.json").is_file()
+        if target.is_dir() and not is_package:
+            raise UserError(f"cannot write {target}: there is a folder of that name; choose another --output.")
+    with _as_sentence(path):
+        for file in files:
+            target = path.parent / file.name
+            if target.is_dir() and not target.is_symlink():  # a package of before; folders are not replaced
+                shutil.rmtree(target)
+            file.replace(target)
 
 
 def _size(path: Path) -> int:

@@ -33,6 +33,7 @@ class LiteRtRuntime:
     """A .tflite file, run on the CPU with XNNPACK."""
 
     batch_size: int | None = 1
+    runs_in_threads = False
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         interpreter = load_package("ai_edge_litert.interpreter", "litert").Interpreter

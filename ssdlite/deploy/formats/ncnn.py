@@ -51,6 +51,7 @@ class NcnnRuntime:
     """A .param file with the .bin beside it, run on the CPU in float32."""
 
     batch_size: int | None = 1
+    runs_in_threads = False
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         ncnn = load_package("ncnn", "ncnn")

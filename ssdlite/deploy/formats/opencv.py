@@ -20,6 +20,7 @@ class OpenCvRuntime:
     """
 
     batch_size: int | None = None
+    runs_in_threads = False
 
     def __init__(self, path: Path, threads: int | None = None, engine: int | None = None) -> None:
         properties = {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}

@@ -42,6 +42,7 @@ class OpenVinoRuntime:
     """
 
     batch_size: int | None = None
+    runs_in_threads = False
 
     def __init__(self, path: Path, threads: int | None = None, precision: str | None = "f32") -> None:
         openvino = load_package("openvino", "openvino")

@@ -8,11 +8,14 @@ import logging
 import os
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 
 from ssdlite.errors import CheckpointError, UserError
 from ssdlite.files import one_line
+
+_alone = threading.RLock()  # what is printed belongs to the process: threads take turns
 
 STREAMS = (1, 2)  # standard output and error, also of C++ code and of other programs
 
@@ -25,7 +28,7 @@ def quietly(work: str) -> Iterator[None]:
     of converters have no common base.
     """
     try:
-        with _muted():
+        with _alone, _muted():
             yield
     except UserError:
         raise

@@ -1,1 +1,1 @@
-"""Whether an ONNX file answers as its network does: numbers, detections, AP, and what runs it."""
+"""Whether an exported file answers as its network does: numbers, detections, AP, and what runs it."""

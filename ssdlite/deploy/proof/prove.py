@@ -171,6 +171,11 @@ def _judge(
     )
     if math.isnan(accuracy.torch):
         logger.warning("AP was not compared: no object is in the %d validation images.", evidence.num_judged)
+    elif accuracy.torch <= allowed:
+        logger.warning(
+            "AP says little: PyTorch's own is %.4f, and a file may lose %g; --tolerance takes less.",
+            *(accuracy.torch, allowed),
+        )
     elif accuracy.plain is not None and accuracy.plain < accuracy.torch - allowed:
         logger.warning(
             "on this processor onnxruntime's own options give AP %.4f in place of %.4f, because products of 8 bits "

@@ -154,3 +154,12 @@ def test_a_corner_network_is_refused(tmp_path):
 def test_choices_that_a_format_does_not_have_are_refused(tmp_path, name, file, head, precision, said):
     with pytest.raises(ConfigError, match=said):
         require_choice(name, tmp_path / file, head, precision)
+
+
+def test_a_folder_of_the_same_name_is_left_alone(fake_ncnn, detector, tmp_path):
+    thesis = tmp_path / "best.ncnn.bin" / "thesis.txt"
+    thesis.parent.mkdir()
+    thesis.write_text("years of work")
+    with pytest.raises(UserError, match=r"best.ncnn.bin: there is a folder of that name"):
+        write(detector, tmp_path / "best.ncnn.param", None)
+    assert thesis.read_text() == "years of work" and [path.name for path in tmp_path.iterdir()] == ["best.ncnn.bin"]

@@ -1,5 +1,7 @@
 import logging
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -38,3 +40,20 @@ def test_logging_is_as_before(caplog):
         pass
     logging.getLogger("converter").warning("heard again")
     assert "heard again" in caplog.text
+
+
+def test_threads_that_are_quiet_at_once_leave_everything_as_it_was(capfd):
+    both = threading.Barrier(2, timeout=0.5)
+
+    def work():
+        with quietly("conversion"):
+            try:
+                both.wait()  # never: the other is not let in
+            except threading.BrokenBarrierError:
+                return False
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        assert [task.result() for task in [pool.submit(work), pool.submit(work)]] == [False, False]
+    print("after")
+    assert capfd.readouterr().out == "after\n" and logging.root.manager.disable == 0

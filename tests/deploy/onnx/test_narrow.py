@@ -12,8 +12,9 @@ from ssdlite.deploy.metadata import FileForm
 from ssdlite.deploy.onnx.export import Calibration, build_model, narrow
 from ssdlite.deploy.onnx.network_part import last_convolutions, network_nodes, raw_outputs
 from ssdlite.deploy.onnx.quantize import _Images
-from ssdlite.deploy.onnx_predictor import OnnxPredictor
-from ssdlite.deploy.proof.verify import verify_onnx
+from ssdlite.deploy.onnx_predictor import OnnxPredictor, OnnxRuntime
+from ssdlite.deploy.predictor import FilePredictor
+from ssdlite.deploy.proof.verify import verify_file, verify_onnx
 
 from ..conftest import DECODER, METADATA, SIZE, draw_images
 
@@ -25,7 +26,7 @@ def models(traced, detector):
     """(precision, head) -> graph."""
     calibration = Calibration(draw_images(8, SIZE, seed=5), reduce_range=True)
     made = {}
-    for precision, heads in (("fp16", ("nms", "raw")), ("int8", ("nms", "raw-levels"))):
+    for precision, heads in (("fp16", ("nms", "raw", "decoded")), ("int8", ("nms", "raw-levels"))):
         narrowed = narrow(traced, precision, calibration)
         for head in heads:
             form = FileForm(head, precision=precision)
@@ -42,7 +43,7 @@ def narrow_files(models, tmp_path_factory):
     return {key: folder / f"{key[0]}-{key[1]}.onnx" for key in models}
 
 
-KINDS = [("fp16", "nms"), ("fp16", "raw"), ("int8", "nms"), ("int8", "raw-levels")]
+KINDS = [("fp16", "nms"), ("fp16", "raw"), ("fp16", "decoded"), ("int8", "nms"), ("int8", "raw-levels")]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -56,6 +57,48 @@ def test_a_narrow_file_passes_and_says_how_noisy_it_is(detector, narrow_files, i
         assert found["boxes"].largest < 1e-3 and found["scores"].largest < 1e-5
         assert verification.num_detections > 100
     assert OnnxPredictor(narrow_files[kind]).card.precision == kind[0]
+
+
+@pytest.mark.parametrize("kind", [("fp16", "raw"), ("int8", "raw-levels")])
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ('"variances": [0.1, 0.2]', '"variances": [0.1, 0.3]', "boxes differ"),
+        ('"score_activation": "softmax"', '"score_activation": "sigmoid"', "scores differ"),
+    ],
+)
+def test_what_decodes_a_narrow_raw_file_is_held_to_account(
+    detector, narrow_files, images, tmp_path, kind, right, wrong, said
+):
+    model = onnx.load(narrow_files[kind])
+    for entry in model.metadata_props:
+        if entry.key == "ssdlite":
+            assert right in entry.value
+            entry.value = entry.value.replace(right, wrong)
+    onnx.save(model, tmp_path / "wrong.onnx")
+    verification = verify_onnx(tmp_path / "wrong.onnx", detector, images)
+    assert not verification.passed and said in verification.summary
+
+
+class Wild(OnnxRuntime):
+    """One box in each image is off by so many pixels."""
+
+    shift = 0
+
+    def answer(self, images):
+        outputs = super().answer(images)
+        outputs["boxes"][:, 100, 0] += self.shift
+        return outputs
+
+
+def test_one_wild_box_is_found_where_nothing_is_seen_inside(narrow_files, detector, images):
+    """As in another runtime, of head decoded: noise as a share of all boxes would forgive it."""
+    runtime = Wild(narrow_files["fp16", "decoded"])
+    verification = verify_file(FilePredictor(runtime), detector, images)
+    assert verification.passed, verification.summary
+    runtime.shift = 20
+    verification = verify_file(FilePredictor(runtime), detector, images)
+    assert not verification.passed and "boxes differ by" in verification.summary
 
 
 def test_the_parts_of_a_traced_network(traced):

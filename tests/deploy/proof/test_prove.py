@@ -74,3 +74,16 @@ def test_a_file_that_computes_something_else_is_not_judged(files, detector, imag
     other = type(detector)(detector.dialect, num_classes=3, input_size=detector.input_size, width=0.25)
     proof = prove_onnx(files["raw"], other.eval(), DECODER, Evidence(images, judge, num_judged=9))
     assert not proof.passed and proof.accuracy is None
+
+
+def test_what_is_no_number_is_null_in_json_and_blamed_first():
+    broken = Difference("logits", math.inf, math.inf, 0, 1)
+    verification = Verification("raw", 3, (1, 4), (Difference("boxes", 0.01, 0.1, 0, 1), broken), (), 0)
+    assert not verification.passed and verification.summary.startswith("logits differ by inf")
+    document = json.loads(json.dumps(Proof(verification, None, LATENCY).to_dict(), allow_nan=False))
+    assert document["verification"]["differences"][1]["largest"] is None
+
+
+def test_a_network_that_finds_nothing_says_so(files, detector, images, caplog):
+    proof = prove_onnx(files["nms"], detector, DECODER, Evidence(images, lambda predictor: 0.0005, 3))
+    assert proof.passed and "AP says little: PyTorch's own is 0.0005" in caplog.text
