@@ -64,9 +64,9 @@ def export_onnx(
     loaded = build.load_detector(checkpoint, overrides, _size(size))
     require_form(loaded.detector, form)
     output = output or checkpoint.with_suffix(".onnx")
+    require_writable(output)
     if output.suffix.lower() != ".onnx":
         raise ConfigError(f"--output ends with .onnx, which is how its files are known; {output} does not.")
-    require_writable(output)
     started = time.perf_counter()
     try:
         with console.status("Exporting and comparing, half a minute or so"):

@@ -37,9 +37,9 @@ def export_web(
         logger.warning("--no-verify has no effect: %s is exported already.", model)
     runtime = find_runtime(runtime_dir)  # before the minute that exporting may take
     output = output or model.with_suffix(".html")
+    require_writable(output)
     if output.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"--output ends with .html, which is what browsers open; {output} does not.")
-    require_writable(output)
     title = one_line(title or _name(model), longest=100)
     with tempfile.TemporaryDirectory() as folder:
         exported = model if is_exported else _export(model, overrides, Path(folder), verify)
