@@ -78,6 +78,7 @@ def test_no_verification_is_said(cli, exported, runtime):
             "eval.score_threshold=.2 has no effect on",
         ),
         (["MODEL", "--runtime", "RUNTIME", "--output", "."], 1, "cannot write .: it is a folder"),
+        (["MODEL", "--runtime", "RUNTIME", "--output", "page.onnx"], 2, "--output ends with .html"),
         (["CHECKPOINT", "eval.iou=1", "--runtime", "RUNTIME"], 2, "unknown option 'eval.iou'"),
     ],
 )

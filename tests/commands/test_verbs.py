@@ -292,6 +292,24 @@ def test_a_file_that_fails_its_proof_is_not_written(cli, trained, tmp_path, monk
     assert sorted(found.name for found in tmp_path.iterdir()) == ["model.onnx", "model.onnx.json"]
 
 
+def test_a_checkpoint_is_not_overwritten_by_its_export(cli, trained, tmp_path):
+    checkpoint = shutil.copy(trained / "best.pt", tmp_path / "best.pt")
+    before = checkpoint.read_bytes()
+    result = cli("export-onnx", checkpoint, "--output", checkpoint, "--no-verify")
+    assert result.code == 2 and "--output ends with .onnx" in result.err
+    assert checkpoint.read_bytes() == before
+
+
+def test_a_checkpoint_of_no_numbers_gets_a_sentence_and_a_report(cli, lively, tmp_path):
+    content = torch.load(lively / "model.pt", weights_only=True)
+    content["weights"]["head.regression.0.3.bias"][0] = float("nan")
+    torch.save(content, tmp_path / "nan.pt")
+    result = cli("export-onnx", tmp_path / "nan.pt")
+    assert result.code == 1 and "was not written, because" in result.err and "Traceback" not in result.err
+    report = figures_of(tmp_path / "nan.onnx.failed.json")
+    assert not report["proof"]["passed"] and not (tmp_path / "nan.onnx").exists()
+
+
 def test_export_without_verification_needs_no_data(cli, trained, tmp_path):
     options = ["--output", tmp_path / "m.onnx", "--no-verify", f"data={tmp_path / 'gone'}"]
     result = cli("export-onnx", trained / "best.pt", *options)
