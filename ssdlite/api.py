@@ -8,6 +8,7 @@ detections = detector.predict("street.jpg")
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,8 @@ Picture: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray"
 """A path, a Pillow image, or an array (H, W, 3) uint8 RGB."""
 
 SCORE_THRESHOLD = 0.4
+LEAST_TILE, MOST_OVERLAP = 16, 0.9
+"""Smaller tiles, or tiles that overlap more, are so many that nobody lives to see the end."""
 
 
 class Found(NamedTuple):
@@ -113,9 +116,12 @@ class Detector:
             tile_overlap: of neighbouring tiles, as a share of their side.
             batch_size: images that the network gets at once. Default: what suits the file.
 
-        Raises DataError for an image that cannot be read, ConfigError for what is no image and for a class that the
-        network does not know.
+        Raises DataError for an image that cannot be read, ConfigError for what is no image, for a class that the
+        network does not know, and for a number out of bounds.
         """
+        _require_number("tile", tile, LEAST_TILE, math.inf)
+        _require_number("tile_overlap", tile_overlap, 0, MOST_OVERLAP)
+        _require_number("batch_size", batch_size, 1, math.inf)
         model = self._model
         limits = _thresholds(score_threshold).for_classes(model.class_names)
         batch_size = batch_size or model.batch_size
@@ -123,6 +129,8 @@ class Detector:
         finder = Finder(model.predictor, model.input_size, model.alignment, batch_size=batch_size, tiling=tiling)
         if isinstance(images, str | os.PathLike | Image.Image | np.ndarray):
             return self._predict(finder, [images], limits)[0]
+        if not isinstance(images, Sequence):
+            raise ConfigError(f"predict takes an image or a list of them, but {type(images).__name__} was given.")
         found: list[ImageDetections] = []
         for start in range(0, len(images), batch_size):
             found += self._predict(finder, images[start : start + batch_size], limits)
@@ -197,7 +205,19 @@ class ImageDetections:
         return f"ImageDetections({', '.join(f'{name} {score:.2f}' for name, score, _ in self) or 'none'})"
 
 
+def _require_number(name: str, value: object, least: float, most: float) -> None:
+    """Raises ConfigError for what is no number from `least` to `most`, or None."""
+    if value is None:
+        return
+    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not is_number or not least <= value <= most:  # type: ignore[operator]
+        bounds = f"{least:g} or more" if most == math.inf else f"from {least:g} to {most:g}"
+        raise ConfigError(f"{name} must be a number, {bounds} (got {value!r}).")
+
+
 def _thresholds(given: float | Mapping[str, float]) -> Thresholds:
+    for number in given.values() if isinstance(given, Mapping) else [given]:
+        _require_number("score_threshold", number, 0, 1)
     return Thresholds(SCORE_THRESHOLD, given) if isinstance(given, Mapping) else Thresholds(given)
 
 

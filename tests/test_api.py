@@ -113,6 +113,23 @@ def test_tiles(detector, images):
     assert tiled.image.shape == (96, 192, 3) and tiled.boxes.max() <= 192
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"tile": 4}, "tile must be a number, 16 or more"),
+        ({"tile": -5}, "tile must be"),
+        ({"tile": 96, "tile_overlap": 1.0}, r"tile_overlap must be a number, from 0 to 0\.9"),
+        ({"batch_size": 0}, "batch_size must be a number, 1 or more"),
+        ({"score_threshold": 2}, "score_threshold must be a number, from 0 to 1"),
+        ({"score_threshold": "a"}, "score_threshold must be a number"),
+        ({"score_threshold": {"heart": float("nan")}}, "score_threshold must be a number"),
+    ],
+)
+def test_numbers_out_of_bounds_are_one_sentence(detector, images, options, said):
+    with pytest.raises(ConfigError, match=said):
+        detector.predict(images[0], **options)
+
+
 def test_what_is_no_image(detector, tmp_path):
     with pytest.raises(DataError, match="cannot be opened"):
         detector.predict(tmp_path / "gone.jpg")
@@ -126,6 +143,8 @@ def test_what_is_no_image(detector, tmp_path):
             detector.predict(given)
     with pytest.raises(ConfigError, match="but int was given"):
         detector.predict([3])
+    with pytest.raises(ConfigError, match="an image or a list of them, but int was given"):
+        detector.predict(3)
     with pytest.raises(CheckpointError, match="there is no"):
         Detector.load(tmp_path / "gone.pt")
 

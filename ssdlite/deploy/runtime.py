@@ -82,8 +82,8 @@ def resize(image: np.ndarray, size: tuple[int, int], alignment: str = "half_pixe
     """(H, W, 3) -> (*size, 3) uint8, within one grey level of what the network was trained on (`data.resize`).
 
     Two products of matrices: 10 ms for 640x480 and 50 for 1920x1080, on one core. It leaves an image alone that
-    has its size already: from cv2.resize, say, with INTER_AREA if both sides shrink to less than half, else with
-    INTER_LINEAR.
+    has its size already: for "half_pixel" from cv2.resize, say, with INTER_AREA if both sides shrink to less than
+    half, else with INTER_LINEAR.
     """
     if image.shape[:2] == tuple(size):
         return image
