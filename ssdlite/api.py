@@ -24,7 +24,7 @@ from ssdlite.evaluation.coco import to_coco_rows
 from ssdlite.models import LoadedModel, load_model
 from ssdlite.prediction.finder import Finder
 from ssdlite.prediction.thresholds import Thresholds, keep_above
-from ssdlite.prediction.tiles import OVERLAP, Tiling
+from ssdlite.prediction.tiles import LEAST_SIDE, MOST_OVERLAP, OVERLAP, Tiling
 from ssdlite.structures import Detections, ImageId
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ Picture: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray"
 """A path, a Pillow image, or an array (H, W, 3) uint8 RGB."""
 
 SCORE_THRESHOLD = 0.4
-LEAST_TILE, MOST_OVERLAP = 16, 0.9
-"""Smaller tiles, or tiles that overlap more, are so many that nobody lives to see the end."""
 
 
 class Found(NamedTuple):
@@ -119,7 +117,7 @@ class Detector:
         Raises DataError for an image that cannot be read, ConfigError for what is no image, for a class that the
         network does not know, and for a number out of bounds.
         """
-        _require_number("tile", tile, LEAST_TILE, math.inf)
+        _require_number("tile", tile, LEAST_SIDE, math.inf)
         _require_number("tile_overlap", tile_overlap, 0, MOST_OVERLAP)
         _require_number("batch_size", batch_size, 1, math.inf)
         model = self._model

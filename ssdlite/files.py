@@ -12,6 +12,7 @@ import reprlib
 import stat
 import zipfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,10 +138,20 @@ def write_text(path: Path, text: str) -> None:
 
     Raises UserError where that is not possible.
     """
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` to be written, renamed to it if the block ends well; makes the folders.
+
+    `path` stays as it is if anything is raised. Raises UserError for an OSError.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
+        yield temporary
         temporary.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}.") from None

@@ -19,6 +19,9 @@ import numpy as np
 from ssdlite.box_arrays import CENTER_VARIANCE, SIZE_VARIANCE
 from ssdlite.structures import ResizeAlignment, ScoreActivation
 
+PROPERTIES = ("names", "ssdlite", "ssdlite.priors")
+"""The keys above."""
+
 SCHEMA = 2
 """1 had neither `precision` nor other inputs than float32 NCHW, and held the paths of its data set."""
 

@@ -94,8 +94,8 @@ def _require_fit(session: onnxruntime.InferenceSession, card: ModelCard, path: P
         )
 
 
-def _output_shapes(card: ModelCard) -> dict[str, tuple[int, ...]]:
-    """What follows the batch in the shapes of the outputs, as far as the metadata says."""
+def _output_shapes(card: ModelCard) -> dict[str, tuple[int | None, ...]]:
+    """What follows the batch in the shapes of the outputs; None where the metadata does not say."""
     num_classes = len(card.class_names)
     if card.head == "raw-levels":
         logits = {f"logits_{i}": (a * (num_classes + 1), h, w) for i, (h, w, a) in enumerate(card.levels)}
@@ -103,14 +103,14 @@ def _output_shapes(card: ModelCard) -> dict[str, tuple[int, ...]]:
         return {**logits, **deltas}
     if card.head == "raw" and card.priors is not None:
         return {"logits": (len(card.priors), num_classes + 1), "deltas": (len(card.priors), 4)}
-    return {"scores": (-1, num_classes)} if card.head == "decoded" else {}
+    return {"scores": (None, num_classes)} if card.head == "decoded" else {}
 
 
-def _agree(shape: Sequence[object], expected: tuple[int, ...]) -> bool:
-    """Whether `shape` may be (B, *expected): what is no number, or not expected, may be any."""
-    pairs = zip(shape[1:], expected, strict=False)
+def _agree(shape: Sequence[object], expected: tuple[int | None, ...]) -> bool:
+    """Whether `shape` may be (B, *expected); a side that is text, for any number, agrees with all."""
     return len(shape) == 1 + len(expected) and all(
-        size == known for size, known in pairs if isinstance(size, int) and known >= 0
+        known is None or not isinstance(size, int) or size == known
+        for size, known in zip(shape[1:], expected, strict=True)
     )
 
 

@@ -18,6 +18,9 @@ from ssdlite.structures import Detections
 OVERLAP = 0.2
 """Default overlap of neighbouring tiles, as a share of their side: an object of up to that size is whole in one."""
 
+LEAST_SIDE, MOST_OVERLAP = 16, 0.9  # pixels, and a share of the side, as `ssdlite predict --help` has them
+"""Smaller tiles, or tiles that overlap more, are so many that nobody lives to see the end."""
+
 COVERED = 0.6
 """A box that a tile's edge cut off goes where another of its class covers this share of it: they are one object."""
 

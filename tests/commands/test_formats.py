@@ -30,10 +30,22 @@ def test_an_exported_file_scores_as_the_checkpoint_and_predicts(cli, trained, dr
     found, expected = figures_of(tmp_path / "file.json"), figures_of(tmp_path / "torch.json")
     for figure, value in expected.items():
         assert found[figure] == pytest.approx(value, abs=1e-3), figure
-    image = next((drawn / "val").iterdir())
-    predicted = cli("predict", model, image, "--output", tmp_path / "pictures", "--score-threshold", 0.02)
-    assert predicted.code == 0, predicted.err
-    assert (tmp_path / "pictures" / image.name).is_file()
+
+
+@pytest.mark.parametrize("name", ["openvino", "ncnn"])
+def test_an_exported_file_predicts_what_the_checkpoint_does(cli, lively, drawn, tmp_path, name):
+    require_runtime(name)
+    model, image = tmp_path / f"tiny{FORMATS[name].name_suffix}", next((drawn / "val").iterdir())
+    assert cli("export", name, lively / "model.pt", "--output", model, "--no-verify").code == 0
+    found = []
+    for number, given in enumerate((lively / "model.pt", model)):
+        options = ("--output", tmp_path / f"pictures{number}", "--json", tmp_path / f"{number}.json")
+        predicted = cli("predict", given, image, *options, "--score-threshold", 0.5)
+        assert predicted.code == 0, predicted.err
+        assert (tmp_path / f"pictures{number}" / image.name).is_file()
+        (row,) = json.loads((tmp_path / f"{number}.json").read_text())
+        found.append({(each["label"], *map(round, each["box"])) for each in row["detections"]})
+    assert len(found[0] & found[1]) > 0.9 * max(map(len, found)) > 0  # a side may lie between two whole pixels
 
 
 def test_core_ml_is_said_not_to_run_here(cli, trained, drawn, tmp_path):

@@ -18,6 +18,7 @@ from ssdlite.deploy.proof.verify import Verification, verify_onnx
 from ssdlite.model.architecture import DIALECTS
 from ssdlite.model.decode import Decoder
 from ssdlite.model.detector import Detector
+from ssdlite.model.network import Network
 from ssdlite.structures import Detections
 
 FORMS = {
@@ -72,6 +73,23 @@ def assert_same_detections(found: Detections, expected: Detections, pixels: floa
     same &= np.abs(found.scores[:, None] - expected.scores[None]) < 1e-3
     same &= np.abs(found.boxes[:, None] - expected.boxes[None]).max(axis=2, initial=0) < pixels
     assert same.any(axis=1).all() and same.any(axis=0).all()
+
+
+@torch.no_grad()
+def shift_mean(network: Network) -> None:
+    """126.5 where 127.5 was meant, say."""
+    network.normalize.mean += 1
+
+
+@torch.no_grad()
+def swap_channels(network: Network) -> None:
+    """BGR for RGB."""
+    stem = network.backbone.features[0][0]
+    stem.weight.copy_(stem.weight.flip(1))
+
+
+def shift_priors(network: Detector) -> None:
+    network.priors[:, 0] += 0.5
 
 
 def save_and_verify(model: onnx.ModelProto, path: Path, detector: Detector, images: np.ndarray) -> Verification:

@@ -25,7 +25,15 @@ from ssdlite.model.decode import decode_output
 from ssdlite.structures import CornerOutput, Detections
 
 from .conftest import DECODER as SSD_DECODER
-from .conftest import METADATA, SIZE, assert_same_detections, draw_images, save_and_verify
+from .conftest import (
+    METADATA,
+    SIZE,
+    assert_same_detections,
+    draw_images,
+    save_and_verify,
+    shift_mean,
+    swap_channels,
+)
 
 FORMS = {"nms": FileForm("nms"), "tensor": FileForm("nms", "tensor"), "decoded": FileForm("decoded")}
 HEADS = tuple(FORMS)
@@ -139,15 +147,6 @@ def test_an_odd_size_at_the_oldest_opset_and_a_fixed_batch(tmp_path):
     predictor = OnnxPredictor(path)
     for found, wanted in zip(predictor.select(predictor.run(images)), expected, strict=True):
         assert_same_detections(found, wanted)
-
-
-def shift_mean(detector):
-    detector.normalize.mean += 1
-
-
-def swap_channels(detector):
-    stem = detector.backbone.features[0][0]
-    stem.weight.copy_(stem.weight.flip(1))
 
 
 def shift_offsets(detector):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ssdlite.deploy.card import ModelCard, from_properties
+from ssdlite.deploy.metadata import PROPERTIES
 from ssdlite.errors import CheckpointError
 from ssdlite.files import one_line, read_json, write_text
 
@@ -46,6 +47,3 @@ def read_card(path: Path) -> ModelCard:
         raise CheckpointError(f"{document} is no JSON object; export the checkpoint again.")
     properties = {name: json.dumps(value) for name, value in parts.items() if name in PROPERTIES}
     return from_properties(properties, source=str(document))
-
-
-PROPERTIES = ("names", "ssdlite", "ssdlite.priors")

@@ -10,13 +10,13 @@ import numpy as np
 from ssdlite.deploy.card import from_properties
 from ssdlite.deploy.formats.packages import load_package
 from ssdlite.deploy.formats.quiet import quietly
+from ssdlite.deploy.metadata import PROPERTIES
 from ssdlite.errors import CheckpointError
 from ssdlite.files import one_line
 
 if TYPE_CHECKING:
     from ssdlite.deploy.formats.source import Source
 
-PROPERTIES = ("names", "ssdlite", "ssdlite.priors")
 INFO = "ssdlite"  # the section of the file's rt_info that holds them
 
 

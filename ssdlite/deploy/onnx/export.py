@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +27,8 @@ from ssdlite.deploy.onnx.nms import append_nms, limit_candidates
 from ssdlite.deploy.onnx.opset import DEFAULT_OPSET, lower_ir_version, require_opset
 from ssdlite.deploy.onnx.trace import trace_detector
 from ssdlite.deploy.proof.prove import Evidence, Proof, prove_onnx
-from ssdlite.errors import CheckpointError, ConfigError, UserError
+from ssdlite.errors import CheckpointError, ConfigError
+from ssdlite.files import replacing
 from ssdlite.model.decode import Decoder
 from ssdlite.model.detector import Detector
 from ssdlite.model.network import Network
@@ -166,20 +165,12 @@ def network_facts(detector: Network) -> NetworkFacts:
 
 def write_verified(model: onnx.ModelProto, path: Path, check: Callable[[Path], Proof] | None) -> Proof | None:
     """Write `model` to a temporary file; rename it to `path` if it passes `check`. Raises as `export_onnx`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        data = model.SerializeToString()
+    data = model.SerializeToString()
+    with replacing(path) as temporary:
         temporary.write_bytes(data)
         proof = check(temporary) if check else None
         if proof is not None and not proof.passed:
             raise Disproved(path, data, proof)
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}.") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
     return proof
 
 

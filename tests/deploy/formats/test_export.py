@@ -18,7 +18,7 @@ from ssdlite.errors import CheckpointError, ConfigError, UserError
 from ssdlite.model.architecture import DIALECTS
 from ssdlite.model.corner import CornerDetector
 
-from ..conftest import DECODER, METADATA, SIZE
+from ..conftest import DECODER, METADATA, SIZE, shift_mean, shift_priors, swap_channels
 
 
 @pytest.fixture
@@ -52,20 +52,6 @@ def test_a_file_that_agrees_gets_its_name_and_a_document(fake_ncnn, detector, im
     assert document["files"]["best.ncnn.bin"] == len("weights") and document["proof"]["passed"]
     assert document["proof"]["accuracy"]["file"] == 0.5 and document["proof"]["accuracy"]["num_images"] == 9
     assert {"torch", "onnx"} <= set(document["versions"]) and read_card(path).head == "raw"
-
-
-def shift_mean(network):
-    network.normalize.mean += 1
-
-
-@torch.no_grad()
-def swap_channels(network):
-    stem = network.backbone.features[0][0]
-    stem.weight.copy_(stem.weight.flip(1))
-
-
-def shift_priors(network):
-    network.priors[:, 0] += 0.5
 
 
 @pytest.mark.parametrize(

@@ -14,20 +14,7 @@ from ssdlite.data.resize import resize
 from ssdlite.deploy.onnx_predictor import OnnxPredictor
 from ssdlite.deploy.proof.verify import Tolerance, verify_onnx
 
-from ..conftest import HEADS, SIZE
-
-
-def shift_mean(detector):
-    detector.normalize.mean += 1  # 126.5 where 127.5 was meant, say
-
-
-def swap_channels(detector):
-    stem = detector.backbone.features[0][0]
-    stem.weight.copy_(stem.weight.flip(1))
-
-
-def shift_priors(detector):
-    detector.priors[:, 0] += 0.5
+from ..conftest import HEADS, SIZE, shift_mean, shift_priors, swap_channels
 
 
 @pytest.mark.parametrize("head", HEADS)
