@@ -65,7 +65,8 @@ def test_its_terms_are_logged(run_dir, choice):
 
 
 def detections(cli, model, drawn, path) -> list[dict]:
-    result = cli("eval", model, f"data={drawn}", "eval.score_threshold=0", "--detections", path)
+    options = ["eval.score_threshold=0", "eval.iou_threshold=1"]
+    result = cli("eval", model, f"data={drawn}", *options, "--detections", path)
     assert result.code == 0, result.err
     return json.loads(path.read_text())
 
@@ -76,8 +77,11 @@ def test_the_exported_file_finds_what_the_checkpoint_finds(cli, run_dir, drawn, 
         pytest.skip("exports as another choice does")
     file = tmp_path / "model.onnx"
     checkpoint = run_dir / "best.pt"
-    options = ["--head", EXPORTED[choice], "--output", file]
-    exported = cli("export-onnx", checkpoint, "eval.score_threshold=0", *options)
+    # What little it has learnt gives scores that nearly tie: with nothing suppressed, their order changes nothing.
+    # The AP of that, which verification would compare, says nothing.
+    options = ["eval.score_threshold=0", "eval.iou_threshold=1"]
+    chosen = ["--head", EXPORTED[choice], "--output", file, "--tolerance", 1]
+    exported = cli("export-onnx", checkpoint, *options, *chosen)
     assert exported.code == 0, exported.err
     monkeypatch.setattr(build, "build_dtype", lambda precision, device: torch.float32)
     expected, found = (detections(cli, model, drawn, tmp_path / "found.json") for model in (checkpoint, file))
