@@ -58,7 +58,8 @@ class Meter:
         return [dict(zip(self._names(), row, strict=True)) for row in self._rows().tolist()]
 
     def load_state_dict(self, state: list[dict[str, float]]) -> None:
-        self._restored, self._terms = [dict(terms) for terms in state], []
+        self._restored[:] = [dict(terms) for terms in state]
+        self._terms.clear()
 
     def _names(self) -> list[str]:
         return list(next(iter([*self._restored, *self._terms]), {}))

@@ -45,6 +45,5 @@ def test_restored_terms_are_joined_with_those_of_a_gpu():
     with FakeTensorMode():
         on_gpu = {name: torch.zeros((), device="cuda") for name in ("box", "classification")}
         meter.count(on_gpu, images=4)
-        assert meter._rows().shape == (2, 2) and meter._rows().device.type == "cpu"
-        with pytest.raises(DynamicOutputShapeException):  # only choosing the finite ones needs values
+        with pytest.raises(DynamicOutputShapeException):  # choosing the finite ones needs values, and comes after
             meter.take()
