@@ -10,6 +10,7 @@ import torch
 from ssdlite.benchmark.evaluation import judge, simulate_detections, simulate_output
 from ssdlite.benchmark.photos import CLASS_NAMES, MAX_OBJECTS, SIZE, draw_photos
 from ssdlite.benchmark.rivals import restore_relu6
+from ssdlite.benchmark.step import Step
 from ssdlite.benchmark.workload import (
     DEFAULTS,
     QUICK,
@@ -76,6 +77,16 @@ def test_seven_objects_an_image():
     batch = resident_batch((64, 64), 400, len(CLASS_NAMES), CPU)
     assert (batch.labels > 0).sum(dim=1).float().mean() == pytest.approx(7, abs=0.5)
     assert 40 < batch.labels.shape[1] <= MAX_OBJECTS  # as many as the fullest image has, as on COCO
+
+
+def test_no_gradient_outlives_the_network_that_is_timed(workload):
+    """The next replay of a CUDA graph would write over those that are kept."""
+    timed, kept = Step(workload), []
+    timed.step.network.register_forward_pre_hook(
+        lambda *_: kept.append(sum(weight.grad is not None for weight in timed.step.model.parameters()))
+    )
+    timed.network(repeats=2)
+    assert kept == [0, 0]
 
 
 def test_its_loader_is_that_of_a_training_on_the_device(workload):
