@@ -68,7 +68,6 @@ def train(config: Config, *, default_name: str, resume: bool, device: str) -> No
             keep_memory()
         if chosen.type == "cuda":
             torch.backends.cudnn.benchmark = True
-            torch.set_float32_matmul_precision("high")
         if restarts() and not resume:
             resume = in_main_process(lambda: _has_run(config, default_name))
         resumed = in_main_process(lambda: _latest_run(config, default_name)) if resume else None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor, distributed, nn
@@ -37,7 +37,8 @@ class TrainStep:
         clip_norm: bound on the gradient's norm, 0 for none.
         accumulate: parts that a batch is computed in, one after the other, where memory is short. Their losses are
             averaged; BatchNorm sees each part by itself.
-        compile_mode: of torch.compile; none leaves the network as it is.
+        compile_mode: of torch.compile, for the training alone: `model` stays as it is, so that whoever validates it
+            may hold several outputs at once, where those of a CUDA graph are overwritten by the next.
     """
 
     model: nn.Module
@@ -53,8 +54,6 @@ class TrainStep:
 
     def __post_init__(self) -> None:
         self.scaler = GradScaler(self.device.type, enabled=self.dtype is torch.float16)
-        if self.compile_mode != "none":
-            self.model.compile(mode=self.compile_mode)  # in place, so that names and saved weights stay
         self.network = self._wrap()
         self._statistics = list(self.model.buffers())  # of the norms
         self._statistics_before = [buffer.clone() for buffer in self._statistics]
@@ -75,7 +74,7 @@ class TrainStep:
 
     def forward(self, batch: Batch) -> DetectorOutput:
         images = batch.images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32):
+        with self.autocast():
             try:
                 return self.network(images)
             except torch._dynamo.exc.TorchDynamoException as error:
@@ -84,6 +83,9 @@ class TrainStep:
                     f"train.compile={self.compile_mode} is not possible here ({reason}); it needs a C++ compiler "
                     "on a CPU, and Triton on a GPU. Set train.compile=none."
                 ) from None
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
 
     def loss(self, output: DetectorOutput, batch: Batch) -> LossTerms:
         return self.criterion(output, batch.boxes, batch.labels, batch.ignore)
@@ -109,10 +111,12 @@ class TrainStep:
         spoiled = (~loss.isfinite() if scaled else ~(loss + norm).isfinite()).float()
         if world_size() > 1:
             distributed.all_reduce(spoiled, distributed.ReduceOp.MAX)
-        if not scaled:
+        fused = bool(self.optimizer.defaults["fused"])
+        if fused and not scaled:
             # The fused optimizer looks at it on the device, as it does for a scaler.
             self.optimizer.found_inf = spoiled  # type: ignore[attr-defined]
-        self.scaler.step(self.optimizer)
+        if fused or scaled or not spoiled:  # the others, such as Metal's, have to be waited for
+            self.scaler.step(self.optimizer)
         self.scaler.update()
         self._restore_statistics(spoiled.bool())
         self.optimizer.zero_grad(set_to_none=True)
@@ -151,9 +155,18 @@ class TrainStep:
             self.ema.num_updates = state["num_averaged"]
 
     def _wrap(self) -> nn.Module:
+        network: nn.Module = self.model
+        if self.compile_mode != "none":
+            network = cast(nn.Module, torch.compile(network, mode=self.compile_mode))
         if world_size() == 1:
-            return self.model
-        return DistributedDataParallel(self.model, device_ids=[self.device] if self.device.type == "cuda" else None)
+            return network
+        return DistributedDataParallel(
+            network,
+            device_ids=[self.device] if self.device.type == "cuda" else None,
+            # Training reads no buffer that a step changes, and validation takes the main process's for all.
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,  # or each gradient is in memory twice, and copied there and back
+        )
 
     def _without_exchange(self) -> AbstractContextManager[None]:
         """Several processes average their gradients once a step, in its last part."""

@@ -111,6 +111,18 @@ def test_a_network_without_priors_is_measured_too(tmp_path):
     assert "loss" in names and "assignment" not in names
 
 
+def test_images_that_are_finished_on_the_device_are_measured_too(tmp_path):
+    """The loader gives drafts, whose images are no images yet: not to be counted by, and to be finished."""
+    path = tmp_path / "figures.json"
+    options = [*TINY, "data.augment_on=device"]
+    command.benchmark(None, options, only="loader,train", json_path=path, quick=True, device="cpu")
+    figures = json.loads(path.read_text())
+    assert find(figures, "train", "training from end to end") > 0 and find(figures, "loader", "collate") > 0
+    first = find(figures, "loader", "loader, 1 workers, cache=memory, first epoch")
+    later = find(figures, "loader", "loader, 1 workers, cache=memory, later epochs")
+    assert first < 100 * later  # pixels would be some thousand times the images
+
+
 def test_sections_run_in_the_order_given():
     assert command.choose_sections("eval, loader,eval") == ["eval", "loader"]
     assert command.choose_sections(None) == ["loader", "step", "train", "eval", "infer"]

@@ -48,7 +48,7 @@ def test_it_learns_a_batch_by_heart(drawn, tmp_path, choice):
         None, [*options(choice, drawn, tmp_path), "data.augmentation=none", "optim.warmup_steps=0"]
     )
     workload = prepare(config, torch.device("cpu"), tmp_path, quick=True)
-    batch = next(start_epoch(loader_for(config, workload.train, workers=0), epoch=0))
+    batch = next(start_epoch(loader_for(config, workload.train, workers=0, device=workload.device), epoch=0))
     step, losses = build_training(workload), []
     for _ in range(16):
         losses.append(total_loss(step.gradients(batch)))
