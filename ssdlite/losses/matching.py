@@ -182,8 +182,9 @@ def _match_in_rounds(iou_BMP: Tensor) -> Tensor:
         first_BP = first_BP.scatter_reduce(1, prior_BM, candidates, "amin")
         wins &= first_BP.gather(1, prior_BM) == object_BM
         claims_BM = torch.where(wins, prior_BM, claims_BM)
-        taken_BP = (best_BP * 0).bool().scatter_reduce(1, prior_BM, wins, "amax")
-        gone = wins.unsqueeze(-1) | taken_BP.gather(1, prior_BMk.flatten(1)).view_as(prior_BMk)
+        # Of numbers: CUDA has no scatter_reduce of bool.
+        taken_BP = torch.zeros_like(first_BP).scatter_reduce(1, prior_BM, wins.long(), "amax")
+        gone = wins.unsqueeze(-1) | (taken_BP.gather(1, prior_BMk.flatten(1)) > 0).view_as(prior_BMk)
         iou_BMk = iou_BMk.masked_fill(gone, 0)
     return claims_BM
 
