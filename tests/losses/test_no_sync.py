@@ -8,7 +8,6 @@ from functools import partial
 import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
-
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssdlite.losses.atss import assign_atss
