@@ -54,7 +54,7 @@ def counted(config: Config, num_objects: int, num_classes: int) -> LaunchCounter
     """The launches of a step of a training under `config`."""
     names = tuple(f"class {number}" for number in range(1, num_classes + 1))
     device, size = torch.device("cuda"), config.model.input_size
-    network = build.empty_detector(config, names).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = build.empty_detector(config, names).to(memory_format=torch.channels_last)
     criterion = build.build_criterion(config.loss, DataSplit([], names, ()))
     with pretended_gpu():
         move_without_values(network.train(), device)

@@ -43,7 +43,27 @@ MAX_CHUNKS = 320
 MAX_TENSORS = (110, 64, 48, 36, 30)  # for 1 to 5 lists of tensors
 
 NO_LAUNCH = frozenset(
-    ["_unsafe_view", "_reshape_alias", "detach", "detach_", "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "lift_fresh", "resize_", "set_", "is_same_size", "sym_size", "sym_stride", "sym_numel", "sym_storage_offset", "device", "layout"]
+    [
+        "_unsafe_view",
+        "_reshape_alias",
+        "detach",
+        "detach_",
+        "empty",
+        "empty_like",
+        "empty_strided",
+        "new_empty",
+        "new_empty_strided",
+        "lift_fresh",
+        "resize_",
+        "set_",
+        "is_same_size",
+        "sym_size",
+        "sym_stride",
+        "sym_numel",
+        "sym_storage_offset",
+        "device",
+        "layout",
+    ]
 )
 
 
@@ -179,11 +199,12 @@ def backward_in_python(loss: Tensor, counter: LaunchCounter) -> None:
         if hasattr(node, "variable"):
             _accumulate(node.variable, gradients[0])
             continue
-        call = getattr(node, "apply", node)  # of a torch.autograd.Function, or of PyTorch's own
+        call: Any = getattr(node, "apply", node)  # of a torch.autograd.Function, or of PyTorch's own
         # Called like this a norm keeps its cuDNN workspace for another time, which the engine does not.
         with counter.ignoring("clone") if "CudnnBatchNorm" in node.name() else nullcontext():
             results = call(*gradients) if any(each is not None for each in gradients) else None
         results = results if isinstance(results, tuple) else (results,)
+        results = results[-len(node.next_functions) :]  # what is no tensor comes first, and is no node of the graph
         for position, (following, number) in enumerate(node.next_functions):
             if following is None:
                 continue

@@ -123,7 +123,7 @@ def test_equal_priors_are_taken_in_their_order(match):
 
 
 def draw_overlaps(number: int, generator: torch.Generator) -> torch.Tensor:
-    """Up to 3 images of up to 24 objects and 40 priors: many ties, few pairs, a chain of all objects, close values."""
+    """Up to 3 images, 24 objects and 40 priors: many ties, few pairs, a chain of all objects, or close values."""
 
     def draw(low: int, high: int) -> int:
         return int(torch.randint(low, high, (), generator=generator))
