@@ -87,7 +87,7 @@ class Step:
             step.update(total_loss(terms).detach())
         if average:
             with clock("EMA"):
-                average.update(step.model)
+                average.update()
         step.ema = average
         return clock.seconds
 

@@ -19,6 +19,7 @@ from ssdlite.errors import ConfigError
 from ssdlite.structures import Batch, DetectorOutput, LossTerms
 from ssdlite.training.distributed import world_size
 from ssdlite.training.ema import WeightAverage
+from ssdlite.training.grouped import BufferSnapshot, NarrowConvolutions, NormCounters
 
 PER_IMAGE = Batch._fields.index("pending")  # the fields before it have an entry for each image
 
@@ -55,13 +56,15 @@ class TrainStep:
     def __post_init__(self) -> None:
         self.scaler = GradScaler(self.device.type, enabled=self.dtype is torch.float16)
         self.network = self._wrap()
-        self._statistics = list(self.model.buffers())  # of the norms
-        self._statistics_before = [buffer.clone() for buffer in self._statistics]
+        self._before = BufferSnapshot(self.model)
+        self._counters = NormCounters(self.model)
+        # A compiled network casts within its own kernels; on a CPU a few convolutions cast in a way of their own.
+        narrow = self.dtype is not torch.float32 and self.compile_mode == "none" and self.device.type != "cpu"
+        self._narrow = NarrowConvolutions(self.model, self.dtype) if narrow else None
 
     def gradients(self, batch: Batch) -> LossTerms:
         """Forward, loss and backward of a batch on the device -> its loss terms, detached."""
-        if self._statistics:
-            torch._foreach_copy_(self._statistics_before, self._statistics)
+        self._before.take()
         means: LossTerms = {}
         parts = split_batch(batch, self.accumulate)
         for number, part in enumerate(parts, start=1):
@@ -74,7 +77,11 @@ class TrainStep:
 
     def forward(self, batch: Batch) -> DetectorOutput:
         images = batch.images.contiguous(memory_format=torch.channels_last)
-        with self.autocast():
+        with (
+            self.autocast(),
+            self._narrow.in_place() if self._narrow else nullcontext(),
+            self._counters.together() if self.compile_mode == "none" else nullcontext(),
+        ):
             try:
                 return self.network(images)
             except torch._dynamo.exc.TorchDynamoException as error:
@@ -122,15 +129,14 @@ class TrainStep:
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
         if self.ema:
-            self.ema.update(self.model)
+            self.ema.update()
         return spoiled.bool()
 
     def _restore_statistics(self, spoiled: Tensor) -> None:
         """What the norms gathered in a step that is left out may be no numbers either."""
         if self.device.type == "cpu" and not spoiled:
             return
-        for buffer, before in zip(self._statistics, self._statistics_before, strict=True):
-            torch.where(spoiled, before, buffer, out=buffer)
+        self._before.restore(spoiled)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs of it, but for the average's weights, which every checkpoint ships."""
