@@ -25,6 +25,7 @@ from ssdlite.models import LoadedModel, load_model
 from ssdlite.prediction.finder import Finder
 from ssdlite.prediction.thresholds import Thresholds, keep_above
 from ssdlite.prediction.tiles import LEAST_SIDE, MOST_OVERLAP, OVERLAP, Tiling
+from ssdlite.pretrained import model_path
 from ssdlite.structures import Detections, ImageId
 
 if TYPE_CHECKING:
@@ -56,12 +57,13 @@ class Detector:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str = "auto") -> Detector:
-        """Load a checkpoint, or an exported file, which needs no PyTorch.
+        """Load a checkpoint, an exported file, which needs no PyTorch, or a pretrained network by its name.
 
-        `device` is for checkpoints: auto, cpu, cuda, cuda:N or mps. Raises CheckpointError where the file is
-        missing, broken or of another program.
+        The names are "coco" and "pedestrian"; the first use fetches the network. A file that is called like one is
+        given as "./coco". `device` is for checkpoints: auto, cpu, cuda, cuda:N or mps. Raises CheckpointError where
+        the file is missing, broken or of another program, FetchError where a network cannot be had.
         """
-        return cls(load_model(Path(path), device=device))
+        return cls(load_model(model_path(os.fspath(path)), device=device))
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import reprlib
 import stat
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,15 @@ def one_line(text: str, longest: int = LONGEST) -> str:
     if text.isprintable():
         return text
     return _UNUSABLE.sub(lambda found: " " if found[0] in "\r\n\t" else ascii(found[0])[1:-1], text)
+
+
+def spelt_path(text: str, words: Collection[str]) -> Path:
+    """Return `text` as a path; a file that is called like one of `words` is given as ./coco, and made absolute.
+
+    So a path that equals one of `words` is that word and no file.
+    """
+    path = Path(text)
+    return path.absolute() if str(path) in words and text not in words else path
 
 
 def require_writable(path: Path) -> None:

@@ -39,9 +39,12 @@ def load_model(
 ) -> LoadedModel:
     """Load `path` by its suffix: an exported file with its own runtime, anything else as a checkpoint with PyTorch.
 
+    Path("coco") is the pretrained network of that name; see `pretrained.model_path`.
+
     None needs what another runs with. `threads` are those of one call where the model `runs_in_threads`: 1 where
     others call it at the same time, None for all cores. Raises CheckpointError when it cannot be read, ConfigError
-    for overrides that do not exist, UserError where the runtime is not installed.
+    for overrides that do not exist, FetchError for a name that cannot be had, UserError where the runtime is not
+    installed.
     """
     if is_exported(path):
         return _load_exported(path, overrides, device, threads)

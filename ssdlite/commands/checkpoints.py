@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ssdlite import build
 from ssdlite.commands.screen import console
-from ssdlite.config import Config, config_from_dict
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.files import require_writable
+from ssdlite.importers.checkpoint import build_imported, to_checkpoint
 from ssdlite.importers.class_names import guess_class_names, read_class_names
 from ssdlite.importers.names import ForeignNetwork
 from ssdlite.importers.tensorflow import read_graph
@@ -49,13 +49,11 @@ def import_checkpoint(
         class_names = read_class_names(class_names_path, network.num_classes)
     else:
         class_names = network.class_names or guess_class_names(network.num_classes)
-    config = _config(network, str(source))
-    detector = build.build_imported(network)
-    header = {"config": config.to_dict(), "classes": list(class_names), "metrics": {}}
-    save_checkpoint(output, {**header, "weights": detector.state_dict()})
+    save_checkpoint(output, to_checkpoint(network, class_names, str(source)))
     height, width = network.input_size
+    num_priors = len(build_imported(network).priors)
     console.print(
-        f"Wrote {output}: dialect {network.dialect.name}, {width}x{height} pixels, {len(detector.priors)} priors, "
+        f"Wrote {output}: dialect {network.dialect.name}, {width}x{height} pixels, {num_priors} priors, "
         f"{len(class_names)} classes ({_shortened(class_names)}).",
         markup=False,
     )
@@ -89,11 +87,6 @@ def _read(source: Path, file_format: str) -> ForeignNetwork:
     if file_format == "tensorflow" or (file_format == "auto" and source.suffix == ".pb"):
         return read_graph(source)
     return read_torch_file(source, None if file_format == "auto" else file_format)
-
-
-def _config(network: ForeignNetwork, source: str) -> Config:
-    model = {"dialect": network.dialect.name, "input_size": list(network.input_size), "weights": "none"}
-    return config_from_dict({"model": model, "eval": network.decoding}, origin=source)
 
 
 def _compare_with_original(detector: Detector, checkpoint: Path) -> None:
