@@ -58,11 +58,19 @@ def read_text(path: Path) -> str:
 def read_json(path: Path) -> Any:
     """The value in a JSON file of any UTF, with or without a byte order mark. NaN and Infinity are read.
 
-    Raises OSError as `read_bytes`, and ValueError for what is no JSON, is nested too deeply to be read, or gives a
-    key of one object twice: other programs would take the other value.
+    Raises OSError as `read_bytes`, and ValueError as `parse_json`.
+    """
+    return parse_json(read_bytes(path))
+
+
+def parse_json(data: bytes) -> Any:
+    """Parse JSON in any UTF, with or without a byte order mark. NaN and Infinity are read.
+
+    Raises ValueError for what is no JSON, is nested too deeply to be read, or gives a key of one object twice: other
+    programs would take the other value.
     """
     try:
-        return json.loads(read_bytes(path), object_pairs_hook=_distinct)
+        return json.loads(data, object_pairs_hook=_distinct)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

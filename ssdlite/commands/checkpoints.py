@@ -14,6 +14,7 @@ from ssdlite.importers.checkpoint import build_imported, to_checkpoint
 from ssdlite.importers.class_names import guess_class_names, read_class_names
 from ssdlite.importers.names import ForeignNetwork
 from ssdlite.importers.tensorflow import read_graph
+from ssdlite.importers.tfjs import is_graph_model, read_graph_model
 from ssdlite.importers.torch_files import FORMATS, read_torch_file, to_torch_file
 from ssdlite.model.architecture import TENSORFLOW
 from ssdlite.model.detector import Detector
@@ -36,11 +37,15 @@ def import_checkpoint(
     if file_format not in FORMAT_NAMES:
         raise ConfigError(f"--format is one of {', '.join(FORMAT_NAMES)}, not '{file_format}'.")
     _require_apart(source, output)
-    if not source.is_file():
+    is_web = file_format in ("auto", "tensorflow") and is_graph_model(source)
+    if not source.is_file() and not (is_web and source.is_dir()):
         raise CheckpointError(
             f"{source} is a folder; name a file." if source.is_dir() else f"there is no file {source}."
         )
-    network = _read(source, file_format)
+    if is_web:
+        network = read_graph_model(source, drop_unused=class_names_path is None)
+    else:
+        network = _read(source, file_format)
     if input_size is not None:
         if network.dialect is TENSORFLOW:
             raise ConfigError("--input-size is for .pth files; a TensorFlow graph says its own.")
