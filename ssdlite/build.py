@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -32,9 +32,6 @@ from ssdlite.config import (
     TaskAlignedAssignmentConfig,
     config_from_dict,
 )
-from ssdlite.data.cache import build_cache, choose_form, memory_of
-from ssdlite.data.dataset import DetectionDataset, DraftDataset, Sample
-from ssdlite.data.loader import build_train_loader, build_val_loader, default_workers
 from ssdlite.deploy.metadata import ExportMetadata
 from ssdlite.errors import CheckpointError, ConfigError, FetchError
 from ssdlite.evaluation.voc import count_objects
@@ -63,6 +60,9 @@ from ssdlite.training.ema import WeightAverage
 from ssdlite.training.optim import AUTOCAST_DTYPE, build_schedule, build_sgd, choose_precision
 from ssdlite.training.step import TrainStep
 
+if TYPE_CHECKING:
+    from ssdlite.data.dataset import Sample
+
 logger = logging.getLogger(__name__)
 
 
@@ -81,6 +81,11 @@ def build_loader(
     `workers` replaces `data.workers`; a cache in memory leaves room for that of the loader `beside`. Raises
     ConfigError where the cache has no room, or the batch cannot be shared by all processes.
     """
+    # Here, because albumentations takes half a second, and a network is built without it.
+    from ssdlite.data.cache import build_cache, choose_form, memory_of
+    from ssdlite.data.dataset import DetectionDataset, DraftDataset
+    from ssdlite.data.loader import build_train_loader, build_val_loader, default_workers
+
     data, size = config.data, config.model.input_size
     if config.train.batch_size % world_size():
         raise ConfigError(

@@ -238,9 +238,9 @@ class ModelConfig(Section):
     weights: Annotated[
         Literal["auto", "coco", "pedestrian", "imagenet", "none"] | Path, BeforeValidator(_start)
     ] = "auto"
-    """Start. coco, pedestrian, imagenet: pretrained networks of width 1, fetched once; auto: coco, or imagenet where
-    that cannot be had, or scratch with a warning; none: scratch; FILE: a checkpoint of ours or an imported one, of
-    any dialect and with any classes. A file that is called coco is given as ./coco."""
+    """Start. coco, pedestrian, imagenet: pretrained networks of width 1, fetched once; auto: coco, or imagenet
+    where that cannot be had, or scratch with a warning; none: scratch; FILE: a checkpoint of ours or an imported
+    one, of any dialect and with any classes. A file that is called coco is given as ./coco."""
     freeze: Annotated[
         list[Literal["early", "backbone", "norms"]], BeforeValidator(_words), AfterValidator(_distinct)
     ] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,10 +80,13 @@ def _load_exported(path: Path, overrides: Sequence[str], device: str, threads: i
 
 
 def _load_checkpoint(path: Path, overrides: Sequence[str], device: str) -> LoadedModel:
-    from ssdlite import build
-    from ssdlite.model.predictor import TorchPredictor
-    from ssdlite.training.distributed import choose_device
-
+    gc.disable()  # importing PyTorch makes a million objects and no garbage, and looking for it takes half a second
+    try:
+        from ssdlite import build
+        from ssdlite.model.predictor import TorchPredictor
+        from ssdlite.training.distributed import choose_device
+    finally:
+        gc.enable()
     loaded = build.load_detector(path, overrides)
     chosen = choose_device(device)
     options = loaded.config.eval
