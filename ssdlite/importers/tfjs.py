@@ -1,9 +1,9 @@
 """TensorFlow.js graph models of the Object Detection API's ssdlite_mobilenet_v2; nothing in them is run.
 
-A graph model is a `model.json`, which holds the graph and a list of its constants, and the shards of those constants
-beside it. The converter has multiplied the norms of backbone and extra levels into affine maps: an ordinary
-convolution's kernel holds its scale already, a depthwise one keeps scale and shift. Such a norm is read as one of mean 0
-and variance 1 - eps, which computes the same. Norms of the head are whole.
+A graph model is a `model.json`, which holds the graph and a list of its constants, and the shards of those
+constants beside it. The converter has made affine maps of the norms of backbone and extra levels: an ordinary
+convolution's kernel holds its scale already, a depthwise one keeps scale and shift. Such a norm is read as one of
+mean 0 and variance 1 - eps, which computes the same. Norms of the head are whole.
 
 Layouts, orders and priors are those of `importers.tensorflow`.
 """
@@ -24,10 +24,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ssdlite.data.records import COCO_CATEGORIES
 from ssdlite.errors import CheckpointError
 from ssdlite.files import is_usable, parse_json, quoted, require_regular
 from ssdlite.importers import tensorflow
-from ssdlite.importers.class_names import guess_class_names
+from ssdlite.importers.class_names import NUM_COCO_IDS
 from ssdlite.importers.names import ForeignNetwork, count_classes, require_shapes, take
 from ssdlite.model.architecture import TENSORFLOW
 from ssdlite.model.detector import Detector
@@ -45,11 +46,8 @@ LONGEST_NAME = 200  # characters; those of the published network have up to 90
 ITEM_BYTES = {"float32": 4, "int32": 4, "bool": 1}
 
 DECODING = {"iou_threshold": 0.6, "score_threshold": 0.01, "candidates_per_class": 400, "max_detections": 100}
-"""A graph model leaves suppression to the page that runs it. This is the overlap of the published pipeline; its score
-threshold of 1e-8 would have all 1,917 priors of each of 80 classes suppress each other, seconds an image."""
-
-NUM_COCO_IDS = 90
-UNUSED_COCO_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+"""A graph model leaves suppression to the page that runs it. This is the overlap of the published pipeline; its
+score threshold of 1e-8 would have all 1,917 priors of each of 80 classes suppress each other, seconds an image."""
 
 Read = Callable[[str], bytes]
 
@@ -65,8 +63,8 @@ class GraphModel(NamedTuple):
 def read_graph_model(path: Path, *, drop_unused: bool = True) -> ForeignNetwork:
     """Read a `model.json`, a folder that holds one, or an npm package (.tgz) with one in it.
 
-    A network of 90 classes is taken for COCO's: with `drop_unused` the columns of the ten ids that COCO does not use
-    are left out, and the network has COCO's 80 names. Other networks name no classes.
+    A network of 90 classes is taken for COCO's: with `drop_unused` the columns of the ten ids that COCO does not
+    use are left out, and the network has COCO's 80 names. Other networks name no classes.
 
     Raises CheckpointError for what is no such graph model, for constants that are not those of the dialect, and as
     `names.take`.
@@ -84,10 +82,9 @@ def read_graph_model(path: Path, *, drop_unused: bool = True) -> ForeignNetwork:
     _require_priors(model, size)
     class_names = None
     if num_classes == NUM_COCO_IDS and drop_unused:
-        kept = [label for label in range(num_classes + 1) if label not in UNUSED_COCO_IDS]
-        weights = keep_columns(weights, kept, num_classes)
-        names = guess_class_names(num_classes)
-        class_names = tuple(names[label - 1] for label in kept[1:])
+        logger.info("The 90 classes are taken for COCO's by id; --class-names FILE says otherwise.")
+        weights = keep_columns(weights, [0, *COCO_CATEGORIES], num_classes)
+        class_names = tuple(COCO_CATEGORIES.values())
         num_classes = len(class_names)
     return ForeignNetwork(TENSORFLOW, weights, num_classes, size, DECODING, class_names)
 
@@ -126,7 +123,9 @@ def name_table() -> dict[str, str]:
                 table[f"{layer.norm}.weight"] = f"{names.norm}/batchnorm/mul"
         else:
             table[kernel] = f"{names.conv}/depthwise_weights"
-            table |= {f"{layer.norm}.{ours}": f"{names.norm}/{their}" for ours, their in tensorflow.NORM_NAMES.items()}
+            table |= {
+                f"{layer.norm}.{ours}": f"{names.norm}/{their}" for ours, their in tensorflow.NORM_NAMES.items()
+            }
     return table
 
 
@@ -257,7 +256,7 @@ def _open_archive(path: Path) -> tuple[str, bytes, Read]:
             unpacked = packed.read(MAX_BYTES + 1)
         if len(unpacked) > MAX_BYTES:
             raise CheckpointError(f"{path} unpacks to more than {MAX_BYTES >> 20} MB, which no detector needs.")
-        archive = tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:")
+        archive = tarfile.TarFile(fileobj=io.BytesIO(unpacked))
         # A link could name anything, and a sparse file could claim any size.
         files = {member.name: member for member in archive if member.isreg() and not member.issparse()}
     except (OSError, EOFError, zlib.error, tarfile.TarError, ValueError, RecursionError):
@@ -291,7 +290,9 @@ def _read_constants(manifest: list[Any], read: Read, source: str) -> dict[str, n
     for group in manifest:
         entries, shards = (group.get(key) if isinstance(group, dict) else None for key in ("weights", "paths"))
         if not isinstance(entries, list) or not isinstance(shards, list):
-            raise CheckpointError(f"{source} is damaged: a group of its weightsManifest has no weights or no paths.")
+            raise CheckpointError(
+                f"{source} is damaged: a group of its weightsManifest has no weights or no paths."
+            )
         found = [_entry(entry, source) for entry in entries]
         needed = sum(entry.num_bytes for entry in found)
         left -= needed
@@ -303,7 +304,9 @@ def _read_constants(manifest: list[Any], read: Read, source: str) -> dict[str, n
             if entry.name in constants:
                 raise CheckpointError(f"{source} is damaged: it has the weight {entry.name} twice.")
             part = data[start : start + entry.num_bytes]
-            constants[entry.name] = np.frombuffer(part, np.dtype(entry.dtype).newbyteorder("<")).reshape(entry.shape)
+            constants[entry.name] = np.frombuffer(part, np.dtype(entry.dtype).newbyteorder("<")).reshape(
+                entry.shape
+            )
             start += entry.num_bytes
     return constants
 
@@ -313,7 +316,9 @@ def _join(shards: list[Any], read: Read, needed: int, source: str) -> bytes:
     held = 0
     for shard in shards:
         if not isinstance(shard, str) or not _is_beside(shard):
-            raise CheckpointError(f"{source} is not read, because its shard {quoted(shard)} does not lie beside it.")
+            raise CheckpointError(
+                f"{source} is not read, because its shard {quoted(shard)} does not lie beside it."
+            )
         parts.append(read(shard))
         held += len(parts[-1])
         if held > needed:
@@ -321,7 +326,8 @@ def _join(shards: list[Any], read: Read, needed: int, source: str) -> bytes:
     if held != needed:
         more = "more" if held > needed else "less"
         raise CheckpointError(
-            f"{source} is damaged: its shards hold {more} than the {needed:,} bytes of its weights; fetch them again."
+            f"{source} is damaged: its shards hold {more} than the {needed:,} bytes of its weights; "
+            "fetch them again."
         )
     return b"".join(parts)
 
