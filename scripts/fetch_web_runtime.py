@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from fetch import FetchError
+
+from ssdlite.errors import FetchError
 
 PACKAGE = "onnxruntime-web@1.30.0"
 SHA256 = {

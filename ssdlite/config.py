@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from ssdlite.errors import ConfigError
+from ssdlite.files import spelt_path
 from ssdlite.mistakes import first_mistake
 from ssdlite.overrides import apply_overrides, as_node, expand_words, read_yaml
 
@@ -213,12 +214,20 @@ PriorsConfig = Annotated[
 ]
 
 
+STARTS = ("auto", "coco", "pedestrian", "imagenet", "none")
+
+
+def _start(value: Any) -> Any:
+    return spelt_path(value, STARTS) if isinstance(value, str) and value not in STARTS else value
+
+
 class ModelConfig(Section):
     head: Literal["ssdlite", "corner"] = "ssdlite"
     """ssdlite: classes and boxes at priors; corner: a light CornerNet on the same backbone, with loss=corner."""
-    dialect: Literal["paper", "tensorflow", "pytorch-ssd", "lufficc", "mmdetection"] = "paper"
-    """Whose constants: paper (TensorFlow's SSDLite with symmetric padding and softmax), tensorflow (the Object
-    Detection API), pytorch-ssd (qfgaohao, Jetson), lufficc (SSD) or mmdetection."""
+    dialect: Literal["auto", "paper", "tensorflow", "pytorch-ssd", "lufficc", "mmdetection"] = "auto"
+    """Whose constants: auto (those that the start was trained with, or paper), paper (TensorFlow's SSDLite with
+    symmetric padding and softmax), tensorflow (the Object Detection API), pytorch-ssd (qfgaohao, Jetson), lufficc
+    (SSD) or mmdetection. A training writes what auto stood for into its config.yaml."""
     width: Annotated[float, Field(gt=0, le=4)] = 1.0
     """Width multiplier of the backbone and of the extra layers."""
     input_size: Annotated[tuple[Side, Side], BeforeValidator(_square)] = (320, 320)
@@ -227,9 +236,12 @@ class ModelConfig(Section):
     """dialect: those of its published network; auto: fitted to the objects when a training starts, which then keeps
     them; or the shapes of each map, six lists from stride 16 on, as `ssdlite fit-priors CONFIG --write FILE` writes
     them."""
-    weights: Literal["auto", "imagenet", "none"] | Path = "auto"
-    """Start. auto: ImageNet backbone at width 1 where it can be had, else scratch with a warning; imagenet: or
-    fail; none: scratch; FILE: a checkpoint of ours or an imported one, of any dialect and with any classes."""
+    weights: Annotated[
+        Literal["auto", "coco", "pedestrian", "imagenet", "none"] | Path, BeforeValidator(_start)
+    ] = "auto"
+    """Start. coco, pedestrian, imagenet: pretrained networks of width 1, fetched once; auto: coco, or imagenet
+    where that cannot be had, or scratch with a warning; none: scratch; FILE: a checkpoint of ours or an imported
+    one, of any dialect and with any classes. A file that is called coco is given as ./coco."""
     freeze: Annotated[
         list[Literal["early", "backbone", "norms"]], BeforeValidator(_words), AfterValidator(_distinct)
     ] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,9 +40,12 @@ def load_model(
 ) -> LoadedModel:
     """Load `path` by its suffix: an exported file with its own runtime, anything else as a checkpoint with PyTorch.
 
+    Path("coco") is the pretrained network of that name; see `pretrained.model_path`.
+
     None needs what another runs with. `threads` are those of one call where the model `runs_in_threads`: 1 where
     others call it at the same time, None for all cores. Raises CheckpointError when it cannot be read, ConfigError
-    for overrides that do not exist, UserError where the runtime is not installed.
+    for overrides that do not exist, FetchError for a name that cannot be had, UserError where the runtime is not
+    installed.
     """
     if is_exported(path):
         return _load_exported(path, overrides, device, threads)
@@ -76,10 +80,13 @@ def _load_exported(path: Path, overrides: Sequence[str], device: str, threads: i
 
 
 def _load_checkpoint(path: Path, overrides: Sequence[str], device: str) -> LoadedModel:
-    from ssdlite import build
-    from ssdlite.model.predictor import TorchPredictor
-    from ssdlite.training.distributed import choose_device, prepare_device
-
+    gc.disable()  # importing PyTorch makes a million objects and no garbage, and looking for it takes half a second
+    try:
+        from ssdlite import build
+        from ssdlite.model.predictor import TorchPredictor
+        from ssdlite.training.distributed import choose_device, prepare_device
+    finally:
+        gc.enable()
     loaded = build.load_detector(path, overrides)
     chosen = prepare_device(choose_device(device))
     options = loaded.config.eval

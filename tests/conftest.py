@@ -95,6 +95,21 @@ def real_data() -> Path:
     return Path(path)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """No test takes pretrained weights from the user's cache or a network; gives the folder for them."""
+    folder = tmp_path_factory.mktemp("weights")
+    nowhere = "http://127.0.0.1:9"  # refuses at once
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSDLITE_WEIGHTS_DIR", str(folder))
+        patch.setenv("TORCH_HOME", str(folder / "torch"))
+        patch.setenv("https_proxy", nowhere)
+        patch.setenv("PIP_NO_INDEX", "1")
+        patch.setenv("PIP_FIND_LINKS", str(folder / "none"))
+        patch.setenv("npm_config_registry", nowhere)
+        yield folder
+
+
 @pytest.fixture
 def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
     """`cli("train", "x.yaml")` runs the command line in this process."""

@@ -18,7 +18,6 @@ from ssdlite.benchmark.photos import CLASS_NAMES, draw_objects, draw_photos
 from ssdlite.config import CocoSourceConfig, Config, DataConfig
 from ssdlite.data.dataset import Sample
 from ssdlite.data.loader import default_workers
-from ssdlite.model.architecture import DIALECTS
 from ssdlite.model.network import Network
 from ssdlite.sources import read_data
 from ssdlite.structures import Batch, DataSplit, LossTerms
@@ -100,6 +99,7 @@ def prepare(
     Raises as reading the data does.
     """
     effort = QUICK if quick else FULL
+    config = build.settle_dialect(config)
     if config.data.draw is not None or (config.data.path, config.data.train, config.data.val) == (None, None, None):
         images, annotations = draw_photos(
             scratch / "photos", effort.photos, class_names=config.data.class_names or CLASS_NAMES
@@ -137,7 +137,7 @@ def loader_for(
 ) -> DataLoader[Sample]:
     """The loader of `split` that a training on `device` has, for training or for validation."""
     assert config.data.cache != "disk" or config.data.cache_dir, "the folder of a run is not the benchmark's"
-    alignment = DIALECTS[config.model.dialect].resize_alignment
+    alignment = build.dialect_of(config.model).resize_alignment
     return build.build_loader(config, split, training=training, alignment=alignment, device=device, workers=workers)
 
 
@@ -154,7 +154,7 @@ def repeated(split: DataSplit, images: int) -> DataSplit:
 
 
 def build_network(workload: Workload) -> Network:
-    """On the device, as for training. A checkpoint's weights are taken, ImageNet's are not fetched."""
+    """On the device, as for training. A checkpoint's weights are taken, those of a name are not fetched."""
     config = workload.config
     torch.manual_seed(config.run.seed)
     make = build.build_detector if isinstance(config.model.weights, Path) else build.empty_detector

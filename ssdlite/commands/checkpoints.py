@@ -8,12 +8,13 @@ from pathlib import Path
 
 from ssdlite import build
 from ssdlite.commands.screen import console
-from ssdlite.config import Config, config_from_dict
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.files import require_writable
+from ssdlite.importers.checkpoint import build_imported, to_checkpoint
 from ssdlite.importers.class_names import guess_class_names, read_class_names
 from ssdlite.importers.names import ForeignNetwork
 from ssdlite.importers.tensorflow import read_graph
+from ssdlite.importers.tfjs import is_graph_model, read_graph_model
 from ssdlite.importers.torch_files import FORMATS, read_torch_file, to_torch_file
 from ssdlite.model.architecture import TENSORFLOW
 from ssdlite.model.detector import Detector
@@ -36,11 +37,15 @@ def import_checkpoint(
     if file_format not in FORMAT_NAMES:
         raise ConfigError(f"--format is one of {', '.join(FORMAT_NAMES)}, not '{file_format}'.")
     _require_apart(source, output)
-    if not source.is_file():
+    is_web = file_format in ("auto", "tensorflow") and is_graph_model(source)
+    if not source.is_file() and not (is_web and source.is_dir()):
         raise CheckpointError(
             f"{source} is a folder; name a file." if source.is_dir() else f"there is no file {source}."
         )
-    network = _read(source, file_format)
+    if is_web:
+        network = read_graph_model(source, drop_unused=class_names_path is None)
+    else:
+        network = _read(source, file_format)
     if input_size is not None:
         if network.dialect is TENSORFLOW:
             raise ConfigError("--input-size is for .pth files; a TensorFlow graph says its own.")
@@ -49,13 +54,11 @@ def import_checkpoint(
         class_names = read_class_names(class_names_path, network.num_classes)
     else:
         class_names = network.class_names or guess_class_names(network.num_classes)
-    config = _config(network, str(source))
-    detector = build.build_imported(network)
-    header = {"config": config.to_dict(), "classes": list(class_names), "metrics": {}}
-    save_checkpoint(output, {**header, "weights": detector.state_dict()})
+    save_checkpoint(output, to_checkpoint(network, class_names, str(source)))
     height, width = network.input_size
+    num_priors = len(build_imported(network).priors)
     console.print(
-        f"Wrote {output}: dialect {network.dialect.name}, {width}x{height} pixels, {len(detector.priors)} priors, "
+        f"Wrote {output}: dialect {network.dialect.name}, {width}x{height} pixels, {num_priors} priors, "
         f"{len(class_names)} classes ({_shortened(class_names)}).",
         markup=False,
     )
@@ -89,11 +92,6 @@ def _read(source: Path, file_format: str) -> ForeignNetwork:
     if file_format == "tensorflow" or (file_format == "auto" and source.suffix == ".pb"):
         return read_graph(source)
     return read_torch_file(source, None if file_format == "auto" else file_format)
-
-
-def _config(network: ForeignNetwork, source: str) -> Config:
-    model = {"dialect": network.dialect.name, "input_size": list(network.input_size), "weights": "none"}
-    return config_from_dict({"model": model, "eval": network.decoding}, origin=source)
 
 
 def _compare_with_original(detector: Detector, checkpoint: Path) -> None:

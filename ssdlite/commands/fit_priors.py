@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
+from ssdlite import build
 from ssdlite.commands.priors import MAX_IMAGES, Cost, cost, fit, measure, place, with_priors
 from ssdlite.commands.screen import console
 from ssdlite.config import Config, MultiboxConfig, as_yaml, load_config
@@ -97,6 +98,7 @@ def _config_before(path: Path | None, overrides: Sequence[str], max_priors: int 
         raise ConfigError("there is nothing to fit priors to: name a folder, a config file, or data=PATH.")
     if config.model.head != "ssdlite":
         raise ConfigError(f"model.head={config.model.head} has no priors, so there is nothing to fit.")
+    config = build.settle_dialect(config)
     plain = with_priors(config, "dialect")
     num_own = len(place(plain.model))
     if max_priors is not None and max_priors < num_own:

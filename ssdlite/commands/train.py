@@ -73,6 +73,7 @@ def train(config: Config, *, default_name: str, resume: bool, device: str) -> No
         resumed = in_main_process(lambda: _latest_run(config, default_name)) if resume else None
         checkpoint = _load_run(resumed) if resumed else None
         train_split, val_split = _read_data(config)
+        config = _settle_start(config, checkpoint)
         config = _settle_priors(config, train_split, checkpoint)
         session = _Session(config, train_split, val_split, chosen, fresh=checkpoint is None)
         run_dir = resumed or in_main_process(lambda: _new_run(config, default_name))
@@ -88,6 +89,15 @@ def _load_run(run_dir: Path) -> dict[str, Any]:
     """The checkpoint to resume; options that are younger than it get their defaults."""
     checkpoint = load_newest(run_dir)
     return {**checkpoint, "config": config_from_dict(checkpoint["config"], origin=str(run_dir)).to_dict()}
+
+
+def _settle_start(config: Config, checkpoint: Mapping[str, Any] | None) -> Config:
+    """`config` with a start and a dialect in place of auto: the run's to resume, or `build.settle_start`'s."""
+    if checkpoint is None:
+        return in_main_process(lambda: build.settle_start(config))
+    old, model = config_from_dict(checkpoint["config"]).model, config.model
+    settled = {name: getattr(old, name) for name in ("weights", "dialect") if getattr(model, name) == "auto"}
+    return config.model_copy(update={"model": model.model_copy(update=settled)})
 
 
 def _settle_priors(config: Config, split: DataSplit, checkpoint: Mapping[str, Any] | None) -> Config:

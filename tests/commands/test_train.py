@@ -186,7 +186,7 @@ def test_the_start_may_be_of_another_dialect_size_and_classes(cli, start, drawn,
             built.append(options)
             super().__init__(*args, **options)
 
-    monkeypatch.setattr("ssdlite.build.DetectionDataset", Spy)
+    monkeypatch.setattr("ssdlite.data.dataset.DetectionDataset", Spy)
     options = [f"data={drawn}", f"run.dir={tmp_path}", "run.name=other", "train.epochs=1", *TINY]
     options += [f"model.weights={start}", "model.dialect=tensorflow", "model.input_size=128"]
     options += ["data.class_names=[ring, comet, heart]", "data.vertical_flip=true"]

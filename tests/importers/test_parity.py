@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 from torch import nn
 
-from ssdlite import build
 from ssdlite.errors import CheckpointError
 from ssdlite.importers import tensorflow
+from ssdlite.importers.checkpoint import build_imported
 from ssdlite.model.architecture import TENSORFLOW
 from ssdlite.model.detector import Detector
 from ssdlite.models import load_model
@@ -58,7 +58,7 @@ def graph(download: ModuleType) -> Path:
 
 @pytest.fixture(scope="module")
 def detector(graph: Path) -> Detector:
-    return build.build_imported(tensorflow.read_graph(graph))
+    return build_imported(tensorflow.read_graph(graph))
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_notices_another_order_of_priors(
     with pytest.raises(CheckpointError, match="other priors"):  # the graph itself knows better
         tensorflow.read_graph(graph)
     monkeypatch.setattr(tensorflow, "_require_published", lambda graph: None)
-    wrong = build.build_imported(tensorflow.read_graph(graph))
+    wrong = build_imported(tensorflow.read_graph(graph))
     assert failing(wrong) == {"box encodings", "class logits"}
 
 
@@ -111,7 +111,7 @@ def test_notices_exchanged_axes(
     failing: Callable[[Detector], set[str]], graph: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(tensorflow, "CODE_ORDER", (0, 1, 2, 3))
-    wrong = build.build_imported(tensorflow.read_graph(graph))
+    wrong = build_imported(tensorflow.read_graph(graph))
     assert failing(wrong) == {"box encodings"}
 
 
