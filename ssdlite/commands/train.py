@@ -210,6 +210,8 @@ class _Session:
                 "each process needs at least 2 images a step, and in each of train.accumulate parts, because "
                 "BatchNorm sees a 1x1 map; raise train.batch_size, or add images."
             )
+        if fresh:
+            build.restore_norms(detector.to(device), config, train_split, device)
         if config.train.sync_norms and world_size() > 1:
             if device.type != "cuda":
                 raise ConfigError(f"train.sync_norms works between GPUs only, and this is {device}; leave it out.")

@@ -177,6 +177,39 @@ def test_learning_rates_by_part(cli, start, drawn, tmp_path):
     assert rates == pytest.approx([0.5 * 0.04 * share for share in (0.75, 0.25, 0)])  # a cosine over three steps
 
 
+def test_merged_norms_of_the_start_get_statistics_once(cli, start, drawn, tmp_path, monkeypatch):
+    """Of the images to train on that can be read, before the first step; a run that is resumed has its own."""
+    content = torch.load(start)
+    for name, tensor in content["weights"].items():
+        if name.startswith("backbone.") and name.endswith("running_mean"):
+            tensor.zero_()
+        elif name.startswith("backbone.") and name.endswith("running_var"):
+            tensor.fill_(1 - 1e-3)
+    torch.save(content, start)
+    data = shutil.copytree(drawn, tmp_path / "data")
+    options = [f"data={data}", f"run.dir={tmp_path}", "run.name=merged", "train.epochs=2", *TINY]
+    options += [
+        f"model.weights={start}",
+        "optim.lr=1e-9",
+        "model.freeze=[norms]",
+    ]  # what is frozen shows what was set
+    first_image = sorted((data / "train").glob("*"))[0]
+    first_image.write_bytes(b"no image")
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "Interrupt", StopsAtOnce)
+        first = cli("train", *options)
+    said = " ".join((first.out + first.err).split())
+    found = re.search(r"Norm statistics measured on (\d+) training images; logits moved by (\S+) at most", said)
+    assert found and found[1] == "23" and float(found[2]) < 1e-3, said
+    state = torch.load(tmp_path / "merged" / "last.pt")["training"]["model"]
+    variances = [tensor for name, tensor in state.items() if re.match(r"backbone.*running_var", name)]
+    assert len(variances) == 52 and all(len(variance.unique()) > 1 for variance in variances)
+    resumed = cli("train", *options, "--resume")
+    assert resumed.code == 0 and "Norm statistics" not in resumed.out + resumed.err, resumed.err
+    for name, tensor in torch.load(tmp_path / "merged" / "last.pt")["training"]["model"].items():
+        assert not name.endswith("running_var") or tensor.equal(state[name])
+
+
 def test_the_start_may_be_of_another_dialect_size_and_classes(cli, start, drawn, tmp_path, monkeypatch):
     """And its data: other classes are left out when asked; the pictures are aligned as the dialect says."""
     built = []
