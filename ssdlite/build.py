@@ -102,7 +102,12 @@ def build_loader(
         batch_size = config.eval.batch_size
         dataset = DetectionDataset(split, size, recipe, alignment=alignment, cache=cache)
         return build_val_loader(
-            dataset, batch_size=batch_size, workers=workers, rank=rank(), world_size=world_size()
+            dataset,
+            batch_size=batch_size,
+            workers=workers,
+            rank=rank(),
+            world_size=world_size(),
+            pin_memory=device.type == "cuda",
         )
     if data.augment_on == "device" and device.type == "cpu":
         logger.warning("data.augment_on=device is for GPUs: on a CPU the loader processes are faster at it.")
