@@ -165,7 +165,7 @@ def _match_in_rounds(iou_BMP: Tensor) -> Tensor:
 
     Each object wishes the best prior that no better pair holds, each prior is held by the best pair that wished it
     so far, and a pair that loses its prior is out (Gale and Shapley 1962; as objects and priors both go by the
-    overlap, there is one stable matching, the greedy one). Once the t best pairs of it hold, they hold for
+    overlap, there is one stable matching, and it is the greedy one). Once its t best pairs hold, they hold for
     good, and after the next round so does the next one: M rounds are enough, whatever the overlaps. A chain, in
     which each object pushes the next one to another prior, needs them all; log M parallel steps are not known to be
     enough for any algorithm (the problem is CC-complete, Mayr and Subramanian 1992). Since M objects can take at
