@@ -3,8 +3,14 @@
 import pytest
 import torch
 
+from ssdlite import build
+from ssdlite.benchmark import workload
+from ssdlite.config import load_config
+from ssdlite.model.predictor import TorchPredictor
+from ssdlite.models import load_model
 from ssdlite.structures import Batch
 from ssdlite.training import distributed
+from ssdlite.training.checkpoint import save_checkpoint
 from ssdlite.training.prefetch import on_device
 from tests.training.test_step import make_batch
 
@@ -118,3 +124,34 @@ def test_only_copies_to_a_cuda_gpu_are_not_waited_for(monkeypatch, device, waits
     monkeypatch.setattr(torch.Tensor, "to", lambda self, device, non_blocking: asked.append(non_blocking) or self)
     make_batch().to(torch.device(device))
     assert asked == [not waits] * 4
+
+
+@pytest.mark.parametrize(("device", "waits"), [("mps", True), ("cpu", True)])
+def test_nor_are_those_of_a_predictor(monkeypatch, device, waits):
+    asked = []
+
+    def record(tensor, device, *, non_blocking, memory_format):
+        asked.append((device.type, non_blocking))
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "to", record)
+    TorchPredictor(torch.nn.Identity(), None, torch.device(device)).start(make_batch())
+    assert asked == [(device, not waits)]
+
+
+def test_a_checkpoint_is_evaluated_on_a_device_that_is_prepared(tmp_path, monkeypatch):
+    config = load_config(None, ["model.width=0.25", "model.input_size=64"])
+    weights = build.empty_detector(config, ("thing",)).state_dict()
+    save_checkpoint(tmp_path / "a.pt", {"config": config.to_dict(), "classes": ["thing"], "weights": weights})
+    prepared = []
+    monkeypatch.setattr(distributed, "prepare_device", lambda device: prepared.append(device) or device)
+    load_model(tmp_path / "a.pt", device="cpu")
+    assert prepared == [torch.device("cpu")]
+
+
+def test_so_is_that_of_a_benchmark(monkeypatch):
+    prepared = []
+    monkeypatch.setattr(workload, "prepare_device", prepared.append)
+    monkeypatch.setattr(workload, "keep_memory", lambda: None)
+    workload.prepare_process(torch.device("cpu"))
+    assert prepared == [torch.device("cpu")]
