@@ -44,7 +44,7 @@ def test_every_section_says_something(figures):
 
 def test_the_machine_and_the_options_are_named(figures):
     machine = figures["machine"]
-    assert machine["processor"] and machine["cores"] > 0 and machine["threads"]["torch"] == 1
+    assert machine["processor"] and machine["cores"] > 0 and machine["threads"]["torch"] == torch.get_num_threads()
     assert {"python", "torch", "torchvision", "albumentations", "onnxruntime"} <= set(machine["versions"])
     assert figures["config"]["model"]["input_size"] == [64, 64]
     assert figures["config"]["data"]["train"] is None  # nothing of the folder that is gone by now

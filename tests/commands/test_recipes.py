@@ -50,10 +50,10 @@ def test_it_learns_a_batch_by_heart(drawn, tmp_path, choice):
     workload = prepare(config, torch.device("cpu"), tmp_path, quick=True)
     batch = next(start_epoch(loader_for(config, workload.train, workers=0, device=workload.device), epoch=0))
     step, losses = build_training(workload), []
-    for _ in range(16):
+    for _ in range(32):
         losses.append(total_loss(step.gradients(batch)))
         step.update(losses[-1])
-    assert losses[-1] < 0.75 * losses[0]  # .35 to .62 of it in three seeds
+    assert losses[-1] < 0.75 * losses[0]  # .06 to .47 of it, in fp32 and in bf16
 
 
 def test_its_terms_are_logged(run_dir, choice):

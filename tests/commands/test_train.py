@@ -71,7 +71,12 @@ def test_a_resumed_run_ends_as_one_that_was_never_stopped(cli, drawn, tmp_path):
     assert cli("train", *options, f"run.dir={tmp_path / 'whole'}").code == 0
     command = [sys.executable, "-c", SIGNALLED, "train", *options, f"run.dir={tmp_path / 'parts'}"]
     done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment_of_children()
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=180,
+        env=environment_of_children(),
     )
     assert done.returncode == 0, done.stdout
     assert "--resume continues" in done.stdout and "Traceback" not in done.stdout
