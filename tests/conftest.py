@@ -14,6 +14,15 @@ import torch
 torch.set_num_threads(1)  # the networks here are tiny; more threads only wait for each other
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is marked `cuda` where there is no GPU."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("cuda"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
+
+
 class Outcome(NamedTuple):
     """What a person sees of a command."""
 

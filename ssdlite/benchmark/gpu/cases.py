@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssdlite import build
 from ssdlite.benchmark.gpu.tasks import Setting
-from ssdlite.benchmark.photos import EXTENT
+from ssdlite.benchmark.photos import EXTENT, draw_photos
 from ssdlite.benchmark.workload import STEPS, prepare_process, resident_batch
 from ssdlite.config import Config, load_config
+from ssdlite.data.coco import read_coco
 from ssdlite.data.machine import usable_cores
 from ssdlite.model.network import Network
 from ssdlite.structures import Batch, DataSplit, HeadOutput, ScoreActivation
@@ -67,6 +71,14 @@ def make_batch(
     ).to(device)
 
 
+def make_images(images: int, side: int) -> Tensor:
+    """(B, 3, side, side) uint8, coarse patterns that differ: noise would look alike in the small maps, where a norm
+    over the batch would magnify rounding."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = 255 * torch.rand(images, 3, 5, 5, generator=generator)
+    return nn.functional.interpolate(coarse, (side, side), mode="bilinear").to(torch.uint8)
+
+
 def make_targets(setting: Setting, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes (B, M, 4), labels (B, M) and ignore (B, M) with padding, ignored objects and an empty image."""
     sizes, rng = setting.sizes, np.random.default_rng(seed)
@@ -96,6 +108,15 @@ def output_to(output: HeadOutput, device: torch.device, *, learn: bool = False) 
     logits.requires_grad_(learn)
     deltas.requires_grad_(learn)
     return output._replace(logits=logits, deltas=deltas, priors=priors)
+
+
+def read_photos(setting: Setting, folder: Path, images: int) -> DataSplit:
+    """Photographs with objects of the setting's classes in `folder`, drawn where they are not there yet."""
+    annotations = folder / "instances.json"
+    if not annotations.exists():
+        shutil.rmtree(folder, ignore_errors=True)  # what an earlier process did not finish
+        draw_photos(folder, images, class_names=class_names(setting))
+    return read_coco(folder / "images", annotations)
 
 
 def switch_off_tf32() -> None:

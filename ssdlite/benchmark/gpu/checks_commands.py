@@ -105,7 +105,8 @@ def _train_share(rank: int, setting: Setting, folder: str) -> None:
 def _weights_after(setting: Setting, share: tuple[int, int]) -> dict[str, torch.Tensor]:
     """Weights after some steps with part number share[0] of share[1] of each batch; norms are frozen, because each
     process has statistics of its own images."""
-    options = ("model.freeze=norms", "train.precision=fp32", "optim.lr=0.01", "optim.warmup_steps=1")
+    # Without mining: fresh weights score all background alike, and rounding would choose among it.
+    options = ("loss=focal", "model.freeze=norms", "train.precision=fp32", "optim.lr=0.01", "optim.warmup_steps=1")
     config = make_config(setting, *options)
     step = make_step(config, setting, setting.device)
     switch_off_tf32()

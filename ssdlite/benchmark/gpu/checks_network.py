@@ -8,7 +8,7 @@ from itertools import islice
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssdlite import boxes as box_ops
 from ssdlite import build
@@ -17,16 +17,16 @@ from ssdlite.benchmark.gpu.cases import (
     CPU,
     make_batch,
     make_config,
+    make_images,
     make_network,
     make_output,
     make_step,
     output_to,
+    read_photos,
     switch_off_tf32,
 )
 from ssdlite.benchmark.gpu.tasks import Findings, Outcome, Setting
-from ssdlite.benchmark.photos import draw_photos
 from ssdlite.benchmark.workload import start_epoch, take_step
-from ssdlite.data.coco import read_coco
 from ssdlite.data.device import finish_images
 from ssdlite.model.architecture import DIALECTS
 from ssdlite.structures import Detections, DetectorOutput, HeadOutput
@@ -34,55 +34,57 @@ from ssdlite.training.prefetch import on_device
 
 STEPS_OF = ("loss=multibox", "loss=focal", "loss=sampled", "loss=quality", "model.head=corner")
 PRECISIONS = ("bf16", "fp32", "fp16")
-FORWARD_TOLERANCE, GRADIENT_TOLERANCE = 1e-3, 1e-2  # of float32; a norm over few values magnifies rounding
-LEAST_COSINE = 0.9  # of the gradients in bfloat16 and those in float32
+NETWORK_TOLERANCE = 1e-6  # of float64
+LEAST_COSINE = {torch.float32: 0.95, torch.bfloat16: 0.3}
+"""Of gradients to those in float64. On a CPU, at full size, they are .994 and .56; of unrelated ones it is 0."""
 BOX_TOLERANCE, SCORE_TOLERANCE = 0.05, 1e-4  # pixels; of detections that are the same
 LOST = 0.005  # share of detections that rounding may decide on
 APART_BY_ONE, MEAN_APART = 0.999, 0.05  # share of values within one level; levels
 
 
 def check_network(setting: Setting) -> Outcome:
-    """Outputs and gradients of both heads in float32, and their direction in bfloat16."""
+    """Outputs and gradients of both heads: in float64 those of the CPU, in other types of the same direction.
+
+    Only float64 can be held to a tight bound: a network of fresh weights magnifies rounding, so that another order
+    of sums changes its gradient in float32 by 8 % of its length.
+    """
     switch_off_tf32()
     findings = Findings()
+    images = make_images(setting.sizes.images, setting.sizes.side)
     for head in ("ssdlite", "corner"):
-        config = make_config(setting, f"model.head={head}")
-        images = make_batch(config, setting, setting.sizes.images, 3, CPU).images
-        expected, expected_gradient = _learn(setting, head, images, CPU, torch.float32)
-        with findings.case(f"{head}, float32"):
-            found, gradient = _learn(setting, head, images, setting.device, torch.float32)
+        expected, expected_gradient = _learn(setting, head, images, CPU, torch.float64)
+        with findings.case(f"{head}, float64"):
+            found, gradient = _learn(setting, head, images, setting.device, torch.float64)
             for name, ours, theirs in zip(expected._fields, found, expected, strict=True):
                 if isinstance(ours, Tensor) and isinstance(theirs, Tensor):
-                    findings.close(f"{head}: {name}", ours, theirs, tolerance=FORWARD_TOLERANCE)
-            apart = ((gradient - expected_gradient).norm() / expected_gradient.norm()).item()
-            findings.holds(
-                f"{head}: gradient of the weights",
-                apart <= GRADIENT_TOLERANCE,
-                f"differs by {apart:.3g} of its length, {GRADIENT_TOLERANCE:g} is allowed",
-                **{"largest difference": apart, "allowed": GRADIENT_TOLERANCE},
-            )
-        with findings.case(f"{head}, bfloat16"):
-            _, gradient = _learn(setting, head, images, setting.device, torch.bfloat16)
-            cosine = torch.nn.functional.cosine_similarity(gradient, expected_gradient, dim=0).item()
-            findings.holds(
-                f"{head}: gradient in bfloat16",
-                cosine >= LEAST_COSINE,
-                f"points elsewhere: cosine {cosine:.3f}, {LEAST_COSINE:g} or more is needed",
-                cosine=cosine,
-            )
+                    findings.close(f"{head}: {name}", ours, theirs, tolerance=NETWORK_TOLERANCE)
+            findings.close(f"{head}: gradient", gradient, expected_gradient, tolerance=NETWORK_TOLERANCE)
+        for dtype, least in LEAST_COSINE.items():
+            name = f"{head}: gradient in {str(dtype).removeprefix('torch.')}"
+            with findings.case(name):
+                _, gradient = _learn(setting, head, images, setting.device, dtype)
+                cosine = nn.functional.cosine_similarity(gradient, expected_gradient, dim=0).item()
+                findings.holds(
+                    name,
+                    cosine >= least,
+                    f"points elsewhere: its cosine to that in float64 is {cosine:.3f}, {least:g} or more is needed",
+                    cosine=cosine,
+                )
     return findings.outcome()
 
 
 def _learn(
     setting: Setting, head: str, images: Tensor, device: torch.device, dtype: torch.dtype
 ) -> tuple[DetectorOutput, Tensor]:
-    """The output for `images`, and all gradients of its mean square in a row (N,), on the CPU."""
+    """The output for `images`, and all gradients of its mean square in a row (N,) float64, on the CPU."""
     network = make_network(make_config(setting, f"model.head={head}"), setting, device).train()
-    with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
+    if dtype is torch.float64:
+        network.double()
+    with torch.autocast(device.type, dtype, enabled=dtype in (torch.bfloat16, torch.float16)):
         output = network(images.to(device).contiguous(memory_format=torch.channels_last))
     learnt = [each for each in output if isinstance(each, Tensor) and each.requires_grad]
-    torch.stack([each.float().square().mean() for each in learnt]).sum().backward()
-    gradients = [each.grad.flatten().float().cpu() for each in network.parameters() if each.grad is not None]
+    torch.stack([each.double().square().mean() for each in learnt]).sum().backward()
+    gradients = [each.grad.flatten().double().cpu() for each in network.parameters() if each.grad is not None]
     return output, torch.cat(gradients)
 
 
@@ -115,7 +117,7 @@ def check_decoder(setting: Setting) -> Outcome:
             _same_detections(findings, f"simulated, {activation}", found, expected)
     with findings.case("corner head"):
         config = make_config(setting, "model.head=corner")
-        images = make_batch(config, setting, sizes.images, 3, CPU).images
+        images = make_images(sizes.images, sizes.side)
         network = make_network(config, setting, CPU).eval()
         with torch.no_grad():
             corner = network(images)
@@ -136,7 +138,11 @@ def _known_output(setting: Setting) -> tuple[HeadOutput, Tensor]:
     side = setting.sizes.side
     starts = torch.tensor([[x, y] for y in (0.1, 0.55) for x in (0.05, 0.36, 0.67)]) * side
     boxes = torch.cat([starts, starts + torch.tensor([0.25, 0.31]) * side], dim=1)
-    priors = box_ops.iou(boxes, box_ops.cxcywh_to_xyxy(output.priors)).argmax(dim=1)
+    overlaps = box_ops.iou(boxes, box_ops.cxcywh_to_xyxy(output.priors))
+    chosen: list[int] = []  # the best of each box that no other has
+    for row in overlaps:
+        chosen.append(next(prior for prior in row.argsort(descending=True).tolist() if prior not in chosen))
+    priors = torch.tensor(chosen)
     logits = torch.full_like(output.logits, -12.0)
     logits[..., 0] = 12.0
     logits[:, priors, 0] = -12.0
@@ -172,9 +178,7 @@ def _without_counterpart(ours: Detections, theirs: Detections) -> int:
 def check_augmentation(setting: Setting) -> Outcome:
     """Drafts of photographs, finished on the device and on the CPU."""
     findings, sizes = Findings(), setting.sizes
-    folder = setting.scratch / "drafts"
-    split = read_coco(*draw_photos(folder, sizes.images)) if not folder.exists() else None
-    split = split or read_coco(folder / "images", folder / "instances.json")
+    split = read_photos(setting, setting.scratch / "drafts", sizes.images)
     for recipe in ("ssd", "light", "flip"):
         with findings.case(recipe):
             config = make_config(

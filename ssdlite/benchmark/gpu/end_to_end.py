@@ -6,16 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from itertools import chain, count
-from pathlib import Path
 
 from ssdlite import build
-from ssdlite.benchmark.gpu.cases import make_batch, make_config, make_step, usable_workers
+from ssdlite.benchmark.gpu.cases import make_batch, make_config, make_step, read_photos, usable_workers
 from ssdlite.benchmark.gpu.tasks import Outcome, Setting
-from ssdlite.benchmark.photos import MAX_OBJECTS, draw_photos
+from ssdlite.benchmark.photos import MAX_OBJECTS
 from ssdlite.benchmark.timing import synchronizer
 from ssdlite.benchmark.workload import repeated, start_epoch, take_step
 from ssdlite.config import Config
-from ssdlite.data.coco import read_coco
 from ssdlite.data.device import finish_images
 from ssdlite.model.architecture import DIALECTS
 from ssdlite.structures import Batch, DataSplit
@@ -95,15 +93,7 @@ def _training(setting: Setting) -> TrainStep:
 @lru_cache(maxsize=1)
 def _photos(setting: Setting) -> DataSplit:
     """Photographs with objects, drawn once for all processes."""
-    return read_photos(setting.scratch / "photos", setting.sizes.photos)
-
-
-def read_photos(folder: Path, images: int) -> DataSplit:
-    """The photographs in `folder`, drawn where they are not there yet."""
-    annotations = folder / "instances.json"
-    if not annotations.exists():
-        draw_photos(folder, images)
-    return read_coco(folder / "images", annotations)
+    return read_photos(setting, setting.scratch / "photos", setting.sizes.photos)
 
 
 def _train(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -141,6 +142,7 @@ class _Process:
 def _serve(connection: Connection, make_tasks: MakeTasks, setting: Setting) -> None:
     """Say "ready", run the task that is asked for, answer, and again."""
     os.setpgid(0, 0)
+    logging.getLogger("ssdlite").setLevel(logging.ERROR)  # advice is for trainings
     tasks = make_tasks(setting)
     try:
         while True:

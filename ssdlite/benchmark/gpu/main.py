@@ -42,8 +42,10 @@ def correctness(setting: Setting) -> list[Task]:
         Task("device augmentation", checks_network.check_augmentation, 60, is_check=True),
         Task("steps without waiting", checks_network.check_steps, 120, is_check=True),
         Task("two processes", checks_commands.check_processes, 120, is_check=True),
-        Task("train, interrupt, resume, eval", checks_commands.check_commands, 200, is_check=True),
-        Task("corner head and device augmentation", checks_commands.check_variants, 120, is_check=True),
+        Task("commands: train, interrupt, resume, eval", checks_commands.check_commands, 200, is_check=True),
+        Task(
+            "commands: corner head, drafts from the disk cache", checks_commands.check_variants, 120, is_check=True
+        ),
         Task("tests marked cuda", checks_commands.run_marked_tests, 150, is_check=True),
     ]
 

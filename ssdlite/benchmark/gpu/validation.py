@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from ssdlite import build
 from ssdlite.benchmark.evaluation import judge, simulate_output
-from ssdlite.benchmark.gpu.cases import make_batch, make_config, make_network, usable_workers
-from ssdlite.benchmark.gpu.end_to_end import read_photos
+from ssdlite.benchmark.gpu.cases import make_batch, make_config, make_network, read_photos, usable_workers
 from ssdlite.benchmark.gpu.tasks import Outcome, Row, Setting
 from ssdlite.benchmark.timing import Timing, reading, synchronizer, take_turns
 from ssdlite.benchmark.workload import prepare_process, repeated
@@ -57,7 +56,7 @@ def measure_parts(setting: Setting) -> Outcome:
 def measure_validation(setting: Setting, *, workers: int) -> Outcome:
     """From files and from the disk cache to detections, as a validation does it."""
     sizes, device = setting.sizes, setting.device
-    photos = read_photos(setting.scratch / "photos", sizes.photos)
+    photos = read_photos(setting, setting.scratch / "photos", sizes.photos)
     rows = []
     for source, options in (
         ("files", []),
