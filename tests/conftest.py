@@ -78,6 +78,15 @@ def environment_of_children() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": str(THREADS)}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is marked `cuda` where there is no GPU."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("cuda"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
+
+
 class Outcome(NamedTuple):
     """What a person sees of a command."""
 

@@ -207,7 +207,7 @@ def test_what_is_validated_is_not_compiled(monkeypatch):
     assert calls == [4]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.cuda
 def test_a_gpu_is_never_waited_for():
     device = torch.device("cuda")
     step = make_step(device, torch.bfloat16)
@@ -230,7 +230,7 @@ def test_prefetching_keeps_batches_and_order():
     assert all(a.images.equal(b.images) for a, b in zip(moved, batches, strict=True))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.cuda
 def test_prefetching_to_a_gpu_keeps_batches_and_order():
     batches = [make_batch(images).pin_memory() for images in (1, 2, 3)]
     moved = list(on_device(batches, torch.device("cuda")))
