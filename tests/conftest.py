@@ -40,7 +40,12 @@ if PRECISION:  # here by the import above, in the processes that tests start by 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With SSDLITE_TEST_SEED the files come in a random order, and so do the tests within each."""
+    """Skip what is marked `cuda` where there is no GPU; with SSDLITE_TEST_SEED draw the order of the files, and of the
+    tests within each."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("cuda"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
     if SEED is None:
         return
     files: dict[Path, list[pytest.Item]] = {}
@@ -76,15 +81,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def environment_of_children() -> dict[str, str]:
     """The variables for a process whose numbers are compared: another number of threads sums in another order."""
     return {**os.environ, "OMP_NUM_THREADS": str(THREADS)}
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what is marked `cuda` where there is no GPU."""
-    if torch.cuda.is_available():
-        return
-    for item in items:
-        if item.get_closest_marker("cuda"):
-            item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
 
 
 class Outcome(NamedTuple):
