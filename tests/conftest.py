@@ -40,8 +40,7 @@ if PRECISION:  # here by the import above, in the processes that tests start by 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what is marked `cuda` where there is no GPU; with SSDLITE_TEST_SEED draw the order of the files, and of the
-    tests within each."""
+    """Skip tests marked `cuda` without a GPU; with SSDLITE_TEST_SEED, shuffle the files, and the tests in each."""
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("cuda"):
