@@ -3,7 +3,7 @@
     python scripts/audit_operators.py                     # everything, as on CUDA and on Apple's MPS
     python scripts/audit_operators.py --device cuda step  # what has "step" in its name
 
-Prints a table of operators with their dtypes, how often they are launched, from how many places of ours, and whether
+Prints a table of operators with their dtypes, how often they are launched, from how many places of ours, and if
 there is a kernel; then every fault with its file and line. Ends with 1 where there is any.
 """
 

@@ -1,7 +1,7 @@
 """Run a piece of work on tensors without values that say they lie on a GPU, and write down every operator.
 
-Such tensors have shapes, dtypes and devices (PyTorch's FakeTensor), so that Python takes the branches that it takes on
-a GPU. What needs a value gets one of no meaning: `item()` is 1 or False, and a mask has `CHOSEN` places.
+Such tensors have shapes, dtypes and devices (PyTorch's FakeTensor), so that Python takes the branches that it takes
+on a GPU. What needs a value gets one of no meaning: `item()` is 1 or False, and a mask has `CHOSEN` places.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ TAKES_CPU_SCALARS = {
     *("masked_fill", "masked_fill_", "fill", "fill_"),
     *("_foreach_add", "_foreach_add_", "_foreach_mul", "_foreach_mul_", "_foreach_div", "_foreach_div_"),
 }
-"""Besides those that PyTorch calls pointwise. Stacking and joining do not, though tensors without values accept it."""
+"""Besides those that PyTorch calls pointwise. Stacking and joining do not, though FakeTensor accepts it."""
 
 
 class Launch(NamedTuple):
@@ -161,16 +161,14 @@ class _Recorder(TorchDispatchMode):
                 # Indices may lie on the CPU, and are copied from there.
                 if not self._waits_are_allowed(stack) and any(tensor.ndim for tensor in on_cpu):
                     complain("wait", "copies indices from the CPU and waits until they are there")
-            elif (
-                torch.Tag.pointwise not in func.tags
-                and name not in TAKES_CPU_SCALARS
-                or any(t.ndim for t in on_cpu)
-            ):
+            elif any(tensor.ndim for tensor in on_cpu) or not {torch.Tag.pointwise}.intersection(
+                func.tags
+            ) | TAKES_CPU_SCALARS.intersection({name}):
                 complain("devices", f"takes tensors of {self.device} and of the CPU")
             args, kwargs = tree_map_only(Tensor, _onto_device, (args, kwargs))
-        if reason := self._reason_to_wait(func, name, args, kwargs, on_device):
-            if not self._waits_are_allowed(stack):
-                complain("wait", reason)
+        reason = self._reason_to_wait(func, name, args, kwargs, on_device)
+        if reason and not self._waits_are_allowed(stack):
+            complain("wait", reason)
         result, is_known = _with_made_up_values(func, name, args, kwargs)
         if not is_known:
             result = func(*args, **kwargs)
@@ -280,13 +278,13 @@ class _Generator(torch.Generator):
     asked: ClassVar[dict[int, torch.device]] = {}  # by the address of what PyTorch hands around
 
     def __new__(cls, device: Any = "cpu") -> _Generator:
-        generator = super().__new__(cls, "cpu")
-        cls.asked[generator._cdata] = torch.device(device)
+        generator = super().__new__(cls, "cpu")  # type: ignore[call-arg]
+        cls.asked[_address(generator)] = torch.device(device)
         return generator
 
     @property
-    def device(self) -> torch.device:
-        return self.asked[self._cdata]
+    def device(self) -> torch.device:  # type: ignore[override]
+        return self.asked[_address(self)]
 
 
 class _Stream:
@@ -334,8 +332,8 @@ def _pretended(device: str, recorder: _Recorder) -> Iterator[None]:
         for owner, name in ((torch.cuda, "synchronize"), (torch.cuda, "set_device"), (torch.mps, "synchronize")):
             put(owner, name, lambda *_: None)
         if device == "mps":
-            # PyTorch aborts where tensors of mps take part in autograd on a machine that has none, so they are those
-            # of cuda underneath and say mps when they are asked.
+            # PyTorch aborts where tensors of mps take part in autograd on a machine that has none, so they are
+            # those of cuda underneath and say mps when they are asked.
             put(FakeTensor, "device", property(shown_device))
             put(FakeTensor, "to", _move, create=True)
             put(torch, "tensor", make_tensor)
@@ -343,8 +341,13 @@ def _pretended(device: str, recorder: _Recorder) -> Iterator[None]:
 
 
 def _move(tensor: Tensor, *args: Any, **options: Any) -> Tensor:
-    args, options = tree_map_only(torch.device, _as_cuda, (args, options))
-    return Tensor.to(tensor, *("cuda" if arg == "mps" else arg for arg in args), **options)
+    options = {name: _moved(option) for name, option in options.items()}
+    moved: Tensor = Tensor.to(tensor, *map(_moved, args), **options)
+    return moved
+
+
+def _moved(option: Any) -> Any:
+    return _as_cuda(torch.device(option)) if isinstance(option, str | torch.device) else option
 
 
 def _as_cuda(device: torch.device) -> torch.device:
@@ -362,8 +365,12 @@ def _copy_reason(target: str) -> str:
     return "copies from memory of the CPU that is not pinned, or waits for the copy: non_blocking is not set"
 
 
+def _address(generator: torch.Generator) -> int:
+    return generator._cdata  # type: ignore[attr-defined]
+
+
 def _device_of(generator: torch.Generator) -> str:
-    asked = _Generator.asked.get(generator._cdata)
+    asked = _Generator.asked.get(_address(generator))
     return (asked or generator.device).type
 
 
@@ -459,7 +466,7 @@ def _dtypes(func: Any, name: str, args: Any, values: Any, results: list[Tensor])
 
 
 def _common(operands: Sequence[Any]) -> torch.dtype:
-    """To which dtype a pointwise operator brings its operands: tensors count first, then those of no axis, numbers."""
+    """The dtype that a pointwise operator brings its operands to: tensors count, then those of no axis, numbers."""
     tensors = [operand for operand in operands if isinstance(operand, Tensor)]
     common = _promoted([tensor.dtype for tensor in tensors if tensor.ndim])
     for weaker in (

@@ -65,8 +65,8 @@ REVIEWED = {
     "cudnn_batch_norm_backward": (FLOATS, "as cudnn_batch_norm"),
     "nms": (("float32", "float64", "float16"), "torchvision's nms_kernel.cu: AT_DISPATCH_FLOATING_TYPES_AND_HALF"),
 }
-"""Operators that OpInfo does not know, without trailing underscore: the dtypes that have kernels on a GPU, and where
-PyTorch's source says so."""
+"""Operators that OpInfo does not know, without trailing underscore: the dtypes that have kernels on a GPU, and
+where PyTorch's source says so."""
 
 NO_KERNEL = {
     *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"),

@@ -1,10 +1,10 @@
 """PyTorch's own tables of operators: which dtypes a device has kernels for, and where a kernel is registered.
 
 Two tables come with every PyTorch. OpInfo, by which PyTorch tests its operators, has the dtypes of each operator on
-each device; native_functions.yaml says for which devices an operator has a kernel. Neither needs a GPU, nor a PyTorch
-that was built for one. They are read in a process of their own, because importing `torch.testing._internal` locks the
-global flags of `torch.backends` and parts of OpInfo depend on the GPU that is there: the entries for CUDA are read as
-on a GPU of `CAPABILITY`.
+each device; native_functions.yaml says for which devices an operator has a kernel. Neither needs a GPU, nor a
+PyTorch that was built for one. They are read in a process of their own, because `torch.testing._internal` locks the
+global flags of `torch.backends`, and parts of OpInfo depend on the GPU that is there: the entries for CUDA are read
+as on a GPU of `CAPABILITY`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def read_tables() -> Tables:
     if child.returncode:
         if "No module named 'expecttest'" in child.stderr:
             raise ModuleNotFoundError(
-                "PyTorch's table of operators cannot be read without the package expecttest: pip install -e '.[dev]'",
+                "PyTorch's table of operators needs the package expecttest: pip install -e '.[dev]'",
                 name="expecttest",
             )
         raise RuntimeError(f"PyTorch's table of operators cannot be read:\n{child.stderr[-2000:]}")

@@ -1,7 +1,7 @@
 """What ssdlite does on a GPU, each piece small enough to be looked through in a second.
 
-Sizes are of no importance to kernels, so that networks are narrow and inputs small; the shapes that matter are kept:
-several levels, several images, padding, ignored objects.
+Sizes are of no importance to kernels, so that networks are narrow and inputs small; what matters is kept: several
+levels, several images, padding, ignored objects.
 """
 
 from __future__ import annotations
@@ -89,11 +89,10 @@ def _workloads(precisions: Sequence[str]) -> Iterator[tuple[str, Workload]]:
         yield f"loss: {recipe}, {assigner}", Workload(_losses(options, precisions))
     for (head, options), precision in product(HEADS.items(), precisions):
         yield f"step, validation: {head}, {precision}", Workload(_step(options, precision), BUILDING + VALIDATION)
-    for name, options, precision in (
-        ("accumulated, without an average", ("train.accumulate=2", "train.ema_decay=0", "train.clip_norm=0"), -1),
-        ("frozen", ("model.freeze=[backbone,norms]", "optim.momentum=0"), 0),
-    ):
-        yield f"step: {name}", Workload(_step(options, precisions[precision]), BUILDING + VALIDATION)
+    accumulated = ("train.accumulate=2", "train.ema_decay=0", "train.clip_norm=0")
+    frozen = ("model.freeze=[backbone,norms]", "optim.momentum=0")
+    yield "step: accumulated", Workload(_step(accumulated, precisions[-1]), BUILDING + VALIDATION)
+    yield "step: frozen", Workload(_step(frozen, precisions[0]), BUILDING + VALIDATION)
     # The recipe that has a state of its own; heads and the others have none.
     resume = _resume(RECIPES["sampled"], precisions[-1])
     yield "run, resume", Workload(resume, BUILDING + VALIDATION + BETWEEN_STEPS)
@@ -138,7 +137,7 @@ def make_step(config: Config, device: torch.device) -> TrainStep:
     """As `ssdlite train` makes it."""
     network = make_network(config, device).train()
     criterion = build.build_criterion(config.loss, SPLIT)
-    dtype = AUTOCAST_DTYPE[config.train.precision]  # type: ignore[index]
+    dtype = AUTOCAST_DTYPE[config.train.precision]
     return build.build_step(config, network, criterion, total_steps=10, device=device, dtype=dtype)
 
 
@@ -170,7 +169,7 @@ def _losses(options: Sequence[str], precisions: Sequence[str]) -> Callable[[torc
         criterion = build.build_criterion(config.loss, SPLIT).to(device)
         activation: ScoreActivation = "softmax" if config.loss.kind in ("multibox", "sampled") else "sigmoid"
         for precision in precisions:
-            dtype = AUTOCAST_DTYPE[precision]  # type: ignore[index]
+            dtype = AUTOCAST_DTYPE[precision]
             logits, deltas = (
                 torch.zeros(IMAGES, 30, width, device=device, dtype=dtype, requires_grad=True)
                 for width in (1 + len(CLASSES), 4)

@@ -12,11 +12,9 @@ from scripts.operator_audit.rules import audit, known_dtypes
 from scripts.operator_audit.tables import read_tables
 from scripts.operator_audit.workloads import (
     BUILDING,
-    SIZE,
     config_of,
     make_batch,
     make_step,
-    make_trainer,
     on_cpu,
     workloads,
 )
@@ -52,8 +50,8 @@ def product_of_integers(device):
     torch.matmul(zeros(device, 3, 3, dtype=torch.int64), zeros(device, 3, 3, dtype=torch.int64))
 
 
-def determinant_in_half(device):
-    zeros(device, 3, 3, dtype=torch.float16).renorm(2, 0, 1.0)
+def histogram_of_halves(device):
+    torch.histc(zeros(device, dtype=torch.float16), 3)
 
 
 def gradient_without_a_kernel(device):
@@ -104,7 +102,7 @@ def index_on_the_cpu(device):
 
 
 def loss_terms_of_two_devices(device):
-    """As a meter had them that was restored from a checkpoint: without an axis, which tensors without values bear."""
+    """As of a meter restored from a checkpoint: without an axis, which FakeTensor itself lets pass."""
     return torch.stack([torch.tensor(1.0), zeros(device).sum()])
 
 
@@ -173,7 +171,7 @@ def found_inf_of_a_fused_step(device):
 PLANTED: list[tuple[Callable[[torch.device], object], str, str, str]] = [
     (greatest_bool, "cuda", "kernel", "scatter_reduce.two[amax] (bool)"),
     (product_of_integers, "cuda", "kernel", "mm (int64)"),
-    (determinant_in_half, "cuda", "kernel", "(float16)"),
+    (histogram_of_halves, "cuda", "kernel", "(float16)"),
     (gradient_without_a_kernel, "cuda", "kernel", "(int64)"),
     (step_that_looks_at_the_loss, "cuda", "wait", "_local_scalar_dense"),
     (mask, "cuda", "wait", "index"),
@@ -264,9 +262,3 @@ def test_variants_are_told_apart_and_unknown_operators_are_not_let_through():
     tables = read_tables()
     assert known_dtypes(launches["amin"], "cuda", tables) == tables.infos["cuda"]["scatter_reduce"]["amin"].dtypes
     assert known_dtypes(launches["amin"]._replace(operator="aten::nobody"), "cuda", tables) is None
-
-
-def test_a_resumed_run_is_looked_at_to_its_log():
-    """The trainer of the workload is one that has terms to restore."""
-    assert make_trainer(config_of(()), torch.device("cpu")).log_interval == 2
-    assert SIZE == config_of(()).model.input_size
