@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import ssdlite
@@ -33,7 +34,7 @@ from ssdlite.config import (
     config_from_dict,
 )
 from ssdlite.deploy.metadata import ExportMetadata
-from ssdlite.errors import CheckpointError, ConfigError, FetchError
+from ssdlite.errors import CheckpointError, ConfigError, DataError, FetchError
 from ssdlite.evaluation.voc import count_objects
 from ssdlite.losses.atss import assign_atss
 from ssdlite.losses.corner import CornerCriterion
@@ -51,11 +52,12 @@ from ssdlite.model.corner import CornerDetector
 from ssdlite.model.decode import Decoder
 from ssdlite.model.detector import Detector
 from ssdlite.model.network import Network
+from ssdlite.model.norms import measure_norms, merged_norms
 from ssdlite.model.transfer import TransferReport, transfer
 from ssdlite.overrides import require_changeable
 from ssdlite.structures import DataSplit, ResizeAlignment
 from ssdlite.training.checkpoint import load_checkpoint
-from ssdlite.training.distributed import local_processes, rank, world_size
+from ssdlite.training.distributed import in_main_process, local_processes, rank, world_size
 from ssdlite.training.ema import WeightAverage
 from ssdlite.training.optim import AUTOCAST_DTYPE, build_schedule, build_sgd, choose_precision
 from ssdlite.training.step import TrainStep
@@ -64,6 +66,9 @@ if TYPE_CHECKING:
     from ssdlite.data.dataset import Sample
 
 logger = logging.getLogger(__name__)
+
+NORM_IMAGES = 64  # that statistics of norms are measured on
+NORM_BATCH = 8
 
 
 def build_loader(
@@ -102,12 +107,17 @@ def build_loader(
         reserved=memory_of(beside.dataset.cache) if beside else 0,  # type: ignore[attr-defined]
     )
     if workers is None:
-        workers = default_workers() if data.workers == "auto" else data.workers
+        workers = default_workers(device, local_processes()) if data.workers == "auto" else data.workers
     if not training:
         batch_size = config.eval.batch_size
         dataset = DetectionDataset(split, size, recipe, alignment=alignment, cache=cache)
         return build_val_loader(
-            dataset, batch_size=batch_size, workers=workers, rank=rank(), world_size=world_size()
+            dataset,
+            batch_size=batch_size,
+            workers=workers,
+            rank=rank(),
+            world_size=world_size(),
+            pin_memory=device.type == "cuda",
         )
     if data.augment_on == "device" and device.type == "cpu":
         logger.warning("data.augment_on=device is for GPUs: on a CPU the loader processes are faster at it.")
@@ -214,6 +224,39 @@ def build_detector(config: Config, class_names: Sequence[str]) -> Network:
                 "model.weights=FILE of this dialect and head, or leave it out."
             )
     return detector
+
+
+def restore_norms(detector: Network, config: Config, split: DataSplit, device: torch.device) -> None:
+    """Give norms that came merged into convolutions the statistics of images of `split`, see `model.norms`.
+
+    Those are up to NORM_IMAGES, spread evenly, as the network sees them in validation; images that cannot be read
+    are left out. `detector` is on `device`. The main process measures, and all of them have what it found.
+    """
+    if not merged_norms(detector):
+        return
+    from ssdlite.data.boxes import spread
+    from ssdlite.data.dataset import DetectionDataset
+
+    images = DetectionDataset(
+        spread(split, NORM_IMAGES), config.model.input_size, alignment=detector.dialect.resize_alignment
+    )
+
+    def batches() -> Iterator[Tensor]:
+        found: list[Tensor] = []
+        for index in range(len(images)):
+            with contextlib.suppress(DataError):
+                found.append(images[index].image)
+            if len(found) == NORM_BATCH or (found and index == len(images) - 1):
+                yield torch.stack(found).to(device)
+                found = []
+
+    measured = in_main_process(lambda: measure_norms(detector, batches))
+    detector.load_state_dict(measured.state, strict=False)
+    logger.info(
+        "Norm statistics measured on %d training images; logits moved by %.0e at most.",
+        measured.num_images,
+        measured.largest_difference,
+    )
 
 
 def empty_detector(config: Config, class_names: Sequence[str]) -> Network:

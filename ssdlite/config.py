@@ -131,7 +131,8 @@ class DataConfig(Section):
     hand out parts of what a cache would keep, and the rest is done for whole batches where the network is, which is
     for GPUs that wait for data."""
     workers: NotNegative | Literal["auto"] = "auto"
-    """Loader processes of each training process; auto leaves most of the processor to the network on a CPU."""
+    """Loader processes of each training process. auto: this process's share of the cores but one, at most 8; on a
+    machine with a GPU at least 1 and at most 32."""
     cache: Literal["none", "memory", "disk"] = "none"
     """Keep what was decoded and shrunk, so that it is done once: in memory, shared by the loader processes, or in
     files that later runs find again. Validation keeps the network's inputs, so no figure changes."""
@@ -468,9 +469,11 @@ class TrainConfig(Section):
     """Parts that a step's images go through the network in, one after the other, where memory is short."""
     compile: Literal["none", "default", "reduce-overhead"] = "none"
     """torch.compile's mode for the network: default fuses what lies between the convolutions, reduce-overhead uses
-    CUDA graphs as well. Compiling takes a minute or two, and on a CPU needs a C++ compiler."""
+    CUDA graphs as well, without train.accumulate. Compiling takes a minute or two, and on a CPU needs a C++
+    compiler. Validation is not compiled."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Autocast type. auto: bf16 where the processor has it, fp16 with a loss scaler on older GPUs, else fp32."""
+    """Autocast type. auto: bf16 where the processor has it, fp16 with a loss scaler on older GPUs, else fp32. fp32
+    is IEEE's single precision on GPUs too, and not TF32, as validation of a checkpoint is."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9998
     """Average of the weights that is validated and shipped, with a warm-up; 0 switches it off."""
     clip_norm: Annotated[float, Field(ge=0)] = 100.0
@@ -486,6 +489,16 @@ class TrainConfig(Section):
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """Where a loss or gradient is infinite or no number, which never reaches the weights. stop: save the batch and
     say who is likely to blame; skip: leave the step out, up to 20 times a run."""
+
+    @model_validator(mode="after")
+    def _gradients_outlive_no_graph(self) -> TrainConfig:
+        # Gradients lie where the next replay of the graph writes: https://github.com/pytorch/pytorch/issues/169545
+        if self.compile == "reduce-overhead" and self.accumulate > 1:
+            raise ValueError(
+                "compile=reduce-overhead cannot keep the gradients of a step's parts; set train.accumulate=1, or "
+                "train.compile=default"
+            )
+        return self
 
 
 class EvalConfig(Section):

@@ -84,11 +84,11 @@ def _load_checkpoint(path: Path, overrides: Sequence[str], device: str) -> Loade
     try:
         from ssdlite import build
         from ssdlite.model.predictor import TorchPredictor
-        from ssdlite.training.distributed import choose_device
+        from ssdlite.training.distributed import choose_device, prepare_device
     finally:
         gc.enable()
     loaded = build.load_detector(path, overrides)
-    chosen = choose_device(device)
+    chosen = prepare_device(choose_device(device))
     options = loaded.config.eval
     decoder = build.build_decoder(options, loaded.detector.input_size)
     predictor = TorchPredictor(loaded.detector.to(chosen), decoder, chosen)

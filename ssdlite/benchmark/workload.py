@@ -21,6 +21,7 @@ from ssdlite.data.loader import default_workers
 from ssdlite.model.network import Network
 from ssdlite.sources import read_data
 from ssdlite.structures import Batch, DataSplit, LossTerms
+from ssdlite.training.distributed import prepare_device
 from ssdlite.training.memory import keep_memory
 from ssdlite.training.step import TrainStep
 
@@ -78,7 +79,7 @@ class Workload:
     def workers(self) -> int:
         """Loader processes, as configured."""
         workers = self.config.data.workers
-        return default_workers() if workers == "auto" else workers
+        return default_workers(self.device) if workers == "auto" else workers
 
     @property
     def num_classes(self) -> int:
@@ -131,13 +132,13 @@ def with_cache(config: Config, kind: str, folder: Path) -> Config:
     return _with_data(config, cache=kind, cache_dir=folder if kind == "disk" else None)
 
 
-def loader_for(config: Config, split: DataSplit, workers: int, *, training: bool = True) -> DataLoader[Sample]:
-    """The loader of `split` that a training on one device has, for training or for validation."""
+def loader_for(
+    config: Config, split: DataSplit, workers: int, *, device: torch.device, training: bool = True
+) -> DataLoader[Sample]:
+    """The loader of `split` that a training on `device` has, for training or for validation."""
     assert config.data.cache != "disk" or config.data.cache_dir, "the folder of a run is not the benchmark's"
     alignment = build.dialect_of(config.model).resize_alignment
-    return build.build_loader(
-        config, split, training=training, alignment=alignment, device=torch.device("cpu"), workers=workers
-    )
+    return build.build_loader(config, split, training=training, alignment=alignment, device=device, workers=workers)
 
 
 def start_epoch(loader: DataLoader[Sample], epoch: int) -> Iterator[Batch]:
@@ -184,17 +185,17 @@ def total_loss(terms: LossTerms) -> Tensor:
 
 def prepare_process(device: torch.device) -> None:
     """Settings that `ssdlite train` makes before it begins."""
+    prepare_device(device)
     if device.type == "cpu":
         keep_memory()
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
-        torch.set_float32_matmul_precision("high")
 
 
 def resident_batch(
     size: tuple[int, int], batch_size: int, num_classes: int, device: torch.device, *, seed: int = 0
 ) -> Batch:
-    """A batch as the loader makes them, of noise with 1 to 20 objects an image, 7 on average, on `device`."""
+    """A batch as the loader makes them, of noise with COCO's numbers of objects, on `device`."""
     rng = np.random.default_rng(seed)
     drawn = [draw_objects(rng, size, num_classes) for _ in range(batch_size)]
     most = max(len(labels) for _, labels in drawn)

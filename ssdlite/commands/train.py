@@ -68,7 +68,6 @@ def train(config: Config, *, default_name: str, resume: bool, device: str) -> No
             keep_memory()
         if chosen.type == "cuda":
             torch.backends.cudnn.benchmark = True
-            torch.set_float32_matmul_precision("high")
         if restarts() and not resume:
             resume = in_main_process(lambda: _has_run(config, default_name))
         resumed = in_main_process(lambda: _latest_run(config, default_name)) if resume else None
@@ -211,6 +210,8 @@ class _Session:
                 "each process needs at least 2 images a step, and in each of train.accumulate parts, because "
                 "BatchNorm sees a 1x1 map; raise train.batch_size, or add images."
             )
+        if fresh:
+            build.restore_norms(detector.to(device), config, train_split, device)
         if config.train.sync_norms and world_size() > 1:
             if device.type != "cuda":
                 raise ConfigError(f"train.sync_norms works between GPUs only, and this is {device}; leave it out.")

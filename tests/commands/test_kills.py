@@ -15,11 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import TINY
+from tests.conftest import TINY, environment_of_children
 
 SOAK = bool(os.environ.get("SSDLITE_SOAK"))
 KILLS = 20 if SOAK else 3
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 TIMING = ("images_per_second", "waiting_for_data")
 
@@ -54,7 +53,7 @@ def readable(run: Path) -> None:
 
 
 def test_a_run_killed_again_and_again_ends_as_one_never_killed(cli, drawn, tmp_path):
-    """SIGKILL at random moments; every step saves, so that many of them fall into writing."""
+    """SIGKILL at random moments of a step; every step saves, so that many of them fall into writing."""
     more = ["train.epochs=40"] if SOAK else ["train.epochs=6"]
     assert cli("train", *options_of(drawn, tmp_path / "whole", *more)).code == 0
     command = [sys.executable, "-m", "ssdlite", "train", *options_of(drawn, tmp_path / "parts", *more)]
@@ -68,11 +67,11 @@ def test_a_run_killed_again_and_again_ends_as_one_never_killed(cli, drawn, tmp_p
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=ENVIRONMENT,
+            env=environment_of_children(),
         )
         if kills < KILLS:
             _wait_for_a_step(process, run)
-            time.sleep(draw.uniform(0, 0.3))
+            time.sleep(draw.uniform(0, _wait_for_a_step(process, run)))
             process.kill()
             process.communicate(timeout=60)
             kills += process.returncode == -signal.SIGKILL
@@ -86,11 +85,15 @@ def test_a_run_killed_again_and_again_ends_as_one_never_killed(cli, drawn, tmp_p
     assert_same_end(run, tmp_path / "whole" / "run")
 
 
-def _wait_for_a_step(process: subprocess.Popen, run: Path) -> None:
-    """Until the process has trained and saved, or is done."""
-    before = _newest(run)
+def _wait_for_a_step(process: subprocess.Popen, run: Path) -> float:
+    """Until the process has trained and saved, or is done -> seconds that it took.
+
+    A kill that comes within as long again falls into the next step, on a processor of any speed.
+    """
+    before, started = _newest(run), time.monotonic()
     while process.poll() is None and _newest(run) == before:
-        time.sleep(0.005)
+        time.sleep(0.001)
+    return time.monotonic() - started
 
 
 def _newest(run: Path) -> int:
@@ -122,7 +125,7 @@ def _torchrun(arguments: list[str], options: list[str]) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=ENVIRONMENT,
+        env=environment_of_children(),
         start_new_session=True,
     )
 
