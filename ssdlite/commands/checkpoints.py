@@ -54,6 +54,8 @@ def import_checkpoint(
         class_names = read_class_names(class_names_path, network.num_classes)
     else:
         class_names = network.class_names or guess_class_names(network.num_classes)
+        if is_web and network.class_names:
+            logger.info("The 90 classes are taken for COCO's by id; --class-names FILE says otherwise.")
     save_checkpoint(output, to_checkpoint(network, class_names, str(source)))
     height, width = network.input_size
     num_priors = len(build_imported(network).priors)

@@ -120,7 +120,7 @@ def read_member(path: Path, name: str) -> bytes:
 def _npm(folder: Path) -> list[str]:
     """The command line that npm begins with: the one on the PATH, or one from PyPI that is put into `folder`."""
     npm = shutil.which("npm")
-    if npm is not None and subprocess.run([npm, "--version"], capture_output=True, check=False).returncode == 0:
+    if npm is not None and _answers(npm):
         return [npm]
     target = folder / "node"
     command = [*_pip(NPM_WHEEL), "install", *PIP_OPTIONS, "--no-compile", "--target", str(target), NPM_WHEEL]
@@ -131,6 +131,14 @@ def _npm(folder: Path) -> list[str]:
     if not node or not script:
         raise FetchError(f"there is no npm on this machine, and {NPM_WHEEL} brought none")
     return [str(node[0]), str(script[0])]
+
+
+def _answers(program: str) -> bool:
+    """Tell whether a program runs: an npm without its node does not."""
+    try:
+        return subprocess.run([program, "--version"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
 
 
 def _pip(requirement: str) -> Sequence[str]:
@@ -144,14 +152,17 @@ def _run(command: Sequence[str], folder: Path, label: str, num_bytes: int | None
     # Both clients write as they receive: npm into its cache, pip into the folder for temporary files.
     environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
     with tempfile.TemporaryFile() as said, _bar(label, num_bytes) as show:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=said,
-        )
+        try:
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+            )
+        except OSError as error:
+            raise FetchError(f"{command[0]} cannot be run: {error.strerror}") from None
         try:
             most, since = _size(folder), time.monotonic()
             while process.poll() is None:

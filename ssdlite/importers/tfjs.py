@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import logging
 import math
 import tarfile
 import zlib
@@ -33,8 +32,6 @@ from ssdlite.importers.names import ForeignNetwork, count_classes, require_shape
 from ssdlite.model.architecture import TENSORFLOW
 from ssdlite.model.detector import Detector
 from ssdlite.model.layers import Layer, layers
-
-logger = logging.getLogger(__name__)
 
 MODEL_FILE = "model.json"
 ARCHIVES = (".tgz", ".tar.gz")
@@ -82,7 +79,6 @@ def read_graph_model(path: Path, *, drop_unused: bool = True) -> ForeignNetwork:
     _require_priors(model, size)
     class_names = None
     if num_classes == NUM_COCO_IDS and drop_unused:
-        logger.info("The 90 classes are taken for COCO's by id; --class-names FILE says otherwise.")
         weights = keep_columns(weights, [0, *COCO_CATEGORIES], num_classes)
         class_names = tuple(COCO_CATEGORIES.values())
         num_classes = len(class_names)

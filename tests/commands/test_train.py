@@ -254,12 +254,13 @@ def test_the_start_may_be_of_another_dialect_size_and_classes(cli, start, drawn,
         (
             ["model.weights=imagnet"],
             2,
-            "model.weights is auto, imagenet, none or a checkpoint, but there is no file",
+            "model.weights is auto, coco, pedestrian, imagenet, none or a checkpoint, but there is no file "
+            "imagnet; did you mean 'imagenet'?",
         ),
         (["model.weights=FOLDER"], 1, "is a folder; name the file in it"),
         (["model.weights=FOREIGN"], 1, "is not a checkpoint of ssdlite"),
         (["model.weights=START", "model.width=0.5"], 2, "it is of width 0.25, but model.width is 0.5"),
-        (["model.weights=imagenet"], 2, "there are ImageNet weights for model.width=1.0 only"),
+        (["model.weights=imagenet"], 2, "there are weights 'imagenet' for model.width=1.0 only"),
         (["data.class_names=[ring]"], 1, "data.ignore_unknown=true"),
         (
             ["model.freeze=early"],

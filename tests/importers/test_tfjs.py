@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from ssdlite.build import build_imported, load_detector
+from ssdlite.build import load_detector
 from ssdlite.data.records import COCO_CATEGORIES
 from ssdlite.errors import CheckpointError
 from ssdlite.importers import tfjs
+from ssdlite.importers.checkpoint import build_imported
 from ssdlite.importers.tfjs import read_graph_model
 from ssdlite.model.architecture import TENSORFLOW
 from ssdlite.model.detector import Detector
