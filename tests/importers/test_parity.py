@@ -143,7 +143,7 @@ def package(script: ModuleType) -> Path:
 
 @pytest.fixture(scope="module")
 def coco(package: Path) -> Detector:
-    return build.build_imported(tfjs.read_graph_model(package))
+    return build_imported(tfjs.read_graph_model(package))
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_tfjs_notices_another_order(
 ):
     monkeypatch.setattr(tensorflow, name, order)
     monkeypatch.setattr(tfjs, "_require_priors", lambda model, size: None)  # which knows the order of priors itself
-    assert failing_tfjs(build.build_imported(tfjs.read_graph_model(package))) == wrong
+    assert failing_tfjs(build_imported(tfjs.read_graph_model(package))) == wrong
 
 
 def test_tfjs_notices_classes_that_moved(
@@ -208,7 +208,7 @@ def test_tfjs_notices_classes_that_moved(
 ):
     ids = {number + (number > 11): name for number, name in enumerate(tfjs.COCO_CATEGORIES.values(), 1)}
     monkeypatch.setattr(tfjs, "COCO_CATEGORIES", ids)
-    assert failing_tfjs(build.build_imported(tfjs.read_graph_model(package))) == {"class logits"}
+    assert failing_tfjs(build_imported(tfjs.read_graph_model(package))) == {"class logits"}
 
 
 @pytest.mark.parametrize("option", ["eval.iou_threshold=0.3", "eval.max_detections=2"])
