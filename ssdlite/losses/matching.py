@@ -161,7 +161,7 @@ def _match_one_by_one(iou_MP: Tensor, best_iou: list[float], best_prior: list[in
 
 
 def _match_in_rounds(iou_BMP: Tensor) -> Tensor:
-    """`match_greedily` without a look at any value, in M rounds of six operators.
+    """`match_greedily` without a look at any value, in M rounds of six launches.
 
     Each object wishes the best prior that no better pair holds, each prior is held by the best pair that wished it
     so far, and a pair that loses its prior is out (Gale and Shapley 1962; as objects and priors both go by the
