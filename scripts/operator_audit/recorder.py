@@ -250,7 +250,8 @@ class _Recorder(TorchDispatchMode):
                 self.backward_site = self._sites.get(node._sequence_nr(), caller)
                 try:
                     results = self._call(node, nodes.pop(node))
-                    for result, (following, number) in zip(results, node.next_functions, strict=True):
+                    # A node may leave out the last of its results where nobody learns from them.
+                    for result, (following, number) in zip(results, node.next_functions, strict=False):
                         if following is None or result is None:
                             continue
                         nodes = leaves if following.name().endswith("AccumulateGrad") else waiting
@@ -414,6 +415,9 @@ def _with_made_up_values(func: Any, name: str, args: Any, kwargs: Any) -> tuple[
         return args[0].new_empty((CHOSEN, args[0].ndim), dtype=torch.int64), True
     if name == "masked_select":
         return args[0].new_empty(CHOSEN), True
+    if name == "bincount":
+        values = _by_name(func, args, kwargs)
+        return args[0].new_empty(max(CHOSEN, values.get("minlength", 0)), dtype=torch.int64), True
     if name == "nms":
         return args[0].new_empty(CHOSEN, dtype=torch.int64), True
     if name in TAKES_INDICES and _has_mask(args[1]):
