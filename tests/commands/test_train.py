@@ -75,7 +75,7 @@ def test_a_resumed_run_ends_as_one_that_was_never_stopped(cli, drawn, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=180,
+        timeout=600,
         env=environment_of_children(),
     )
     assert done.returncode == 0, done.stdout
@@ -302,7 +302,7 @@ def test_two_processes_train_and_evaluate_together(cli, drawn, tmp_path):
     options += ["train.precision=fp32", "eval.score_threshold=0.001"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command = [*launcher, "-m", "ssdlite", "train", *options, "--device", "cpu"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment_of_children())
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment_of_children())
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count("24 images to train on") == 1  # one process talks
     assert torch.load(tmp_path / "two" / "last.pt")["training"]["progress"]["step"] == 3

@@ -322,9 +322,9 @@ def test_a_checkpoint_of_no_numbers_gets_a_sentence_and_a_report(cli, lively, tm
     assert not report["proof"]["passed"] and not (tmp_path / "nan.onnx").exists()
 
 
-def test_export_without_verification_needs_no_data(cli, trained, tmp_path):
+def test_export_without_verification_needs_no_data(cli, known, tmp_path):
     options = ["--output", tmp_path / "m.onnx", "--no-verify", f"data={tmp_path / 'gone'}"]
-    result = cli("export-onnx", trained / "best.pt", *options)
+    result = cli("export-onnx", known.model, *options)
     assert result.code == 0 and "Not compared" in result.out
     assert figures_of(tmp_path / "m.onnx.json")["proof"] is None
 

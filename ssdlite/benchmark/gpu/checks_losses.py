@@ -98,6 +98,8 @@ def check_matching(setting: Setting) -> Outcome:
     shape = (setting.sizes.matchings, objects, PRIORS_TO_MATCH)
     overlaps = torch.rand(shape, generator=generator) * (torch.rand(shape, generator=generator) > 0.6)
     overlaps[:, :, PRIORS_TO_MATCH // 5 :] *= 0.5  # more objects than good priors
+    ranks = overlaps.flatten(1).argsort().argsort().view(shape) + 1
+    overlaps = ranks / (objects * PRIORS_TO_MATCH) * (overlaps > 0)  # no two of a batch are equal
     found = match_greedily(overlaps.to(setting.device))
     findings.equal(f"{shape[0]} batches without ties", found, match_greedily(overlaps))
     tied = (overlaps * LEVELS).round() / LEVELS
