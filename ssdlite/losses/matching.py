@@ -136,7 +136,10 @@ def match_greedily(iou_BMP: Tensor) -> Tensor:
     The largest remaining pair again and again; of equal ones that of the first object, and of its equally good
     priors the first.
     """
-    if iou_BMP.device.type != "cpu":
+    device = iou_BMP.device
+    if device.type == "mps":  # which reduces no int64, so the rounds are done on the CPU
+        return _match_in_rounds(iou_BMP.cpu()).to(device)
+    if device.type != "cpu":
         return _match_in_rounds(iou_BMP)
     best_iou, best_prior = iou_BMP.max(dim=-1)
     claims = map(_match_one_by_one, iou_BMP, best_iou.tolist(), best_prior.tolist())
