@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from ssdlite.deploy.onnx.opset import require_known
 from ssdlite.deploy.proof.report import describe, failed_report_path, report_path, write_report
 from ssdlite.errors import ConfigError
 from ssdlite.files import require_writable
+
+logger = logging.getLogger(__name__)
 
 Choice = TypeVar("Choice", bound=str)
 Choices: TypeAlias = Any  # a Literal, which has no type of its own
@@ -83,6 +86,10 @@ def export_onnx(
             )
     except Disproved as error:
         write_report(failed_report_path(output), describe(error.data), error.proof)
+        if precision == "int8" and reduce_range is not False and not passing:
+            logger.warning(
+                "weights of 8 bits lose less than those of 7: --no-reduce-range, for processors with VNNI."
+            )
         raise
     description = describe(output.read_bytes())
     write_report(report_path(output), description, proof)

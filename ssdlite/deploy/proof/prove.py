@@ -176,7 +176,7 @@ def _judge(
             "AP says little: PyTorch's own is %.4f, and a file may lose %g; --tolerance takes less.",
             *(accuracy.torch, allowed),
         )
-    elif accuracy.plain is not None and accuracy.plain < accuracy.torch - allowed:
+    elif accuracy.plain is not None and accuracy.plain < min(accuracy.torch, accuracy.file) - allowed:
         logger.warning(
             "on this processor onnxruntime's own options give AP %.4f in place of %.4f, because products of 8 bits "
             "overflow; ssdlite sets session.x64quantprecision=1, which others must do too, or export with "
