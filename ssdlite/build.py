@@ -30,6 +30,8 @@ from ssdlite.config import (
     SampledConfig,
     TaskAlignedAssignmentConfig,
     config_from_dict,
+    require_changeable,
+    require_start,
 )
 from ssdlite.data.cache import build_cache, choose_form, memory_of
 from ssdlite.data.dataset import DetectionDataset, DraftDataset, Sample
@@ -55,7 +57,6 @@ from ssdlite.model.decode import Decoder
 from ssdlite.model.detector import Detector
 from ssdlite.model.network import Network
 from ssdlite.model.transfer import TransferReport, transfer
-from ssdlite.overrides import require_changeable
 from ssdlite.structures import DataSplit, ResizeAlignment
 from ssdlite.training.checkpoint import load_checkpoint
 from ssdlite.training.distributed import local_processes, rank, world_size
@@ -127,6 +128,7 @@ def build_detector(config: Config, class_names: Sequence[str]) -> Network:
         case "auto" | "imagenet":
             trained = {"early", "backbone"} if _start_from_imagenet(detector, config.model) else set()
         case path:
+            require_start(config.model)
             report = _start_from_checkpoint(detector, class_names, path)
             trained = {"early", "backbone"} if report.new_norms else {"early", "backbone", "norms"}
     for part in config.model.freeze:
@@ -175,8 +177,6 @@ def prior_levels(config: ModelConfig) -> tuple[PriorLevel, ...]:
 def _start_from_imagenet(detector: Network, config: ModelConfig) -> bool:
     """Whether there were weights to start from."""
     if config.width != 1.0:
-        if config.weights == "imagenet":
-            raise ConfigError("there are ImageNet weights for model.width=1.0 only; set model.weights=none.")
         logger.warning("there are ImageNet weights for model.width=1.0 only: training from scratch.")
         return False
     try:
@@ -199,8 +199,6 @@ def _start_from_imagenet(detector: Network, config: ModelConfig) -> bool:
 
 
 def _start_from_checkpoint(detector: Network, class_names: Sequence[str], path: Path) -> TransferReport:
-    if not path.exists():
-        raise ConfigError(f"model.weights is auto, imagenet, none or a checkpoint, but there is no file {path}.")
     source = load_detector(path)
     report = transfer(source.detector, source.class_names, detector, class_names)
     if report.parts["backbone"].new:
@@ -350,19 +348,19 @@ class LoadedDetector:
 
 
 def load_detector(
-    path: Path, overrides: Sequence[str] = (), input_size: tuple[int, int] | None = None
+    path: Path, overrides: Mapping[str, Any] | None = None, input_size: tuple[int, int] | None = None
 ) -> LoadedDetector:
     """The network that a checkpoint ships, with its own classes and options.
 
-    `input_size` (height, width) replaces the one of the training: the weights fit any, and the priors follow.
-    Raises CheckpointError when the file cannot be read or its weights do not fit its options, ConfigError for
-    overrides that a trained network cannot follow.
+    `overrides` are values by dotted name. `input_size` (height, width) replaces the one of the training: the
+    weights fit any, and the priors follow. Raises CheckpointError when the file cannot be read or its weights do
+    not fit its options, ConfigError for overrides that a trained network cannot follow.
     """
-    require_changeable(overrides)
+    require_changeable(overrides or {})
     content = load_checkpoint(path)
     try:
-        sizes = [f"model.input_size={list(input_size)}"] if input_size else []
-        config = config_from_dict(content["config"], [*overrides, *sizes], origin=str(path))
+        values = {**(overrides or {}), **({"model.input_size": input_size} if input_size else {})}
+        config = config_from_dict(content["config"], values, origin=str(path))
         class_names = tuple(content["classes"])
         detector = empty_detector(config, class_names)
         detector.load_state_dict(content["weights"])

@@ -5,23 +5,21 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ssdlite import build
 from ssdlite.commands.screen import console
 from ssdlite.config import Config, config_from_dict
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.files import require_writable
-from ssdlite.importers.class_names import guess_class_names, read_class_names
-from ssdlite.importers.names import ForeignNetwork
-from ssdlite.importers.tensorflow import read_graph
-from ssdlite.importers.torch_files import FORMATS, read_torch_file, to_torch_file
-from ssdlite.model.architecture import TENSORFLOW
-from ssdlite.model.detector import Detector
-from ssdlite.training.checkpoint import save_checkpoint, write_whole
+from ssdlite.training.checkpoint import require_checkpoint_file, save_checkpoint, write_whole
+
+if TYPE_CHECKING:
+    from ssdlite.importers.names import ForeignNetwork
+    from ssdlite.model.detector import Detector
 
 logger = logging.getLogger(__name__)
 
-FORMAT_NAMES = ("auto", *FORMATS, "tensorflow")
+FORMAT_NAMES = ("auto", "pytorch-ssd", "lufficc", "mmdetection", "tensorflow")
 
 
 def import_checkpoint(
@@ -40,6 +38,10 @@ def import_checkpoint(
         raise CheckpointError(
             f"{source} is a folder; name a file." if source.is_dir() else f"there is no file {source}."
         )
+    from ssdlite import build  # from here on with PyTorch
+    from ssdlite.importers.class_names import guess_class_names, read_class_names
+    from ssdlite.model.architecture import TENSORFLOW
+
     network = _read(source, file_format)
     if input_size is not None:
         if network.dialect is TENSORFLOW:
@@ -63,7 +65,12 @@ def import_checkpoint(
 
 def export_checkpoint(checkpoint: Path, *, output: Path) -> None:
     """Write a checkpoint of ours as the program of its dialect does; see `ssdlite export-checkpoint --help`."""
+    require_checkpoint_file(checkpoint)
     _require_apart(checkpoint, output)
+    from ssdlite import build  # from here on with PyTorch
+    from ssdlite.importers.torch_files import FORMATS, to_torch_file
+    from ssdlite.model.detector import Detector
+
     loaded = build.load_detector(checkpoint)
     dialect = loaded.config.model.dialect
     if dialect not in FORMATS:
@@ -86,6 +93,9 @@ def _require_apart(source: Path, output: Path) -> None:
 
 
 def _read(source: Path, file_format: str) -> ForeignNetwork:
+    from ssdlite.importers.tensorflow import read_graph
+    from ssdlite.importers.torch_files import read_torch_file
+
     if file_format == "tensorflow" or (file_format == "auto" and source.suffix == ".pb"):
         return read_graph(source)
     return read_torch_file(source, None if file_format == "auto" else file_format)
@@ -98,6 +108,8 @@ def _config(network: ForeignNetwork, source: str) -> Config:
 
 def _compare_with_original(detector: Detector, checkpoint: Path) -> None:
     """Refuse what the other program could not read, and say what its file does not hold."""
+    from ssdlite.importers.torch_files import FORMATS
+
     dialect = detector.dialect.name
     if detector.width != 1:
         raise ConfigError(f"{checkpoint} is of width {detector.width}, but {dialect} reads width 1 only.")
