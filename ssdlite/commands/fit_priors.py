@@ -26,11 +26,8 @@ if TYPE_CHECKING:
 BACKGROUND_BELOW, NEG_POS_RATIO = 0.3, 6
 """What `multibox` should have with dense priors; see `_mines_near_misses`."""
 
-USED = (
-    *(*DATA_SET, "data.augmentation", "loss", "loss.", "run.seed"),
-    *("model.input_size", "model.dialect", "model.width", "model.priors", "model.head"),
-)
-"""Options that the priors, and what they cost, depend on."""
+USED = (*(*DATA_SET, "data.augmentation", "model", "model.", "loss", "loss.", "run.seed"),)
+"""Options of the network that the priors are for, and of what they are fitted to."""
 
 ENOUGH = 0.95
 """Share of the objects with a prior of IoU .5 from which on priors are not what holds a detector back."""

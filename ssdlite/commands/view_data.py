@@ -28,7 +28,7 @@ COLUMNS = 4
 NUM_IMAGES, NUM_AUGMENTED = 16, 6  # on a sheet that fits a screen
 AUGMENTATION = (
     *("data.augmentation", "data.vertical_flip", "data.augment_on", "data.cache", "data.cache_side"),
-    *("model.input_size", "model.dialect", "run.seed"),
+    *("model.input_size", "model.dialect", "model.weights", "run.seed"),
 )
 """Options that decide what training makes of an image."""
 NUM_DRAWS = COLUMNS - 1  # of augmentation, beside the image itself
