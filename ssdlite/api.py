@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ssdlite.data.images import read_image
+from ssdlite.data.records import number_classes
 from ssdlite.drawing import draw_detections, write_image
 from ssdlite.errors import ConfigError, UserError
 from ssdlite.evaluation.coco import to_coco_rows
@@ -25,6 +26,7 @@ from ssdlite.models import LoadedModel, load_model
 from ssdlite.prediction.finder import Finder
 from ssdlite.prediction.thresholds import Thresholds, keep_above
 from ssdlite.prediction.tiles import LEAST_SIDE, MOST_OVERLAP, OVERLAP, Tiling
+from ssdlite.pretrained import model_path
 from ssdlite.structures import Detections, ImageId
 
 if TYPE_CHECKING:
@@ -56,12 +58,13 @@ class Detector:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str = "auto") -> Detector:
-        """Load a checkpoint, or an exported file, which needs no PyTorch.
+        """Load a checkpoint, an exported file, which needs no PyTorch, or a pretrained network by its name.
 
-        `device` is for checkpoints: auto, cpu, cuda, cuda:N or mps. Raises CheckpointError where the file is
-        missing, broken or of another program.
+        The names are "coco" and "pedestrian"; the first use fetches the network. A file that is called like one is
+        given as "./coco". `device` is for checkpoints: auto, cpu, cuda, cuda:N or mps. Raises CheckpointError where
+        the file is missing, broken or of another program, FetchError where a network cannot be had.
         """
-        return cls(load_model(Path(path), device=device))
+        return cls(load_model(model_path(os.fspath(path)), device=device))
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -181,9 +184,10 @@ class ImageDetections:
     def to_coco(self, image_id: ImageId, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
         """Rows of a COCO result file: {"image_id", "category_id", "bbox": [x, y, width, height], "score"}.
 
-        `category_ids` are the data set's own numbers, one for each of `class_names`; by default the labels 1..K.
+        `category_ids` are the data set's own numbers, one for each of `class_names`; by default COCO's where the
+        names are those of its 80 classes, otherwise the labels 1..K.
         """
-        ids = range(1, len(self.class_names) + 1) if category_ids is None else category_ids
+        ids = number_classes(self.class_names, {}) if category_ids is None else category_ids
         if len(ids) != len(self.class_names):
             raise ConfigError(f"to_coco was given {len(ids)} category ids for {len(self.class_names)} classes.")
         return to_coco_rows(Detections(self.boxes, self.scores, self.labels), image_id, ids)

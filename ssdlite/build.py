@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import ssdlite
+from ssdlite import pretrained
 from ssdlite.config import (
     AssignmentConfig,
     AtssAssignmentConfig,
@@ -33,13 +34,9 @@ from ssdlite.config import (
     require_changeable,
     require_start,
 )
-from ssdlite.data.cache import build_cache, choose_form, memory_of
-from ssdlite.data.dataset import DetectionDataset, DraftDataset, Sample
-from ssdlite.data.loader import build_train_loader, build_val_loader, default_workers
 from ssdlite.deploy.metadata import ExportMetadata
-from ssdlite.errors import CheckpointError, ConfigError
+from ssdlite.errors import CheckpointError, ConfigError, DataError, FetchError
 from ssdlite.evaluation.voc import count_objects
-from ssdlite.importers.names import ForeignNetwork
 from ssdlite.losses.atss import assign_atss
 from ssdlite.losses.corner import CornerCriterion
 from ssdlite.losses.criterion import Assigner, Criterion
@@ -50,21 +47,28 @@ from ssdlite.losses.quality import QualityLoss
 from ssdlite.losses.sampled import SampledLoss
 from ssdlite.losses.task_aligned import assign_task_aligned
 from ssdlite.losses.terms import BoxTerm, balance_classes
-from ssdlite.model.architecture import DIALECTS, Dialect, PriorLevel, PriorShape
-from ssdlite.model.backbone import download_imagenet_state, load_imagenet
+from ssdlite.model.architecture import DIALECTS, PAPER, TENSORFLOW, Dialect, PriorLevel, PriorShape
+from ssdlite.model.backbone import load_imagenet
 from ssdlite.model.corner import CornerDetector
 from ssdlite.model.decode import Decoder
 from ssdlite.model.detector import Detector
 from ssdlite.model.network import Network
+from ssdlite.model.norms import measure_norms, merged_norms
 from ssdlite.model.transfer import TransferReport, transfer
 from ssdlite.structures import DataSplit, ResizeAlignment
 from ssdlite.training.checkpoint import load_checkpoint
-from ssdlite.training.distributed import local_processes, rank, world_size
+from ssdlite.training.distributed import in_main_process, local_processes, rank, world_size
 from ssdlite.training.ema import WeightAverage
 from ssdlite.training.optim import AUTOCAST_DTYPE, build_schedule, build_sgd, choose_precision
 from ssdlite.training.step import TrainStep
 
+if TYPE_CHECKING:
+    from ssdlite.data.dataset import Sample
+
 logger = logging.getLogger(__name__)
+
+NORM_IMAGES = 64  # that statistics of norms are measured on
+NORM_BATCH = 8
 
 
 def build_loader(
@@ -82,6 +86,11 @@ def build_loader(
     `workers` replaces `data.workers`; a cache in memory leaves room for that of the loader `beside`. Raises
     ConfigError where the cache has no room, or the batch cannot be shared by all processes.
     """
+    # Here, because albumentations takes half a second, and a network is built without it.
+    from ssdlite.data.cache import build_cache, choose_form, memory_of
+    from ssdlite.data.dataset import DetectionDataset, DraftDataset
+    from ssdlite.data.loader import build_train_loader, build_val_loader, default_workers
+
     data, size = config.data, config.model.input_size
     if config.train.batch_size % world_size():
         raise ConfigError(
@@ -98,12 +107,17 @@ def build_loader(
         reserved=memory_of(beside.dataset.cache) if beside else 0,  # type: ignore[attr-defined]
     )
     if workers is None:
-        workers = default_workers() if data.workers == "auto" else data.workers
+        workers = default_workers(device, local_processes()) if data.workers == "auto" else data.workers
     if not training:
         batch_size = config.eval.batch_size
         dataset = DetectionDataset(split, size, recipe, alignment=alignment, cache=cache)
         return build_val_loader(
-            dataset, batch_size=batch_size, workers=workers, rank=rank(), world_size=world_size()
+            dataset,
+            batch_size=batch_size,
+            workers=workers,
+            rank=rank(),
+            world_size=world_size(),
+            pin_memory=device.type == "cuda",
         )
     if data.augment_on == "device" and device.type == "cpu":
         logger.warning("data.augment_on=device is for GPUs: on a CPU the loader processes are faster at it.")
@@ -119,17 +133,91 @@ def build_loader(
     )
 
 
+def settle_start(config: Config) -> Config:
+    """`config` with what model.weights=auto and model.dialect=auto stand for; the log says which, and why.
+
+    auto takes coco where it is kept or can be fetched, else imagenet, else none. Raises as `settle_dialect`.
+    """
+    model = config.model
+    reasons: list[str] = []
+    if model.weights == "auto":
+        config = _with_model(config, weights=_choose_start(model, reasons))
+    settled = settle_dialect(config)
+    start, dialect = settled.model.weights, settled.model.dialect
+    because = f", because {'; '.join(reasons)}" if reasons else ""
+    if model.weights == "auto" and start == "none":
+        logger.warning(
+            "The training starts from scratch%s. That needs several times the epochs and ends lower; "
+            "model.weights=none silences this. model.dialect is %s.",
+            because,
+            dialect,
+        )
+    elif "auto" in (model.weights, model.dialect):
+        logger.info("The training starts from %s%s; model.dialect is %s.", start, because, dialect)
+    return settled
+
+
+def settle_dialect(config: Config) -> Config:
+    """`config` with the dialect that model.dialect=auto stands for: that in which its start has learnt.
+
+    Nothing is fetched. Raises ConfigError or CheckpointError for a start that is a file and cannot be read.
+    """
+    return _with_model(config, dialect=dialect_of(config.model).name)
+
+
+def dialect_of(model: ModelConfig) -> Dialect:
+    """The constants of a network; see `settle_dialect`."""
+    if model.dialect != "auto":
+        return DIALECTS[model.dialect]
+    match model.weights:
+        case "coco" | "pedestrian":
+            return TENSORFLOW
+        case "auto":  # not settled yet: what it will be where coco can be had
+            return TENSORFLOW if model.width == 1 else PAPER
+        case "imagenet" | "none":
+            return PAPER
+        case path:
+            require_start(model)
+            content = load_checkpoint(path)
+            return dialect_of(config_from_dict(content["config"], origin=str(path)).model)
+
+
+def _with_model(config: Config, **options: Any) -> Config:
+    return config.model_copy(update={"model": config.model.model_copy(update=options)})
+
+
+def _choose_start(model: ModelConfig, reasons: list[str]) -> Literal["coco", "imagenet", "none"]:
+    """What model.weights=auto stands for; why nothing better is added to `reasons`."""
+    if model.width != 1:
+        reasons.append(f"there are pretrained weights for model.width=1.0 only, and it is {model.width:g}")
+        return "none"
+    try:
+        pretrained.fetch_weights("coco")
+        return "coco"
+    except FetchError as error:
+        reasons.append(str(error).rstrip("."))
+    try:
+        pretrained.imagenet_state()
+        return "imagenet"
+    except FetchError as error:
+        reasons.append(str(error).rstrip("."))
+    return "none"
+
+
 def build_detector(config: Config, class_names: Sequence[str]) -> Network:
     """A detector to train: started as `model.weights` says, and frozen as `model.freeze` says."""
+    if config.model.weights == "auto":
+        config = settle_start(config)
+    require_start(config.model)
     detector = empty_detector(config, class_names)
     match config.model.weights:
         case "none":
             trained: set[str] = set()
-        case "auto" | "imagenet":
-            trained = {"early", "backbone"} if _start_from_imagenet(detector, config.model) else set()
-        case path:
-            require_start(config.model)
-            report = _start_from_checkpoint(detector, class_names, path)
+        case "imagenet":
+            _start_from_imagenet(detector)
+            trained = {"early", "backbone"}
+        case start:
+            report = _start_from_checkpoint(detector, class_names, Path(start))
             trained = {"early", "backbone"} if report.new_norms else {"early", "backbone", "norms"}
     for part in config.model.freeze:
         if part not in trained:
@@ -138,6 +226,39 @@ def build_detector(config: Config, class_names: Sequence[str]) -> Network:
                 "model.weights=FILE of this dialect and head, or leave it out."
             )
     return detector
+
+
+def restore_norms(detector: Network, config: Config, split: DataSplit, device: torch.device) -> None:
+    """Give norms that came merged into convolutions the statistics of images of `split`, see `model.norms`.
+
+    Those are up to NORM_IMAGES, spread evenly, as the network sees them in validation; images that cannot be read
+    are left out. `detector` is on `device`. The main process measures, and all of them have what it found.
+    """
+    if not merged_norms(detector):
+        return
+    from ssdlite.data.boxes import spread
+    from ssdlite.data.dataset import DetectionDataset
+
+    images = DetectionDataset(
+        spread(split, NORM_IMAGES), config.model.input_size, alignment=detector.dialect.resize_alignment
+    )
+
+    def batches() -> Iterator[Tensor]:
+        found: list[Tensor] = []
+        for index in range(len(images)):
+            with contextlib.suppress(DataError):
+                found.append(images[index].image)
+            if len(found) == NORM_BATCH or (found and index == len(images) - 1):
+                yield torch.stack(found).to(device)
+                found = []
+
+    measured = in_main_process(lambda: measure_norms(detector, batches))
+    detector.load_state_dict(measured.state, strict=False)
+    logger.info(
+        "Norm statistics measured on %d training images; logits moved by %.0e at most.",
+        measured.num_images,
+        measured.largest_difference,
+    )
 
 
 def empty_detector(config: Config, class_names: Sequence[str]) -> Network:
@@ -154,16 +275,14 @@ def empty_detector(config: Config, class_names: Sequence[str]) -> Network:
             make = partial(make, score_activation="softmax")
         case CornerConfig():
             make = CornerDetector
-    detector = make(
-        DIALECTS[model.dialect], num_classes=len(class_names), input_size=model.input_size, width=model.width
-    )
+    detector = make(dialect_of(model), num_classes=len(class_names), input_size=model.input_size, width=model.width)
     detector.freeze(model.freeze)
     return detector
 
 
 def prior_levels(config: ModelConfig) -> tuple[PriorLevel, ...]:
     """The priors of each map. Raises ConfigError for those that are still to be fitted."""
-    own = DIALECTS[config.dialect].prior_levels
+    own = dialect_of(config).prior_levels
     if config.priors == "dialect":
         return own
     if config.priors == "auto":
@@ -174,28 +293,11 @@ def prior_levels(config: ModelConfig) -> tuple[PriorLevel, ...]:
     return tuple(replace(level, shapes=new) for level, new in zip(own, shapes, strict=True))
 
 
-def _start_from_imagenet(detector: Network, config: ModelConfig) -> bool:
-    """Whether there were weights to start from."""
-    if config.width != 1.0:
-        logger.warning("there are ImageNet weights for model.width=1.0 only: training from scratch.")
-        return False
-    try:
-        state = download_imagenet_state()
-    except (OSError, RuntimeError, HTTPException) as error:  # no network; a damaged file; a broken transfer
-        if config.weights == "imagenet":
-            raise ConfigError(
-                f"the ImageNet weights cannot be downloaded ({error}); put torchvision's file into its cache, or "
-                "set model.weights=none to train from scratch."
-            ) from None
-        logger.warning(
-            "the ImageNet weights cannot be downloaded (%s): training from scratch, which needs several times the "
-            "epochs and ends lower. model.weights=none silences this.",
-            error,
-        )
-        return False
+def _start_from_imagenet(detector: Network) -> None:
+    state, origin = pretrained.imagenet_state()
     mean, std = detector.normalize.mean.flatten(), detector.normalize.std.flatten()
     load_imagenet(detector.backbone, state, mean, std)
-    return True
+    logger.info("Started from ImageNet's weights of %s.", origin)
 
 
 def _start_from_checkpoint(detector: Network, class_names: Sequence[str], path: Path) -> TransferReport:
@@ -330,13 +432,6 @@ def build_decoder(config: EvalConfig, input_size: tuple[int, int]) -> Decoder:
     )
 
 
-def build_imported(network: ForeignNetwork) -> Detector:
-    """The Detector of a foreign checkpoint."""
-    detector = Detector(network.dialect, num_classes=network.num_classes, input_size=network.input_size)
-    detector.load_state_dict(detector.state_dict() | network.weights)
-    return detector.eval()
-
-
 @dataclass(frozen=True, eq=False)
 class LoadedDetector:
     """A checkpoint as objects."""
@@ -350,17 +445,18 @@ class LoadedDetector:
 def load_detector(
     path: Path, overrides: Mapping[str, Any] | None = None, input_size: tuple[int, int] | None = None
 ) -> LoadedDetector:
-    """The network that a checkpoint ships, with its own classes and options.
+    """The network that a checkpoint ships, or one that has a name, with its own classes and options.
 
     `overrides` are values by dotted name. `input_size` (height, width) replaces the one of the training: the
     weights fit any, and the priors follow. Raises CheckpointError when the file cannot be read or its weights do
-    not fit its options, ConfigError for overrides that a trained network cannot follow.
+    not fit its options, ConfigError for overrides that a trained network cannot follow, FetchError for a name whose
+    file cannot be had.
     """
     require_changeable(overrides or {})
-    content = load_checkpoint(path)
+    content = load_checkpoint(pretrained.checkpoint_path(path))
     try:
         values = {**(overrides or {}), **({"model.input_size": input_size} if input_size else {})}
-        config = config_from_dict(content["config"], values, origin=str(path))
+        config = settle_dialect(config_from_dict(content["config"], values, origin=str(path)))
         class_names = tuple(content["classes"])
         detector = empty_detector(config, class_names)
         detector.load_state_dict(content["weights"])

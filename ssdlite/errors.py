@@ -19,3 +19,7 @@ class DataError(UserError):
 
 class CheckpointError(UserError):
     """A checkpoint or exported model that cannot be read or does not fit."""
+
+
+class FetchError(UserError):
+    """Something that is not on this machine and could not be fetched, or came as something else."""

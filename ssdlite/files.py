@@ -12,7 +12,7 @@ import reprlib
 import stat
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +58,19 @@ def read_text(path: Path) -> str:
 def read_json(path: Path) -> Any:
     """The value in a JSON file of any UTF, with or without a byte order mark. NaN and Infinity are read.
 
-    Raises OSError as `read_bytes`, and ValueError for what is no JSON, is nested too deeply to be read, or gives a
-    key of one object twice: other programs would take the other value.
+    Raises OSError as `read_bytes`, and ValueError as `parse_json`.
+    """
+    return parse_json(read_bytes(path))
+
+
+def parse_json(data: bytes) -> Any:
+    """Parse JSON in any UTF, with or without a byte order mark. NaN and Infinity are read.
+
+    Raises ValueError for what is no JSON, is nested too deeply to be read, or gives a key of one object twice:
+    other programs would take the other value.
     """
     try:
-        return json.loads(read_bytes(path), object_pairs_hook=_distinct)
+        return json.loads(data, object_pairs_hook=_distinct)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
@@ -118,6 +126,15 @@ def one_line(text: str, longest: int = LONGEST) -> str:
     if text.isprintable():
         return text
     return _UNUSABLE.sub(lambda found: " " if found[0] in "\r\n\t" else ascii(found[0])[1:-1], text)
+
+
+def spelt_path(text: str, words: Collection[str]) -> Path:
+    """Return `text` as a path; a file that is called like one of `words` is given as ./coco, and made absolute.
+
+    So a path that equals one of `words` is that word and no file.
+    """
+    path = Path(text)
+    return path.absolute() if str(path) in words and text not in words else path
 
 
 def require_writable(path: Path) -> None:

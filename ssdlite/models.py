@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from ssdlite.config import Config, config_from_dict, require_changeable
 from ssdlite.deploy.formats.kinds import format_of
 from ssdlite.errors import ConfigError
 from ssdlite.overrides import is_among, option_names
+from ssdlite.pretrained import is_named, require_detector
 from ssdlite.structures import Predictor, ResizeAlignment
 from ssdlite.training.checkpoint import require_checkpoint_file
 
@@ -42,10 +44,12 @@ def load_model(
 ) -> LoadedModel:
     """Load `path` by its suffix: an exported file with its own runtime, anything else as a checkpoint with PyTorch.
 
+    Path("coco") is the pretrained network of that name; see `pretrained.model_path`.
+
     None needs what another runs with. `overrides` are values by dotted name. `threads` are those of one call where
     the model `runs_in_threads`: 1 where others call it at the same time, None for all cores. Raises
-    CheckpointError when it cannot be read, ConfigError for overrides that do not exist or have no effect, UserError
-    where the runtime is not installed.
+    CheckpointError when it cannot be read, ConfigError for overrides that do not exist or have no effect,
+    FetchError for a name that cannot be had, UserError where the runtime is not installed.
     """
     require_openable(path, overrides or {}, device)
     if is_exported(path):
@@ -66,9 +70,12 @@ def require_openable(path: Path, overrides: Mapping[str, Any], device: str) -> N
 
 
 def require_checkpoint(path: Path, overrides: Mapping[str, Any]) -> None:
-    """Raise as `require_openable` for what must be a checkpoint."""
+    """Raise as `require_openable` for what must be a checkpoint. What has a name may still have to be fetched."""
     _require_valid(overrides)
-    require_checkpoint_file(path)
+    if is_named(path):
+        require_detector(path)
+    else:
+        require_checkpoint_file(path)
 
 
 def _require_valid(overrides: Mapping[str, Any]) -> None:
@@ -98,12 +105,15 @@ def _load_exported(path: Path, overrides: Mapping[str, Any], threads: int | None
 
 
 def _load_checkpoint(path: Path, overrides: Mapping[str, Any], device: str) -> LoadedModel:
-    from ssdlite import build
-    from ssdlite.model.predictor import TorchPredictor
-    from ssdlite.training.distributed import choose_device
-
+    gc.disable()  # importing PyTorch makes a million objects and no garbage, and looking for it takes half a second
+    try:
+        from ssdlite import build
+        from ssdlite.model.predictor import TorchPredictor
+        from ssdlite.training.distributed import choose_device, prepare_device
+    finally:
+        gc.enable()
     loaded = build.load_detector(path, overrides)
-    chosen = choose_device(device)
+    chosen = prepare_device(choose_device(device))
     options = loaded.config.eval
     decoder = build.build_decoder(options, loaded.detector.input_size)
     predictor = TorchPredictor(loaded.detector.to(chosen), decoder, chosen)

@@ -87,9 +87,13 @@ class Batch(NamedTuple):
     pending: Tensor | None = None  # (B, R) float32: what is to be done to each image; None if nothing is
     problems: Sequence[str] = ()  # a sentence for each image that could not be read and has another in its place
 
-    def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
-        """The same batch with its tensors on `device`."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch with its tensors on `device`; to a CUDA GPU the copies are not waited for.
+
+        Others may read memory after it was given back: https://github.com/pytorch/pytorch/issues/189690 (Metal).
+        """
+        is_cuda = str(device).startswith("cuda")
+        return self._map(lambda tensor: tensor.to(device, non_blocking=is_cuda))
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory (called by the loader)."""

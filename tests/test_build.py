@@ -118,3 +118,12 @@ def test_the_recipe_decides_how_scores_are_made_and_where_they_start(overrides, 
 def test_the_corner_head():
     config = load_config(None, ["model.width=0.25", "model.head=corner", "model.input_size=64"])
     assert isinstance(build.empty_detector(config, ("a", "b")), CornerDetector)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_batches_to_validate_on_travel_to_a_gpu_from_pinned_memory(device):
+    images = DataSplit([], ("cup",), ())
+    loader = build.build_loader(
+        load_config(), images, training=False, alignment="half_pixel", device=torch.device(device), workers=0
+    )
+    assert loader.pin_memory == (device == "cuda")

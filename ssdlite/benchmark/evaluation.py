@@ -78,7 +78,7 @@ def _measure(workload: Workload) -> Rows:
     rows.time("an image: network", [seconds / count for seconds in times["network"]], note=note)
     source = "what the checkpoint finds" if trained else "simulated scores"
     rows.time("an image: decoding", [seconds / count for seconds in times["decoding"]], note=source)
-    loader = loader_for(config, workload.val, workload.workers, training=False)
+    loader = loader_for(config, workload.val, workload.workers, device=device, training=False)
 
     def evaluate_all() -> None:
         predict_split(predictor, _some(loader, effort.batches), len(workload.val))

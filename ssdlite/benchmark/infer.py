@@ -11,6 +11,7 @@ from ssdlite.benchmark.contenders import Contender, open_contender, prepare_cont
 from ssdlite.benchmark.rows import Rows
 from ssdlite.benchmark.timing import measure, synchronizer
 from ssdlite.benchmark.workload import Workload, resident_batch
+from ssdlite.training.distributed import prepare_device
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ def run(workload: Workload) -> Rows:
 
 def _measure(workload: Workload, contenders: list[Contender], threads: int) -> Rows:
     rows, device = Rows(NAME), workload.device
+    prepare_device(device)
     works = {contender: open_contender(contender, workload, threads) for contender in contenders}
     label = f"{threads} thread{'s' if threads > 1 else ''}"
     for batch_size in BATCH_SIZES:

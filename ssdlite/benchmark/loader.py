@@ -13,6 +13,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from torch.utils.data import DataLoader
 
 from ssdlite.benchmark.children import in_child
@@ -23,7 +24,7 @@ from ssdlite.benchmark.workload import Workload, loader_for, prepare_process, re
 from ssdlite.data.cache import MemoryCache
 from ssdlite.data.dataset import Sample
 from ssdlite.data.images import read_image
-from ssdlite.data.loader import collate, mix_seed
+from ssdlite.data.loader import mix_seed
 from ssdlite.data.machine import usable_cores
 from ssdlite.data.transforms import augment, build_augmentation
 from ssdlite.structures import DataSplit, Record
@@ -69,10 +70,12 @@ def _add_parts(rows: Rows, workload: Workload) -> None:
         config.data.augmentation, config.model.input_size, vertical_flip=config.data.vertical_flip
     )
     plain = with_cache(config, "none", workload.scratch)
-    train_set = loader_for(plain, chosen, 0).dataset
-    val_set = loader_for(plain, chosen, 0, training=False).dataset
+    cpu = torch.device("cpu")  # one process gives out no batches
+    train_loader = loader_for(plain, chosen, 0, device=cpu)
+    train_set = train_loader.dataset
+    val_set = loader_for(plain, chosen, 0, device=cpu, training=False).dataset
     cached = {
-        kind: loader_for(with_cache(config, kind, workload.scratch / "parts-cache"), chosen, 0).dataset
+        kind: loader_for(with_cache(config, kind, workload.scratch / "parts-cache"), chosen, 0, device=cpu).dataset
         for kind in ("memory", "disk")
     }
     seeds = count()
@@ -105,13 +108,16 @@ def _add_parts(rows: Rows, workload: Workload) -> None:
     for name, readings in take_turns(works, warmup=1, runs=effort.passes).items():
         rows.rate(name, readings, images=len(records), note="one core")
     samples = [train_set[index % len(records), index] for index in range(config.train.batch_size)]
-    readings = take_turns({"collate": reading(lambda: collate(samples))}, warmup=2, runs=10)["collate"]
+    readings = take_turns({"collate": reading(lambda: train_loader.collate_fn(samples))}, warmup=2, runs=10)[
+        "collate"
+    ]
     rows.rate("collate", readings, images=len(samples), note=f"batches of {len(samples)}, one core")
 
 
 def _add_loader(rows: Rows, workload: Workload, workers: int) -> None:
     config = with_cache(workload.config, "none", workload.scratch)
-    loader = loader_for(config, repeated(workload.train, workload.effort.epoch_images), workers)
+    split = repeated(workload.train, workload.effort.epoch_images)
+    loader = loader_for(config, split, workers, device=workload.device)
     readings = [_epoch_seconds(loader, epoch) for epoch in range(1 + workload.effort.passes)][1:]
     rows.rate(
         f"loader, {workers} workers, no cache", readings, images=_epoch_images(loader), note="files in memory"
@@ -125,8 +131,9 @@ def _add_caches(rows: Rows, workload: Workload) -> None:
         folder = workload.scratch / f"{kind}-cache"
         config = with_cache(workload.config, kind, folder)
         title = f"loader, {workload.workers} workers, cache={kind}"
-        _add_first_epoch(rows, title, loader_for(config, workload.train, workload.workers))
-        loader = loader_for(config, repeated(workload.train, workload.effort.epoch_images), workload.workers)
+        make = partial(loader_for, config, workers=workload.workers, device=workload.device)
+        _add_first_epoch(rows, title, make(workload.train))
+        loader = make(repeated(workload.train, workload.effort.epoch_images))
         readings = [_epoch_seconds(loader, epoch) for epoch in range(1 + workload.effort.passes)][1:]
         rows.rate(f"{title}, later epochs", readings, images=_epoch_images(loader))
         if kind == "disk":
@@ -139,7 +146,7 @@ def _add_first_epoch(rows: Rows, title: str, loader: DataLoader[Sample]) -> None
     batches = start_epoch(loader, 0)
     next(batches)
     start = time.perf_counter()
-    images = sum(len(batch.images) for batch in batches)
+    images = sum(len(batch.indices) for batch in batches)  # those of drafts are pixels
     if images:
         rows.rate(f"{title}, first epoch", [time.perf_counter() - start], images=images, note="fills it")
     cache = loader.dataset.cache  # type: ignore[attr-defined]

@@ -20,6 +20,8 @@ WARMUP_START = 1e-3  # of the rate, which stays there: at its peak an untrained 
 class Rival:
     """A training step as one would write it first: float32, PyTorch's own memory formats and allocation.
 
+    On GPUs with TF32 it has the convolutions' factors in that, as PyTorch does by itself.
+
     Args:
         loss: forward and loss of the batch.
         model: what learns, by SGD with the config's rate, momentum and decay.

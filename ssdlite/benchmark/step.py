@@ -57,10 +57,9 @@ class Step:
                 self.step.backward(
                     {"square": torch.stack([each.float().square().mean() for each in outputs]).sum()}
                 )
+            self.step.optimizer.zero_grad(set_to_none=True)  # a CUDA graph's next replay would overwrite gradients
 
-        seconds = reading(work, repeats=repeats, synchronize=self.synchronize)()
-        self.step.optimizer.zero_grad(set_to_none=True)
-        return seconds
+        return reading(work, repeats=repeats, synchronize=self.synchronize)()
 
     def parts(self) -> dict[str, float]:
         """Seconds of each part of a step; waiting for the device after each makes their sum more than the whole."""
@@ -88,7 +87,7 @@ class Step:
             step.update(total_loss(terms).detach())
         if average:
             with clock("EMA"):
-                average.update(step.model)
+                average.update()
         step.ema = average
         return clock.seconds
 

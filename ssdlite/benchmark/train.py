@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain, count, islice
 
 from ssdlite.benchmark.children import in_child
@@ -20,6 +21,7 @@ from ssdlite.benchmark.workload import (
     start_epoch,
     take_step,
 )
+from ssdlite.data.device import finish_images
 from ssdlite.structures import Batch
 from ssdlite.training.prefetch import on_device
 
@@ -40,11 +42,13 @@ def _measure(workload: Workload) -> Rows:
     ready = PREFETCHED * workload.workers + 1  # made while the resident batch was trained on
     steps = effort.warmup + effort.blocks * (ready + effort.block_steps)
     split = repeated(workload.train, steps * config.train.batch_size)
-    loader = loader_for(config, split, workload.workers)
+    loader = loader_for(config, split, workload.workers, device=device)
     if config.data.cache != "none":  # a run has one epoch without it
         for _ in start_epoch(loader, 0):
             pass
-    batches = on_device(chain.from_iterable(start_epoch(loader, epoch) for epoch in count(1)), device)
+    epochs = (start_epoch(loader, epoch) for epoch in count(1))
+    finish = partial(finish_images, size=config.model.input_size)
+    batches = on_device(chain.from_iterable(epochs), device, finish)
     batch_size = loader.batch_size or 0
     resident = resident_batch(config.model.input_size, batch_size, workload.num_classes, device)
     synchronize = synchronizer(device) or (lambda: None)

@@ -18,10 +18,10 @@ from ssdlite.benchmark.photos import CLASS_NAMES, draw_objects, draw_photos
 from ssdlite.config import CocoSourceConfig, Config, DataConfig
 from ssdlite.data.dataset import Sample
 from ssdlite.data.loader import default_workers
-from ssdlite.model.architecture import DIALECTS
 from ssdlite.model.network import Network
 from ssdlite.sources import read_data
 from ssdlite.structures import Batch, DataSplit, LossTerms
+from ssdlite.training.distributed import prepare_device
 from ssdlite.training.memory import keep_memory
 from ssdlite.training.step import TrainStep
 
@@ -76,7 +76,7 @@ class Workload:
     def workers(self) -> int:
         """Loader processes, as configured."""
         workers = self.config.data.workers
-        return default_workers() if workers == "auto" else workers
+        return default_workers(self.device) if workers == "auto" else workers
 
     @property
     def num_classes(self) -> int:
@@ -96,6 +96,7 @@ def prepare(
     Raises as reading the data does.
     """
     effort = QUICK if quick else FULL
+    config = build.settle_dialect(config)
     if config.data.draw is not None or (config.data.path, config.data.train, config.data.val) == (None, None, None):
         images, annotations = draw_photos(
             scratch / "photos", effort.photos, class_names=config.data.class_names or CLASS_NAMES
@@ -128,13 +129,13 @@ def with_cache(config: Config, kind: str, folder: Path) -> Config:
     return _with_data(config, cache=kind, cache_dir=folder if kind == "disk" else None)
 
 
-def loader_for(config: Config, split: DataSplit, workers: int, *, training: bool = True) -> DataLoader[Sample]:
-    """The loader of `split` that a training on one device has, for training or for validation."""
+def loader_for(
+    config: Config, split: DataSplit, workers: int, *, device: torch.device, training: bool = True
+) -> DataLoader[Sample]:
+    """The loader of `split` that a training on `device` has, for training or for validation."""
     assert config.data.cache != "disk" or config.data.cache_dir, "the folder of a run is not the benchmark's"
-    alignment = DIALECTS[config.model.dialect].resize_alignment
-    return build.build_loader(
-        config, split, training=training, alignment=alignment, device=torch.device("cpu"), workers=workers
-    )
+    alignment = build.dialect_of(config.model).resize_alignment
+    return build.build_loader(config, split, training=training, alignment=alignment, device=device, workers=workers)
 
 
 def start_epoch(loader: DataLoader[Sample], epoch: int) -> Iterator[Batch]:
@@ -150,7 +151,7 @@ def repeated(split: DataSplit, images: int) -> DataSplit:
 
 
 def build_network(workload: Workload) -> Network:
-    """On the device, as for training. A checkpoint's weights are taken, ImageNet's are not fetched."""
+    """On the device, as for training. A checkpoint's weights are taken, those of a name are not fetched."""
     config = workload.config
     torch.manual_seed(config.run.seed)
     make = build.build_detector if isinstance(config.model.weights, Path) else build.empty_detector
@@ -181,17 +182,17 @@ def total_loss(terms: LossTerms) -> Tensor:
 
 def prepare_process(device: torch.device) -> None:
     """Settings that `ssdlite train` makes before it begins."""
+    prepare_device(device)
     if device.type == "cpu":
         keep_memory()
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
-        torch.set_float32_matmul_precision("high")
 
 
 def resident_batch(
     size: tuple[int, int], batch_size: int, num_classes: int, device: torch.device, *, seed: int = 0
 ) -> Batch:
-    """A batch as the loader makes them, of noise with 1 to 20 objects an image, 7 on average, on `device`."""
+    """A batch as the loader makes them, of noise with COCO's numbers of objects, on `device`."""
     rng = np.random.default_rng(seed)
     drawn = [draw_objects(rng, size, num_classes) for _ in range(batch_size)]
     most = max(len(labels) for _, labels in drawn)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssdlite.commands.screen import console
-from ssdlite.config import Config, config_from_dict
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.files import require_writable
-from ssdlite.training.checkpoint import require_checkpoint_file, save_checkpoint, write_whole
+from ssdlite.models import require_checkpoint
+from ssdlite.training.checkpoint import save_checkpoint, write_whole
 
 if TYPE_CHECKING:
     from ssdlite.importers.names import ForeignNetwork
@@ -34,15 +34,20 @@ def import_checkpoint(
     if file_format not in FORMAT_NAMES:
         raise ConfigError(f"--format is one of {', '.join(FORMAT_NAMES)}, not '{file_format}'.")
     _require_apart(source, output)
-    if not source.is_file():
+    is_web = file_format in ("auto", "tensorflow") and _is_graph_model(source)
+    if not source.is_file() and not (is_web and source.is_dir()):
         raise CheckpointError(
             f"{source} is a folder; name a file." if source.is_dir() else f"there is no file {source}."
         )
-    from ssdlite import build  # from here on with PyTorch
+    from ssdlite.importers.checkpoint import build_imported, to_checkpoint  # from here on with PyTorch
     from ssdlite.importers.class_names import guess_class_names, read_class_names
+    from ssdlite.importers.tfjs import read_graph_model
     from ssdlite.model.architecture import TENSORFLOW
 
-    network = _read(source, file_format)
+    if is_web:
+        network = read_graph_model(source, drop_unused=class_names_path is None)
+    else:
+        network = _read(source, file_format)
     if input_size is not None:
         if network.dialect is TENSORFLOW:
             raise ConfigError("--input-size is for .pth files; a TensorFlow graph says its own.")
@@ -51,13 +56,13 @@ def import_checkpoint(
         class_names = read_class_names(class_names_path, network.num_classes)
     else:
         class_names = network.class_names or guess_class_names(network.num_classes)
-    config = _config(network, str(source))
-    detector = build.build_imported(network)
-    header = {"config": config.to_dict(), "classes": list(class_names), "metrics": {}}
-    save_checkpoint(output, {**header, "weights": detector.state_dict()})
+        if is_web and network.class_names:
+            logger.info("The 90 classes are taken for COCO's by id; --class-names FILE says otherwise.")
+    save_checkpoint(output, to_checkpoint(network, class_names, str(source)))
     height, width = network.input_size
+    num_priors = len(build_imported(network).priors)
     console.print(
-        f"Wrote {output}: dialect {network.dialect.name}, {width}x{height} pixels, {len(detector.priors)} priors, "
+        f"Wrote {output}: dialect {network.dialect.name}, {width}x{height} pixels, {num_priors} priors, "
         f"{len(class_names)} classes ({_shortened(class_names)}).",
         markup=False,
     )
@@ -65,7 +70,7 @@ def import_checkpoint(
 
 def export_checkpoint(checkpoint: Path, *, output: Path) -> None:
     """Write a checkpoint of ours as the program of its dialect does; see `ssdlite export-checkpoint --help`."""
-    require_checkpoint_file(checkpoint)
+    require_checkpoint(checkpoint, {})
     _require_apart(checkpoint, output)
     from ssdlite import build  # from here on with PyTorch
     from ssdlite.importers.torch_files import FORMATS, to_torch_file
@@ -92,6 +97,13 @@ def _require_apart(source: Path, output: Path) -> None:
     require_writable(output)
 
 
+def _is_graph_model(path: Path) -> bool:
+    """Tell by its name whether `path` is to be read as a graph model; see `importers.tfjs`."""
+    if path.is_dir():
+        return (path / "model.json").exists()
+    return path.name.lower().endswith((".json", ".tgz", ".tar.gz"))
+
+
 def _read(source: Path, file_format: str) -> ForeignNetwork:
     from ssdlite.importers.tensorflow import read_graph
     from ssdlite.importers.torch_files import read_torch_file
@@ -99,11 +111,6 @@ def _read(source: Path, file_format: str) -> ForeignNetwork:
     if file_format == "tensorflow" or (file_format == "auto" and source.suffix == ".pb"):
         return read_graph(source)
     return read_torch_file(source, None if file_format == "auto" else file_format)
-
-
-def _config(network: ForeignNetwork, source: str) -> Config:
-    model = {"dialect": network.dialect.name, "input_size": list(network.input_size), "weights": "none"}
-    return config_from_dict({"model": model, "eval": network.decoding}, origin=source)
 
 
 def _compare_with_original(detector: Detector, checkpoint: Path) -> None:

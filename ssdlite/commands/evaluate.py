@@ -24,6 +24,7 @@ from ssdlite.evaluation.evaluate import Evaluation, score_detections, warn_of_ab
 from ssdlite.evaluation.evaluate import evaluate as evaluate_model
 from ssdlite.files import require_writable, write_text
 from ssdlite.models import LoadedModel, is_exported, load_model, require_openable
+from ssdlite.pretrained import is_named
 from ssdlite.sources import has_split, read_data
 from ssdlite.structures import DataSplit
 
@@ -106,11 +107,12 @@ def with_training_split(
 
 
 def _default_report(model_path: Path, split: str) -> Path | None:
-    """The page beside the model; None, with a warning, where that folder may not be written.
+    """The page beside the model, or report-coco.html; None, with a warning, where that folder may not be written.
 
     In a run's folder `report.html` is about what the run ships, on its validation split.
     """
     is_shipped = model_path.name == "best.pt" or not model_path.with_name("best.pt").exists()
+    is_shipped = is_shipped and not is_named(model_path)  # whose page goes into the working directory
     parts = ["report", *([] if is_shipped else [model_path.name]), *([] if split == "val" else [split])]
     path = model_path.with_name("-".join(parts) + ".html")
     try:

@@ -9,6 +9,7 @@ import numpy as np
 from ssdlite.build import LoadedDetector
 from ssdlite.data.images import read_image
 from ssdlite.data.resize import resize
+from ssdlite.data.scene import draw_scene
 from ssdlite.data.stream import ImageStream
 from ssdlite.deploy.proof.prove import Evidence, Judge
 from ssdlite.errors import ConfigError, DataError
@@ -28,7 +29,15 @@ CALIBRATION_IMAGES = 100
 
 
 def gather_evidence(loaded: LoadedDetector, allowed_loss: float | None) -> Evidence:
-    """Validation images of the checkpoint's data, spread over the split. Raises as `validation_split`."""
+    """Validation images of the checkpoint's data, spread over the split; drawn pictures where it names no data.
+
+    Drawn pictures have no AP: nothing in them is what the network has learnt. Raises ConfigError for an
+    `allowed_loss` without data, and as `validation_split`.
+    """
+    if not has_split(loaded.config.data, "val"):
+        if allowed_loss is not None:
+            raise ConfigError("--tolerance bounds the AP on validation images, and there are none: give data=PATH.")
+        return Evidence(_drawn_pictures(loaded.detector.input_size))
     split = validation_split(loaded)
     judged = spread(split, JUDGED_IMAGES)
     judge = make_judge(loaded, judged, loaded.config.eval.batch_size)
@@ -77,6 +86,12 @@ def calibration_images(loaded: LoadedDetector, path: Path | None) -> np.ndarray:
     if not len(split):
         raise DataError("there are no training images to choose 8 bits by; give --calibration FOLDER.")
     return _pixels(loaded, spread(split, CALIBRATION_IMAGES))
+
+
+def _drawn_pictures(size: tuple[int, int]) -> np.ndarray:
+    """(N, 3, H, W) uint8: `COMPARED_IMAGES` scenes, the same each time."""
+    scenes = [draw_scene(np.random.default_rng(number), size)[0] for number in range(COMPARED_IMAGES)]
+    return np.ascontiguousarray(np.stack(scenes).transpose(0, 3, 1, 2))
 
 
 def _pixels(loaded: LoadedDetector, split: DataSplit) -> np.ndarray:

@@ -112,9 +112,14 @@ def _read_config(path: Path | None, overrides: Mapping[str, Any]) -> Config:
 
 
 def _with_place_for(config: Config, max_priors: int | None) -> Config:
-    """Return `config` with the priors that it has. Raises ConfigError where `max_priors` is less than those."""
+    """Return `config` with its dialect and the priors that it has.
+
+    Raises ConfigError where `max_priors` is less than those, and as `build.settle_dialect`.
+    """
+    from ssdlite import build
     from ssdlite.commands.priors import place, with_priors
 
+    config = build.settle_dialect(config)
     plain = with_priors(config, "dialect")
     num_own = len(place(plain.model))
     if max_priors is not None and max_priors < num_own:

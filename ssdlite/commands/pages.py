@@ -18,6 +18,7 @@ from ssdlite.config import Config
 from ssdlite.evaluation.analysis import analyse
 from ssdlite.evaluation.evaluate import Evaluation
 from ssdlite.files import write_text
+from ssdlite.pretrained import is_named, weights_dir
 from ssdlite.report.content import FitSummary, Judged, Report
 from ssdlite.report.history import History, read_history
 from ssdlite.report.page import render
@@ -44,11 +45,15 @@ class Subject:
 
     @property
     def folder(self) -> Path:
+        if is_named(self.path):  # which is of no run
+            return weights_dir()
         return self.path if self.path.is_dir() else self.path.parent
 
     @property
     def title(self) -> str:
-        """The run's name, and the file's where that is not what the run ships."""
+        """The run's name, and the file's where that is not what the run ships; a pretrained network's own name."""
+        if is_named(self.path):
+            return str(self.path)
         name = self.folder.resolve().name
         return name if self.path.is_dir() or self.path.name == "best.pt" else f"{name}/{self.path.name}"
 

@@ -15,7 +15,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from ssdlite import build
 from ssdlite.config import Config, ModelConfig
 from ssdlite.data.boxes import draw_boxes, input_boxes, spread
-from ssdlite.model.architecture import DIALECTS
 from ssdlite.model.detector import Detector
 from ssdlite.model.prior_fit import PriorFit, measure_fit
 from ssdlite.model.prior_search import fit_priors
@@ -95,7 +94,7 @@ def measure(config: Config, boxes: Sequence[np.ndarray]) -> PriorFit:
 def place(config: ModelConfig) -> Tensor:
     """The priors that a network of `config` has: (P, 4) cxcywh, input pixels."""
     size, levels = config.input_size, build.prior_levels(config)
-    clamp = DIALECTS[config.dialect].clamp_priors
+    clamp = build.dialect_of(config).clamp_priors
     return generate_priors(levels, level_map_sizes(size, len(levels)), size, clamp)
 
 

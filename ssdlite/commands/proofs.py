@@ -13,11 +13,14 @@ def show_proof(proof: Proof | None, reason: str) -> None:
         return
     verification, latency = proof.verification, proof.latency
     batches = " and ".join(map(str, verification.batch_sizes))
-    console.print(f"Agrees with PyTorch on {verification.num_images} validation images, at batch {batches}:")
+    images = f"{verification.num_images} {'validation images' if proof.accuracy else 'drawn pictures'}"
+    console.print(f"Agrees with PyTorch on {images}, at batch {batches}:")
     for difference in verification.differences:
         console.print(f"  {difference}")
     if proof.accuracy:
         console.print(f"  {proof.accuracy}")
+    else:
+        console.print("  AP was not compared, for want of validation images; data=PATH names them.")
     for name, found in (("this file", latency.file), ("PyTorch", latency.torch)):
         console.print(
             f"  {name}: {found.p50:.1f} ms (median), {found.p90:.1f} ms (90 %), batch {latency.batch_size}"

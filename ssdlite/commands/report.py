@@ -17,6 +17,7 @@ from ssdlite.errors import CheckpointError
 from ssdlite.evaluation.evaluate import Evaluation, score_detections
 from ssdlite.files import require_writable
 from ssdlite.models import load_model, require_openable
+from ssdlite.pretrained import is_named
 from ssdlite.sources import read_data
 from ssdlite.structures import DataSplit
 from ssdlite.training.checkpoint import load_checkpoint
@@ -29,11 +30,11 @@ SAME_AP = 1e-3  # stored boxes are rounded
 def report(source: Path, overrides: Mapping[str, Any], *, output: Path | None, device: str) -> None:
     """Write the page about a run's folder or a checkpoint; see `ssdlite report --help`."""
     require_device_name(device)
-    folder = source if source.is_dir() else source.parent
-    if not source.exists():
+    if not (source.exists() or is_named(source)):
         raise CheckpointError(f"there is no run {source}; name a folder such as runs/NAME, or a checkpoint.")
-    path = output or folder / REPORT
-    checkpoint = _find_checkpoint(source)
+    folder = source if source.is_dir() else source.parent
+    path = output or (Path(f"report-{source}.html") if is_named(source) else folder / REPORT)
+    checkpoint = source if is_named(source) else _find_checkpoint(source)
     if checkpoint is None:
         require_changeable(overrides)
     else:

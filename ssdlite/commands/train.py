@@ -67,7 +67,6 @@ def train(config: Config, *, default_name: str, resume: bool, device: str) -> No
             keep_memory()
         if chosen.type == "cuda":
             torch.backends.cudnn.benchmark = True
-            torch.set_float32_matmul_precision("high")
         if restarts() and not resume:
             resume = in_main_process(lambda: _has_run(config, default_name))
         resumed = (
@@ -75,6 +74,7 @@ def train(config: Config, *, default_name: str, resume: bool, device: str) -> No
         )
         checkpoint = _load_run(resumed) if resumed else None
         train_split, val_split = _read_data(config)
+        config = _settle_start(config, checkpoint)
         config = _settle_priors(config, train_split, checkpoint)
         session = _Session(config, train_split, val_split, chosen, fresh=checkpoint is None)
         run_dir = resumed or in_main_process(lambda: _new_run(config, default_name))
@@ -90,6 +90,15 @@ def _load_run(run_dir: Path) -> dict[str, Any]:
     """The checkpoint to resume; options that are younger than it get their defaults."""
     checkpoint = load_newest(run_dir)
     return {**checkpoint, "config": config_from_dict(checkpoint["config"], origin=str(run_dir)).to_dict()}
+
+
+def _settle_start(config: Config, checkpoint: Mapping[str, Any] | None) -> Config:
+    """`config` with a start and a dialect in place of auto: the run's to resume, or `build.settle_start`'s."""
+    if checkpoint is None:
+        return in_main_process(lambda: build.settle_start(config))
+    old, model = config_from_dict(checkpoint["config"]).model, config.model
+    settled = {name: getattr(old, name) for name in ("weights", "dialect") if getattr(model, name) == "auto"}
+    return config.model_copy(update={"model": model.model_copy(update=settled)})
 
 
 def _settle_priors(config: Config, split: DataSplit, checkpoint: Mapping[str, Any] | None) -> Config:
@@ -185,6 +194,8 @@ class _Session:
                 "each process needs at least 2 images a step, and in each of train.accumulate parts, because "
                 "BatchNorm sees a 1x1 map; raise train.batch_size, or add images."
             )
+        if fresh:
+            build.restore_norms(detector.to(device), config, train_split, device)
         if config.train.sync_norms and world_size() > 1:
             if device.type != "cuda":
                 raise ConfigError(f"train.sync_norms works between GPUs only, and this is {device}; leave it out.")

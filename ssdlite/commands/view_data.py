@@ -112,10 +112,9 @@ def _training_inputs(config: Config, data: DataSplit, indices: Sequence[int]) ->
     """What the first epochs' loaders give for the images `indices`, to the pixel: a batch an epoch."""
     import torch
 
-    from ssdlite.build import build_loader
+    from ssdlite.build import build_loader, dialect_of
     from ssdlite.data.device import finish_images
     from ssdlite.data.loader import mix_seed
-    from ssdlite.model.architecture import DIALECTS
 
     part = DataSplit([data.records[index] for index in indices], data.class_names, data.category_ids)
     # Only the few that are shown are cached, in the same form, and not among the files of a run.
@@ -124,7 +123,7 @@ def _training_inputs(config: Config, data: DataSplit, indices: Sequence[int]) ->
         "data": config.data.model_copy(update={"cache": cache, "cache_dir": None}),
         "train": config.train.model_copy(update={"batch_size": len(part)}),
     }
-    alignment = DIALECTS[config.model.dialect].resize_alignment
+    alignment = dialect_of(config.model).resize_alignment
     loader = build_loader(
         config.model_copy(update=options),
         part,

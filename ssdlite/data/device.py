@@ -49,12 +49,12 @@ def finish_images(batch: Batch, size: tuple[int, int]) -> Batch:
         return batch
     placement, colors = batch.pending[:, : sum(PLACEMENT)], batch.pending[:, sum(PLACEMENT) :]
     sides, target, center, mirrors, fill = placement.split(PLACEMENT, dim=1)
-    x, across = _positions(size[1], target[:, 0::2], sides[:, :1], center, mirrors[:, :1])
-    y, down = _positions(size[0], target[:, 1::2], sides[:, 1:], center, mirrors[:, 1:])
-    images = _interpolate(batch.images, sides, x, y)
+    positions, within = _positions(size, target, sides, center, mirrors)
+    images = _interpolate(batch.images, sides, positions, size)
     if colors.shape[1]:
         images = distort_batch(images, colors)
-    shown = down[:, None, :, None] & across[:, None, None, :]
+    height, width = size
+    shown = within[:, 1, None, :height, None] & within[:, 0, None, None, :width]
     images = torch.where(shown, images, fill[:, :, None, None]).round_()
     return batch._replace(images=images.to(torch.uint8, memory_format=torch.channels_last), pending=None)
 
@@ -66,48 +66,57 @@ def distort_batch(images: Tensor, colors: Tensor) -> Tensor:
     """
     brightness, contrast, saturation, hue = colors[:, :4, None, None, None].unbind(1)
     images = (images + brightness).clamp_(0, 255).mul_(contrast).clamp_(0, 255)
-    grey = sum(share * images[:, [channel]] for channel, share in enumerate(GREY.tolist()))
-    images = torch.lerp(grey, images, saturation).clamp_(0, 255)
+    red, green, blue = (
+        share * channel for share, channel in zip(GREY.tolist(), images.split(1, dim=1), strict=True)
+    )
+    images = torch.lerp(red.add_(green).add_(blue), images, saturation).clamp_(0, 255)
     images = _shift_hue(images, hue)
     order = colors[:, 4:, None, None].long()
     return images.gather(1, order.expand_as(images))
 
 
-def _positions(side: int, place: Tensor, part: Tensor, center: Tensor, mirrored: Tensor) -> tuple[Tensor, Tensor]:
-    """Along one axis of the output, for each of its pixels: (B, side) where in the part, and whether in it at all.
+def _positions(
+    size: tuple[int, int], target: Tensor, sides: Tensor, center: Tensor, mirrors: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Along both axes of the output, for each of its pixels: where in the part, and whether in it at all.
 
-    `place` (B, 2) is what the part covers of the output, `part` (B, 1) its own length, both in pixels.
+    Both (B, 2, L), x and then y, with L pixels on the longer side; beyond the shorter one they mean nothing.
+    `target` (B, 4) is what the part covers of the output, `sides` (B, 2) its own width and height, in pixels.
     """
-    pixels = torch.arange(side, device=place.device, dtype=place.dtype)
-    pixels = torch.where(mirrored > 0, side - 1 - pixels, pixels)
-    start, end = place[:, :1], place[:, 1:]
-    positions = (pixels - start + center) * (part / (end - start)) - center
+    height, width = size
+    start, end = target.unflatten(1, (2, 2)).unbind(1)  # (B, 2) each
+    pixels = torch.arange(max(size), device=target.device, dtype=target.dtype)
+    last = torch.linspace(width - 1, height - 1, 2, device=target.device, dtype=target.dtype)
+    # Mirrored, the pixel that is as far from the other end.
+    pixels = (pixels - (mirrors * last).unsqueeze(-1)).abs_()
+    scale, center = (sides / (end - start)).unsqueeze(-1), center.unsqueeze(-1)
+    start, end = start.unsqueeze(-1), end.unsqueeze(-1)
+    positions = (pixels - start).add_(center).mul_(scale).sub_(center)
     # The first and last pixels of the part are repeated, as in `window.resize`.
-    return positions.clamp_min(0).minimum(part - 1), (pixels >= start) & (pixels < end)
+    positions = positions.clamp_min_(0).minimum((sides - 1).unsqueeze(-1))
+    return positions, (pixels >= start) & (pixels < end)
 
 
-def _interpolate(pixels: Tensor, sides: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Parts of `sides` (B, 2) (width, height) at columns `x` (B, W) and rows `y` (B, H), bilinear.
+def _interpolate(pixels: Tensor, sides: Tensor, positions: Tensor, size: tuple[int, int]) -> Tensor:
+    """Parts of `sides` (B, 2) (width, height) at `positions` (B, 2, L), bilinear.
 
     `pixels` (S, 3) uint8 are those of one part after the other -> (B, 3, H, W) float32 in 0..255.
     """
-    widths, heights = sides.long().split(1, dim=1)
-    areas = widths * heights
+    height, width = size
+    sides = sides.long()
+    areas = sides.prod(dim=1, keepdim=True)
     starts = areas.cumsum(0) - areas
-    left, upper = x.long(), y.long()  # neither is negative, so that this is the floor
-    right, lower = (left + 1).minimum(widths - 1), (upper + 1).minimum(heights - 1)
-    along, down = (x - left)[:, None, :, None], (y - upper)[:, :, None, None]
-
-    def row(number: Tensor) -> Tensor:
-        first = (starts + number * widths)[:, :, None]
-        return torch.lerp(_take(pixels, first + left[:, None]), _take(pixels, first + right[:, None]), along)
-
-    return torch.lerp(row(upper), row(lower), down).permute(0, 3, 1, 2)
-
-
-def _take(pixels: Tensor, places: Tensor) -> Tensor:
-    """(S, 3) uint8 at places (B, H, W) -> (B, H, W, 3) float32."""
-    return pixels.index_select(0, places.flatten()).view(*places.shape, 3).float()
+    first = positions.long()  # none is negative, so that this is the floor
+    near = torch.stack([first, (first + 1).minimum((sides - 1).unsqueeze(-1))])  # (2, B, 2, L)
+    beyond = positions - first
+    rows = near[:, :, 1, :height] * sides[:, :1] + starts  # (2, B, H)
+    places = rows[:, None, ..., None] + near[:, :, 0, None, :width]  # (2, 2, B, H, W): upper, lower; left, right
+    corners = pixels.index_select(0, places.flatten())
+    corners = corners.view(*places.shape, 3).float()
+    del places
+    along, down = beyond[:, 0, None, :width, None], beyond[:, 1, :height, None, None]
+    upper, lower = torch.lerp(corners[:, 0], corners[:, 1], along)
+    return torch.lerp(upper, lower, down).permute(0, 3, 1, 2)
 
 
 def _shift_hue(images: Tensor, degrees: Tensor) -> Tensor:
@@ -116,15 +125,17 @@ def _shift_hue(images: Tensor, degrees: Tensor) -> Tensor:
     A. R. Smith 1978: H in sixths of the circle from the order of the channels, and each channel back from H.
     """
     red, green, blue = images.unbind(1)
-    value, chroma = images.amax(1), images.amax(1) - images.amin(1)
+    least, value = images.aminmax(dim=1)
+    chroma = value - least
     divisor = chroma.clamp_min(1e-3)  # of a grey, whose H is anything
     after_green = torch.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor)
     sixths = torch.where(value == red, (green - blue) / divisor, after_green) + degrees[:, 0] / 60
-    channels = [_distance(sixths + first) for first in (5, 3, 1)]
-    return torch.stack([value - chroma * distance for distance in channels], dim=1)
+    # From the largest channel's H to each channel's.
+    turns = torch.arange(5, 0, -2, device=images.device, dtype=images.dtype)[:, None, None]
+    return value.unsqueeze(1) - chroma.unsqueeze(1) * _distance(sixths.unsqueeze(1) + turns)
 
 
 def _distance(sixths: Tensor) -> Tensor:
     """How far a channel is from the largest, 0..1 of the chroma: 0, then up, 1 for a third of the circle, down."""
-    sixths = sixths.remainder(6)
+    sixths = sixths.remainder_(6)
     return torch.minimum(sixths, 4 - sixths).clamp_(0, 1)

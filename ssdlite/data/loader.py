@@ -27,7 +27,8 @@ logger = logging.getLogger(__name__)
 SampleKey: TypeAlias = tuple[int, int]  # (index, seed)
 
 MASK64 = (1 << 64) - 1
-MAX_WORKERS = 8
+MAX_WORKERS = 8  # beside a CPU that trains, which cannot use more samples
+MAX_GPU_WORKERS = 32  # 9,000 samples a second from files, and 12 GB at .4 GB each
 
 
 class SeededSampler(Sampler[SampleKey]):
@@ -172,12 +173,14 @@ def build_val_loader(
     return _build_loader(dataset, sampler, batch_size, workers, pin_memory, drop_last=False)
 
 
-def default_workers() -> int:
-    """One for each core but one, which is left to the training loop, and at most 8.
+def default_workers(device: torch.device, processes: int = 1) -> int:
+    """One for each core but one, which is left to the training loop; `processes` of a machine share its cores.
 
-    So 2 cores give 1, and a single core 0. Published loaders of JPEGs are fastest at 4 to 8 workers on 16 cores.
+    On a CPU 2 cores give 1, and a single core 0; at most 8. A GPU, which trains more images than a few cores can
+    decode, has at least 1, so that it is fed while it works, and up to 32.
     """
-    return min(usable_cores() - 1, MAX_WORKERS)
+    free = usable_cores() // processes - 1
+    return min(max(free, 0), MAX_WORKERS) if device.type == "cpu" else min(max(free, 1), MAX_GPU_WORKERS)
 
 
 def _build_loader(

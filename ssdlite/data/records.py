@@ -16,6 +16,24 @@ from ssdlite.structures import DataSplit, ImageId, Record
 
 logger = logging.getLogger(__name__)
 
+# fmt: off
+COCO_CATEGORIES = {
+    1: "person", 2: "bicycle", 3: "car", 4: "motorcycle", 5: "airplane", 6: "bus", 7: "train", 8: "truck",
+    9: "boat", 10: "traffic light", 11: "fire hydrant", 13: "stop sign", 14: "parking meter", 15: "bench",
+    16: "bird", 17: "cat", 18: "dog", 19: "horse", 20: "sheep", 21: "cow", 22: "elephant", 23: "bear",
+    24: "zebra", 25: "giraffe", 27: "backpack", 28: "umbrella", 31: "handbag", 32: "tie", 33: "suitcase",
+    34: "frisbee", 35: "skis", 36: "snowboard", 37: "sports ball", 38: "kite", 39: "baseball bat",
+    40: "baseball glove", 41: "skateboard", 42: "surfboard", 43: "tennis racket", 44: "bottle",
+    46: "wine glass", 47: "cup", 48: "fork", 49: "knife", 50: "spoon", 51: "bowl", 52: "banana", 53: "apple",
+    54: "sandwich", 55: "orange", 56: "broccoli", 57: "carrot", 58: "hot dog", 59: "pizza", 60: "donut",
+    61: "cake", 62: "chair", 63: "couch", 64: "potted plant", 65: "bed", 67: "dining table", 70: "toilet",
+    72: "tv", 73: "laptop", 74: "mouse", 75: "remote", 76: "keyboard", 77: "cell phone", 78: "microwave",
+    79: "oven", 80: "toaster", 81: "sink", 82: "refrigerator", 84: "book", 85: "clock", 86: "vase",
+    87: "scissors", 88: "teddy bear", 89: "hair drier", 90: "toothbrush",
+}
+# fmt: on
+"""COCO's 80 classes by their own category ids, 1..90, of which ten are not used."""
+
 NUM_NAMED = 10  # problems named one by one in a warning; the rest are counted
 MAX_SIDE = 2**20  # pixels: OpenCV decodes no larger side
 
@@ -85,8 +103,24 @@ def report_problems(source: Path, problems: Sequence[str]) -> None:
     logger.warning("%s: left out %d unusable objects: %s%s", source, len(problems), listed, tail)
 
 
+def number_coco_classes(class_names: Sequence[str]) -> tuple[int, ...] | None:
+    """Return COCO's category ids if the names are those of its 80 classes, in any order."""
+    ids = {name: category_id for category_id, name in COCO_CATEGORIES.items()}
+    return tuple(ids[name] for name in class_names) if sorted(class_names) == sorted(ids) else None
+
+
 def number_classes(class_names: Sequence[str], known: Mapping[str, int]) -> tuple[int, ...]:
-    """A category id for each name: the `known` one, otherwise (or where it is taken) the next above all known."""
+    """A category id for each name: the `known` one, otherwise (or where it is taken) the next above all known.
+
+    Names of COCO's 80 classes get COCO's ids, unless some `known` id contradicts them.
+    """
+    if coco := number_coco_classes(class_names):
+        name_of = {number: name for name, number in known.items()}
+        if all(
+            known.get(name, number) == number and name_of.get(number, name) == name
+            for name, number in zip(class_names, coco, strict=True)
+        ):
+            return coco
     numbers: dict[int, None] = {}  # in order, and found at once
     next_free = max(known.values(), default=0) + 1
     for name in class_names:

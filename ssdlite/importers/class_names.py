@@ -6,13 +6,14 @@ import logging
 import re
 from pathlib import Path
 
-from torchvision.models.detection import SSDLite320_MobileNet_V3_Large_Weights
 from torchvision.models.segmentation import LRASPP_MobileNet_V3_Large_Weights
 
+from ssdlite.data.records import COCO_CATEGORIES
 from ssdlite.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
+NUM_COCO_IDS = max(COCO_CATEGORIES)
 BACKGROUND = ("background", "__background__")
 LABEL_MAP_ITEM = re.compile(r"item\s*\{(.*?)\}", re.DOTALL)
 LABEL_MAP_ID = re.compile(r"\bid:\s*(\d+)")
@@ -39,12 +40,11 @@ def read_class_names(path: Path, num_classes: int) -> tuple[str, ...]:
 
 def guess_class_names(num_classes: int) -> tuple[str, ...]:
     """The names of the data set that has as many classes, or numbers; either way the user is told."""
-    coco = SSDLite320_MobileNet_V3_Large_Weights.COCO_V1.meta["categories"][1:]
     voc = LRASPP_MobileNet_V3_Large_Weights.COCO_WITH_VOC_LABELS_V1.meta["categories"][1:]
     known = {
         len(voc): ("VOC's", voc),
-        80: ("COCO's", [name for name in coco if name != "N/A"]),
-        len(coco): ("COCO's by id", [name if name != "N/A" else f"unused {i}" for i, name in enumerate(coco, 1)]),
+        len(COCO_CATEGORIES): ("COCO's", [*COCO_CATEGORIES.values()]),
+        NUM_COCO_IDS: ("COCO's by id", [COCO_CATEGORIES.get(i, f"unused {i}") for i in range(1, NUM_COCO_IDS + 1)]),
     }
     if num_classes in known:
         origin, names = known[num_classes]

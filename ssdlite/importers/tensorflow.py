@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +156,16 @@ def convert(weights: Mapping[str, Tensor], num_classes: int) -> dict[str, Tensor
             for key in (kernel, f"{layer.conv}.bias"):
                 converted[key] = _reorder(converted[key], columns, layer)
     return converted
+
+
+def their_order(map_sizes: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Return for each of their priors, (P,), the position of ours, over maps of (height, width) cells."""
+    parts, start = [], 0
+    for index, (height, width) in enumerate(map_sizes):
+        order = np.argsort(PRIOR_ORDER) if index else np.arange(len(TENSORFLOW.prior_levels[0].shapes))
+        parts.append((start + np.arange(height * width)[:, None] * len(order) + order).ravel())
+        start += height * width * len(order)
+    return np.concatenate(parts)
 
 
 def _with_norm(scope: str) -> Names:

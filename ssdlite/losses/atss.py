@@ -77,8 +77,22 @@ def _passes_threshold(iou_BMP: Tensor, boxes: Tensor, output: HeadOutput, candid
         chosen = rank.topk(count)
         near.append(rank.ge_(chosen.values[..., -1:]))
         overlaps.append(iou.gather(-1, chosen.indices))
-    # In float64 equal overlaps pass their own mean; in float32 up to three in ten such objects would lose them all.
-    overlap = torch.cat(overlaps, dim=-1).double()
-    deviation = overlap.std(dim=-1, keepdim=True, correction=min(1, overlap.shape[-1] - 1))
-    threshold = (overlap.mean(dim=-1, keepdim=True) + deviation).to(iou_BMP.dtype)
+    threshold = _threshold(torch.cat(overlaps, dim=-1), has_float64=_has_float64(iou_BMP.device))
     return torch.ge(iou_BMP, threshold, out=torch.empty_like(iou_BMP)).mul_(torch.cat(near, dim=-1))
+
+
+def _has_float64(device: torch.device) -> bool:
+    return device.type != "mps"
+
+
+def _threshold(overlap: Tensor, *, has_float64: bool) -> Tensor:
+    """Mean + standard deviation of (..., candidates) float32 -> (..., 1), which equal overlaps reach.
+
+    Summed as they are in float32, up to three in ten objects of equal overlaps would miss their own mean. From
+    float64 it is rounded back to them; without it the sums are of distances to the largest, which are 0.
+    """
+    largest = None if has_float64 else overlap.amax(dim=-1, keepdim=True)
+    values = overlap.double() if largest is None else overlap - largest
+    deviation = values.std(dim=-1, keepdim=True, correction=min(1, overlap.shape[-1] - 1))
+    threshold = values.mean(dim=-1, keepdim=True) + deviation
+    return threshold.to(overlap.dtype) if largest is None else largest + threshold

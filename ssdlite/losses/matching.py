@@ -14,6 +14,8 @@ from ssdlite.structures import Assignment, HeadOutput
 TIE = 1e-5
 """Overlaps that differ by less than this share are equal: rounding alone makes them differ by 1e-6 or so."""
 
+LARGEST_INT32 = 2**31 - 1
+
 IGNORED_COVER = 0.5
 """A prior that lies in an ignored region by at least this share of its area is neither object nor background."""
 
@@ -91,12 +93,11 @@ def depth_in(boxes: Tensor, points: Tensor) -> Tensor:
 
 def force_matches(claims_BM: Tensor, object_BP: Tensor, positive_BP: Tensor) -> tuple[Tensor, Tensor]:
     """Give each object the prior that `match_greedily` found for it, whatever (B, P) else says; both anew."""
-    forced = claims_BM >= 0
     # Unmatched objects write into a column that is cut off again: no boolean indexing, no host synchronisation.
-    slots = torch.where(forced, claims_BM, object_BP.shape[1])
+    slots = claims_BM.remainder(object_BP.shape[1] + 1)
     index_BM = torch.arange(claims_BM.shape[1], device=claims_BM.device).expand_as(slots)
-    object_BP = _with_spare_column(object_BP).scatter(1, slots, index_BM)[:, :-1]
-    positive_BP = _with_spare_column(positive_BP).scatter(1, slots, forced)[:, :-1]
+    object_BP = _with_spare_column(object_BP).scatter_(1, slots, index_BM)[:, :-1]
+    positive_BP = _with_spare_column(positive_BP).scatter_(1, slots, True)[:, :-1]
     return object_BP, positive_BP
 
 
@@ -132,8 +133,8 @@ def finish(
 def match_greedily(iou_BMP: Tensor) -> Tensor:
     """Bipartite matching by descending overlap: (B, M, P) -> the prior of each object (B, M), -1 for none.
 
-    The largest remaining pair again and again; of equal ones that of the first object. Of its equally good priors a
-    CPU takes the first, a GPU any.
+    The largest remaining pair again and again; of equal ones that of the first object, and of its equally good
+    priors the first.
     """
     if iou_BMP.device.type != "cpu":
         return _match_in_rounds(iou_BMP)
@@ -160,34 +161,42 @@ def _match_one_by_one(iou_MP: Tensor, best_iou: list[float], best_prior: list[in
 
 
 def _match_in_rounds(iou_BMP: Tensor) -> Tensor:
-    """`match_greedily` without a look at any value.
+    """`match_greedily` without a look at any value, in M rounds of six operators.
 
-    A pair that is the largest of its object and of its prior can be taken at once, so that each round does for
-    many; and since M objects can take at most M - 1 priors from another one, its M best priors are all that it can
-    need.
+    Each object wishes the best prior that no better pair holds, each prior is held by the best pair that wished it
+    so far, and a pair that loses its prior is out (Gale and Shapley 1962; as objects and priors both go by the
+    overlap, there is one stable matching, and it is the greedy one). Once its t best pairs hold, they hold for
+    good, and after the next round so does the next one: M rounds are enough, whatever the overlaps. A chain, in
+    which each object pushes the next one to another prior, needs them all; log M parallel steps are not known to be
+    enough for any algorithm (the problem is CC-complete, Mayr and Subramanian 1992). Since M objects can take at
+    most M - 1 priors from another one, its M best are all that it can need.
+
+    A pair is one number, lower for a better one: overlap, object, prior. So nothing is equal, and one reduction
+    finds the best pair together with its prior.
     """
     num_objects, num_priors = iou_BMP.shape[1:]
-    iou_BMk, prior_BMk = iou_BMP.topk(min(num_objects, num_priors), dim=-1)
-    claims_BM = torch.full_like(prior_BMk[..., 0], -1)
-    object_BM = torch.arange(num_objects, device=claims_BM.device).expand_as(claims_BM)
-    for _ in range(num_objects):
-        iou_BM, rank = iou_BMk.max(dim=-1)
-        prior_BM = prior_BMk.gather(-1, rank.unsqueeze(-1)).squeeze(-1)
-        # Largest value, then lowest object, that wants each prior.
-        best_BP = iou_BMP.new_zeros(iou_BMP.shape[0], num_priors)
-        best_BP = best_BP.scatter_reduce(1, prior_BMk.flatten(1), iou_BMk.flatten(1), "amax")
-        wins = (iou_BM > 0) & (iou_BM >= best_BP.gather(1, prior_BM))
-        candidates = torch.where(wins, object_BM, num_objects)
-        first_BP = torch.full_like(best_BP, num_objects, dtype=torch.long)
-        first_BP = first_BP.scatter_reduce(1, prior_BM, candidates, "amin")
-        wins &= first_BP.gather(1, prior_BM) == object_BM
-        claims_BM = torch.where(wins, prior_BM, claims_BM)
-        taken_BP = (best_BP * 0).bool().scatter_reduce(1, prior_BM, wins, "amax")
-        gone = wins.unsqueeze(-1) | taken_BP.gather(1, prior_BMk.flatten(1)).view_as(prior_BMk)
-        iou_BMk = iou_BMk.masked_fill(gone, 0)
-    return claims_BM
+    if not iou_BMP.numel():
+        return iou_BMP.new_full(iou_BMP.shape[:2], -1, dtype=torch.int64)
+    prior_bits, object_bits = (num_priors - 1).bit_length(), (num_objects - 1).bit_length()
+    assert iou_BMP.dtype is torch.float32 and prior_bits + object_bits <= 30, "a pair has to fit into 63 bits"
+    overlap = 1 << (prior_bits + object_bits)
+    nothing = LARGEST_INT32 * overlap  # what overlaps is below it
+    priors = torch.arange(num_priors, device=iou_BMP.device)
+    objects = torch.arange(nothing, nothing + (num_objects << prior_bits), 1 << prior_bits, device=iou_BMP.device)
+    # Floats of 0 and more are in the order of their bits.
+    pair_BMP = torch.sub(objects.unsqueeze(1) + priors, iou_BMP.view(torch.int32), alpha=overlap)
+    pair_BMk = pair_BMP.topk(min(num_objects, num_priors), dim=-1, largest=False, sorted=False).values
+    prior_BN = (pair_BMk & ((1 << prior_bits) - 1)).flatten(1)
+    held_BP = pair_BMk.new_full((len(iou_BMP), num_priors), nothing)
+    for left in reversed(range(min(num_objects, num_priors + 1))):  # at the end, those who get none find that out
+        wish_BM = pair_BMk.amin(dim=-1)
+        prior_BM = wish_BM & ((1 << prior_bits) - 1)
+        if left:
+            held_BP.scatter_reduce_(1, prior_BM, wish_BM, "amin")
+            pair_BMk.masked_fill_(pair_BMk > held_BP.gather(1, prior_BN).view_as(pair_BMk), nothing)
+    return prior_BM.masked_fill_(wish_BM >= nothing, -1)
 
 
 def _with_spare_column(values: Tensor) -> Tensor:
-    """(B, P) -> (B, P + 1)."""
-    return torch.cat([values, torch.zeros_like(values[:, :1])], dim=1)
+    """(B, P) -> (B, P + 1), anew; the last column is anything."""
+    return torch.cat([values, values[:, :1]], dim=1)

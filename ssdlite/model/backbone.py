@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import socket
+from collections.abc import Mapping
+from http.client import HTTPException
+from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias
 
 import torch
@@ -11,6 +16,7 @@ from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 IMAGENET_NORM_EPS = 1e-5
+SILENT_SECONDS = 15.0  # that a server may be
 
 TAP_BLOCKS = {4: 4, 7: 8, 14: 16}
 """The blocks that halve the map, and the stride of what enters them; their expansions still run at that stride."""
@@ -68,14 +74,46 @@ class Backbone(nn.Module):
         return maps[16], maps[32]
 
 
+def has_imagenet_state() -> bool:
+    """Tell whether torchvision has its ImageNet weights of width 1 on this machine already."""
+    name = PurePosixPath(MobileNet_V2_Weights.IMAGENET1K_V2.url).name
+    return (Path(torch.hub.get_dir()) / "checkpoints" / name).is_file()
+
+
 def download_imagenet_state() -> dict[str, Tensor]:
     """torchvision's ImageNet weights of width 1, without the classifier; cached by torchvision.
 
-    Raises OSError when they are neither cached nor to be had.
+    Raises OSError or RuntimeError when they are neither cached nor to be had, a network that is silent included.
     """
-    state = MobileNet_V2_Weights.IMAGENET1K_V2.get_state_dict(progress=True, check_hash=True)
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SILENT_SECONDS)  # torch.hub sets none
+    try:
+        state = MobileNet_V2_Weights.IMAGENET1K_V2.get_state_dict(progress=True, check_hash=True)
+    except HTTPException as error:  # a transfer that broke
+        raise OSError(str(error)) from error
+    finally:
+        socket.setdefaulttimeout(before)
     prefix = "features."
     return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+
+
+def from_flat_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the state of a MobileNetV2 whose blocks are flat lists of layers under torchvision's names.
+
+    Files from before torchvision had this network number convolution, norm and ReLU6 of a block throughout:
+    features.2.conv.0 (expansion), .1 (norm), .3 (depthwise), .4, .6 (projection), .7. The first has no expansion.
+    """
+    nested = {}
+    for key, value in state.items():
+        found = re.fullmatch(r"features\.(\d+)\.conv\.(\d+)\.(\w+)", key)
+        if found:
+            first = 3 if found[1] == "1" else 0  # of the layers that a block with an expansion has
+            group, role = divmod(int(found[2]) + first, 3)
+            layer = f"{group - first // 3}.{role}" if group < 2 else str(2 - first // 3 + role)
+            nested[f"{found[1]}.conv.{layer}.{found[3]}"] = value
+        elif key.startswith("features."):
+            nested[key.removeprefix("features.")] = value
+    return nested
 
 
 def load_imagenet(backbone: Backbone, state: dict[str, Tensor], mean: Tensor, std: Tensor) -> None:

@@ -51,7 +51,8 @@ class TorchPredictor:
     def start(self, batch: Batch) -> Started:
         """Launch the network."""
         images = torch.as_tensor(batch.images)  # an array, where the batch has no targets
-        images = images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
+        is_cuda = self.device.type == "cuda"  # for others see `Batch.to`
+        images = images.to(self.device, non_blocking=is_cuda, memory_format=torch.channels_last)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32):
             output = self.detector(images)
         computed = torch.cuda.current_stream(self.device).record_event() if self._decoding else None

@@ -96,7 +96,8 @@ def _judge(step: TrainStep, batch: Batch) -> DetectorOutput:
     """The output without gathering statistics."""
     was_training = step.model.training
     step.model.eval()
-    output = step.forward(batch)
+    with step.autocast():  # not `step.forward`, whose compiled network would be compiled anew for evaluation
+        output = step.model(batch.images.contiguous(memory_format=torch.channels_last))
     step.model.train(was_training)
     return output
 

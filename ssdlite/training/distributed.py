@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 import torch
@@ -13,6 +14,16 @@ from torch import distributed, nn
 from ssdlite.errors import ConfigError, UserError
 
 Merged = TypeVar("Merged")
+
+EXCHANGE_TIMEOUT = timedelta(minutes=30)
+"""Of an exchange between GPUs. Processes meet at every step, but the first may write to a slow disk between two."""
+
+WAITING_TIMEOUT = timedelta(days=1)
+"""Of waiting for the first process, which draws data, fits priors and computes AP alone, however large the data.
+
+A process that dies closes its connections and ends the waiting at once, so a long time costs nothing."""
+
+_waiting: distributed.ProcessGroup | None = None  # between CPUs, for objects; the default group where there is none
 
 
 def rank() -> int:
@@ -50,19 +61,22 @@ def process_group(device: str) -> Iterator[torch.device]:
     Args:
         device: auto (a GPU if there is one), cpu, cuda, cuda:N or mps.
     """
+    global _waiting
     chosen = choose_device(device)
     if "LOCAL_RANK" not in os.environ:  # set by torchrun, unlike WORLD_SIZE, which clusters set as well
-        yield chosen
+        yield prepare_device(chosen)
         return
     if chosen.type == "cuda":
         chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(chosen)
+    chosen = prepare_device(chosen)
     store, number, total = next(distributed.rendezvous("env://"))
     # torchrun's store outlives its restarts, and gloo would read the addresses of those that died.
     store = distributed.PrefixStore(f"attempt-{restarts()}", store)
     backend = "nccl" if chosen.type == "cuda" else "gloo"
-    distributed.init_process_group(backend, store=store, rank=number, world_size=total)
+    distributed.init_process_group(backend, store=store, rank=number, world_size=total, timeout=EXCHANGE_TIMEOUT)
     try:
+        # nccl ends a process that has waited too long for another one, whatever that is doing.
+        _waiting = cast(distributed.ProcessGroup, distributed.new_group(backend="gloo", timeout=WAITING_TIMEOUT))
         yield chosen
     except RuntimeError as error:  # DistBackendError is one
         if not any(word in str(error) for word in ("gloo", "Gloo", "NCCL")):
@@ -72,6 +86,7 @@ def process_group(device: str) -> Iterator[torch.device]:
             "first. What was saved before is whole; torchrun's --max-restarts=N continues by itself."
         ) from None
     finally:
+        _waiting = None
         distributed.destroy_process_group()
 
 
@@ -89,7 +104,7 @@ def merge_dicts(part: dict[Any, Any]) -> dict[Any, Any] | None:
     if world_size() == 1:
         return part
     parts: list[Any] | None = [None] * world_size() if is_main() else None
-    distributed.gather_object(part, parts)
+    distributed.gather_object(part, parts, group=_waiting)
     if parts is None:
         return None
     return {key: value for each in parts for key, value in each.items()}
@@ -121,8 +136,26 @@ def broadcast(value: Merged) -> Merged:
     if world_size() == 1:
         return value
     box = [value]
-    distributed.broadcast_object_list(box)
+    distributed.broadcast_object_list(box, group=_waiting)
     return box[0]
+
+
+def prepare_device(device: torch.device) -> torch.device:
+    """Make `device` the one that this process works on, with its number if it is a GPU; all that use one call it.
+
+    On another GPU than the current one, streams, events and pinned memory that do not name it would belong to the
+    first. What is float32 is computed as such: by default PyTorch rounds the factors of cuDNN's convolutions to
+    TF32's ten bits.
+    """
+    if device.type != "cuda":
+        return device
+    device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
+    torch.cuda.set_device(device)
+    # Not by PyTorch 2.9's names, such as `cudnn.conv.fp32_precision`: to read these after them is an error, and
+    # torch.compile does.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
+    return device
 
 
 def choose_device(name: str) -> torch.device:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class WeightAverage:
@@ -20,19 +20,22 @@ class WeightAverage:
         self.module = deepcopy(model).requires_grad_(False)
         self.decay = decay
         self.num_updates = 0
-        self._means = list(self.module.state_dict().values())
+        # Tensors of one type, which one kernel takes many of. The model changes its own in place.
+        self._means, self._values = _by_type(self.module), _by_type(model)
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        values = list(model.state_dict().values())
-        if self.num_updates == 0:
-            torch._foreach_copy_(self._means, values)
-        else:
-            decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
-            pairs = list(zip(self._means, values, strict=True))
-            learnt = [pair for pair in pairs if pair[0].is_floating_point()]
-            counters = [pair for pair in pairs if not pair[0].is_floating_point()]  # BatchNorm's
-            torch._foreach_lerp_([mean for mean, _ in learnt], [value for _, value in learnt], 1 - decay)
-            for mean, value in counters:
-                mean.copy_(value)
+    def update(self) -> None:
+        """Take in the model as it is now."""
+        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates)) if self.num_updates else 0.0
+        for dtype, means in self._means.items():
+            if decay and dtype.is_floating_point:
+                torch._foreach_lerp_(means, self._values[dtype], 1 - decay)
+            else:  # BatchNorm's counters are not averaged
+                torch._foreach_copy_(means, self._values[dtype])
         self.num_updates += 1
+
+
+def _by_type(model: nn.Module) -> dict[torch.dtype, list[Tensor]]:
+    """Parameters and saved buffers; the same types and order for a model and its copy."""
+    tensors = list(model.state_dict().values())
+    return {dtype: [one for one in tensors if one.dtype is dtype] for dtype in {one.dtype for one in tensors}}

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 
 import torch
+from torch import Tensor
 
 from ssdlite.errors import UserError
 from ssdlite.structures import Batch, LossTerms
@@ -42,11 +43,10 @@ class Meter:
 
     def take(self) -> dict[str, float]:
         """The means since the last call; {} if there was no step."""
-        if not self._terms:
+        names, rows = self._names(), self._rows()
+        if not names:
             return {}
         seconds = time.perf_counter() - self._start
-        names = list(self._terms[0])
-        rows = torch.stack([torch.stack([terms[name] for name in names]) for terms in self._terms]).cpu()
         finite = rows[rows.isfinite().all(dim=1)]  # the others were steps that are left out
         means = dict(zip(names, finite.mean(dim=0).tolist(), strict=True))
         rates = {"images_per_second": self._images / seconds, "waiting_for_data": self._waited / seconds}
@@ -55,12 +55,28 @@ class Meter:
 
     def state_dict(self) -> list[dict[str, float]]:
         """The loss terms that `take` has not had yet; times are not worth keeping."""
-        return [{name: float(term) for name, term in terms.items()} for terms in self._terms]
+        return [dict(zip(self._names(), row, strict=True)) for row in self._rows().tolist()]
 
     def load_state_dict(self, state: list[dict[str, float]]) -> None:
-        self._terms[:] = [{name: torch.tensor(value) for name, value in terms.items()} for terms in state]
+        self._restored[:] = [dict(terms) for terms in state]
+        self._terms.clear()
+
+    def _names(self) -> list[str]:
+        return list(next(iter([*self._restored, *self._terms]), {}))
+
+    def _rows(self) -> Tensor:
+        """(steps, terms) float32 on the CPU: one copy of what lies on the device, after what was restored."""
+        names = self._names()
+        rows = torch.tensor([[terms[name] for name in names] for terms in self._restored]).view(
+            len(self._restored), len(names)
+        )
+        if not self._terms:
+            return rows
+        counted = torch.stack([torch.stack([terms[name] for name in names]) for terms in self._terms])
+        return torch.cat([rows, counted.cpu()])
 
     def _restart(self) -> None:
         self._start = time.perf_counter()
         self._waited, self._images = 0.0, 0
+        self._restored: list[dict[str, float]] = []  # numbers, so that it does not matter where they were computed
         self._terms: list[LossTerms] = []

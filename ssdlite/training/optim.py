@@ -27,7 +27,8 @@ def build_sgd(
 ) -> SGD:
     """SGD with Nesterov momentum over what is not frozen; norms and biases are not decayed.
 
-    `lr_factors` are multiples of `lr` for the children of `model` that they name; the others have 1.
+    `lr_factors` are multiples of `lr` for the children of `model` that they name; the others have 1. The step is
+    fused, and leaves itself out where `found_inf` says so, on CPUs and CUDA GPUs.
     """
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -38,7 +39,9 @@ def build_sgd(
         {"params": parameters, "lr": lr * factor, "weight_decay": weight_decay if decayed else 0.0}
         for (factor, decayed), parameters in groups.items()
     ]
-    optimizer = SGD(options, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
+    # Metal's fused step takes `found_inf` as well, but nothing says since which version it heeds it.
+    fused = all(parameter.device.type in ("cpu", "cuda") for parameter in model.parameters())
+    optimizer = SGD(options, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
     if momentum:
         # PyTorch 2.15's fused step leaves these uninitialised where it skips the first one, as a scaler has it.
         for group in optimizer.param_groups:

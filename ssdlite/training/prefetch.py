@@ -27,15 +27,15 @@ def on_device(
         with torch.cuda.stream(stream):
             moved = batch.to(device), stream.record_event()
         if following is not None:
-            yield finish(_handed_over(*following))
+            yield finish(_handed_over(*following, device))
         following = moved
     if following is not None:
-        yield finish(_handed_over(*following))
+        yield finish(_handed_over(*following, device))
 
 
-def _handed_over(batch: Batch, copied: torch.cuda.Event) -> Batch:
-    """A batch that the current stream uses from when its copies are done."""
-    current = torch.cuda.current_stream()
+def _handed_over(batch: Batch, copied: torch.cuda.Event, device: torch.device) -> Batch:
+    """A batch that the current stream of `device` uses from when its copies are done."""
+    current = torch.cuda.current_stream(device)
     current.wait_event(copied)
     for tensor in (batch.images, batch.boxes, batch.labels, batch.ignore, batch.pending):
         if tensor is not None:

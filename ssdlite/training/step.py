@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor, distributed, nn
@@ -19,6 +19,7 @@ from ssdlite.errors import ConfigError
 from ssdlite.structures import Batch, DetectorOutput, LossTerms
 from ssdlite.training.distributed import world_size
 from ssdlite.training.ema import WeightAverage
+from ssdlite.training.grouped import BufferSnapshot, NarrowConvolutions, NormCounters
 
 PER_IMAGE = Batch._fields.index("pending")  # the fields before it have an entry for each image
 
@@ -37,7 +38,8 @@ class TrainStep:
         clip_norm: bound on the gradient's norm, 0 for none.
         accumulate: parts that a batch is computed in, one after the other, where memory is short. Their losses are
             averaged; BatchNorm sees each part by itself.
-        compile_mode: of torch.compile; none leaves the network as it is.
+        compile_mode: of torch.compile, for the training alone: `model` stays as it is, so that whoever validates it
+            may hold several outputs at once, where those of a CUDA graph are overwritten by the next.
     """
 
     model: nn.Module
@@ -53,16 +55,16 @@ class TrainStep:
 
     def __post_init__(self) -> None:
         self.scaler = GradScaler(self.device.type, enabled=self.dtype is torch.float16)
-        if self.compile_mode != "none":
-            self.model.compile(mode=self.compile_mode)  # in place, so that names and saved weights stay
         self.network = self._wrap()
-        self._statistics = list(self.model.buffers())  # of the norms
-        self._statistics_before = [buffer.clone() for buffer in self._statistics]
+        self._before = BufferSnapshot(self.model)
+        self._counters = NormCounters(self.model)
+        # A compiled network casts within its own kernels; on a CPU a few convolutions cast in a way of their own.
+        narrow = self.dtype is not torch.float32 and self.compile_mode == "none" and self.device.type != "cpu"
+        self._narrow = NarrowConvolutions(self.model, self.dtype) if narrow else None
 
     def gradients(self, batch: Batch) -> LossTerms:
         """Forward, loss and backward of a batch on the device -> its loss terms, detached."""
-        if self._statistics:
-            torch._foreach_copy_(self._statistics_before, self._statistics)
+        self._before.take()
         means: LossTerms = {}
         parts = split_batch(batch, self.accumulate)
         for number, part in enumerate(parts, start=1):
@@ -75,7 +77,11 @@ class TrainStep:
 
     def forward(self, batch: Batch) -> DetectorOutput:
         images = batch.images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32):
+        with (
+            self.autocast(),
+            self._narrow.in_place() if self._narrow else nullcontext(),
+            self._counters.together() if self.compile_mode == "none" else nullcontext(),
+        ):
             try:
                 return self.network(images)
             except torch._dynamo.exc.TorchDynamoException as error:
@@ -84,6 +90,9 @@ class TrainStep:
                     f"train.compile={self.compile_mode} is not possible here ({reason}); it needs a C++ compiler "
                     "on a CPU, and Triton on a GPU. Set train.compile=none."
                 ) from None
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
 
     def loss(self, output: DetectorOutput, batch: Batch) -> LossTerms:
         return self.criterion(output, batch.boxes, batch.labels, batch.ignore)
@@ -109,24 +118,25 @@ class TrainStep:
         spoiled = (~loss.isfinite() if scaled else ~(loss + norm).isfinite()).float()
         if world_size() > 1:
             distributed.all_reduce(spoiled, distributed.ReduceOp.MAX)
-        if not scaled:
+        fused = bool(self.optimizer.defaults["fused"])
+        if fused and not scaled:
             # The fused optimizer looks at it on the device, as it does for a scaler.
             self.optimizer.found_inf = spoiled  # type: ignore[attr-defined]
-        self.scaler.step(self.optimizer)
+        if fused or scaled or not spoiled:  # the others, such as Metal's, have to be waited for
+            self.scaler.step(self.optimizer)
         self.scaler.update()
         self._restore_statistics(spoiled.bool())
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
         if self.ema:
-            self.ema.update(self.model)
+            self.ema.update()
         return spoiled.bool()
 
     def _restore_statistics(self, spoiled: Tensor) -> None:
         """What the norms gathered in a step that is left out may be no numbers either."""
         if self.device.type == "cpu" and not spoiled:
             return
-        for buffer, before in zip(self._statistics, self._statistics_before, strict=True):
-            torch.where(spoiled, before, buffer, out=buffer)
+        self._before.restore(spoiled)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs of it, but for the average's weights, which every checkpoint ships."""
@@ -151,9 +161,18 @@ class TrainStep:
             self.ema.num_updates = state["num_averaged"]
 
     def _wrap(self) -> nn.Module:
+        network: nn.Module = self.model
+        if self.compile_mode != "none":
+            network = cast(nn.Module, torch.compile(network, mode=self.compile_mode))
         if world_size() == 1:
-            return self.model
-        return DistributedDataParallel(self.model, device_ids=[self.device] if self.device.type == "cuda" else None)
+            return network
+        return DistributedDataParallel(
+            network,
+            device_ids=[self.device] if self.device.type == "cuda" else None,
+            # Training reads no buffer that a step changes, and validation takes the main process's for all.
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,  # or each gradient is in memory twice, and copied there and back
+        )
 
     def _without_exchange(self) -> AbstractContextManager[None]:
         """Several processes average their gradients once a step, in its last part."""

@@ -51,7 +51,9 @@ def test_words_of_an_option_come_before_paths(cli, option):
     for text in ("2024", "a: b", "x #1", "null", "./none"):
         words = [f"{option}={text}"] + (["data.cache=disk"] if option == "data.cache_dir" else [])
         section, name = option.split(".")
-        assert yaml.safe_load(cli("show-config", *words).out)[section][name] == str(Path(text))
+        # ./none is written so that it is read as the path again.
+        path = Path(text).absolute() if (option, text) == ("model.weights", "./none") else Path(text)
+        assert yaml.safe_load(cli("show-config", *words).out)[section][name] == str(path)
     assert yaml.safe_load(cli("show-config", "model.weights=none").out)["model"]["weights"] == "none"
 
 
@@ -73,8 +75,9 @@ def test_home_is_expanded_as_a_shell_does(cli, small, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     shutil.copytree(small, tmp_path / "photos")
     assert f"COCO data at {tmp_path / 'photos'}:" in cli("check-data", "data=~/photos").out
-    shown = yaml.safe_load(cli("show-config", "run.dir=~", "model.weights=~/a.pt").out)
-    assert (shown["run"]["dir"], shown["model"]["weights"]) == (str(tmp_path), str(tmp_path / "a.pt"))
+    for name in ("a.pt", "coco"):
+        shown = yaml.safe_load(cli("show-config", "run.dir=~", f"model.weights=~/{name}").out)
+        assert (shown["run"]["dir"], shown["model"]["weights"]) == (str(tmp_path), str(tmp_path / name))
     (tmp_path / "config.yaml").write_text("data: ~/photos\n")
     assert f"COCO data at {tmp_path / 'photos'}:" in cli("check-data", tmp_path / "config.yaml").out
 
@@ -168,8 +171,11 @@ EARLY = [
     (["train", "configs/nope.yaml"], 2, "cannot read the config configs/nope.yaml"),
     (["train", "data=empty"], 1, "empty: no data set was recognised"),
     (["train", "data=set", "model.weights=nothing.pt"], 2, "but there is no file nothing.pt"),
+    (["train", "data=set", "model.weights=cocoo"], 2, "no file cocoo; did you mean 'coco'?"),
     (["train", "data=set", "model.dialect=papr"], 2, "'model.dialect'"),
     (["train", "data=set", "model.width=0.5", "model.weights=imagenet"], 2, "model.width=1.0 only"),
+    (["train", "data=set", "model.width=0.5", "model.weights=coco"], 2, "weights 'coco' for model.width=1.0 only"),
+    (["train", "data=nothing", "model.weights=pedestrian"], 1, "nothing: there is no such folder"),
     (["train", "data=set", "--device", "gpu"], 2, "unknown device 'gpu'"),
     (["train", "data=set", "--resume", "run.name=never"], 1, "nothing to resume"),
     (["train", "data.train={kind: coco, images: a, annotations: b}"], 1, "a: there is no such folder of images"),
@@ -188,6 +194,12 @@ EARLY = [
     (["eval", "file.pt", "--split", "test"], 2, "--split is train or val, not 'test'"),
     (["predict", "nothing.pt", "x.jpg"], 1, "there is no checkpoint nothing.pt"),
     (["predict", "file.pt", "x.jpg"], 1, "x.jpg: there is no such file"),
+    (["predict", "coco", "x.jpg"], 1, "x.jpg: there is no such file"),
+    (["predict", "imagenet", "set"], 2, "a backbone, which a training starts from"),
+    (["predict", "./coco", "set"], 1, "/coco."),
+    (["eval", "coco", "eval.iou=1"], 2, "unknown option 'eval.iou'"),
+    (["report", "imagenet"], 2, "a backbone, which a training starts from"),
+    (["export-onnx", "pedestrian", "data.workers=2"], 2, "data.workers has no effect on an export"),
     (["predict", "file.pt", "x.jpg", "--score-threshold", "high"], 2, "give a number from 0 to 1"),
     (["report", "nothing"], 1, "there is no run nothing"),
     (["report", "set"], 1, "set is not the folder of a run"),
@@ -199,6 +211,7 @@ EARLY = [
     (["export-onnx", "file.pt", "--opset", "9"], 2, "opset 9 cannot be written"),
     (["export-onnx", "file.pt", "--size", "32x300"], 2, "model.input_size"),
     (["import-checkpoint", "nothing.pth", "--output", "x.pt"], 1, "there is no file nothing.pth"),
+    (["import-checkpoint", "set", "--output", "x.pt"], 1, "set is a folder; name a file"),
     (["import-checkpoint", "file.pt", "--output", "x.pt", "--format", "darknet"], 2, "not 'darknet'"),
     (["export-checkpoint", "nothing.pt", "--output", "x.pth"], 1, "there is no checkpoint nothing.pt"),
     (["fit-priors", "nothing"], 2, "there is no such folder or config file"),
@@ -211,6 +224,7 @@ EARLY = [
     (["benchmark", "--rival", "nothing.onnx"], 2, "there is no such file"),
     (["benchmark", "optim.lrr=1"], 2, "did you mean 'optim.lr'?"),
     (["show-config", "optim.lrr=1"], 2, "did you mean 'optim.lr'?"),
+    (["show-config", "model.weights=coco"], 0, "weights: coco"),
 ]
 
 

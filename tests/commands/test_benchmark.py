@@ -45,7 +45,7 @@ def test_every_section_says_something(figures):
 
 def test_the_machine_and_the_options_are_named(figures):
     machine = figures["machine"]
-    assert machine["processor"] and machine["cores"] > 0 and machine["threads"]["torch"] == 1
+    assert machine["processor"] and machine["cores"] > 0 and machine["threads"]["torch"] == torch.get_num_threads()
     assert {"python", "torch", "torchvision", "albumentations", "onnxruntime"} <= set(machine["versions"])
     assert figures["config"]["model"]["input_size"] == [64, 64]
     assert figures["config"]["data"]["train"] is None  # nothing of the folder that is gone by now
@@ -111,6 +111,18 @@ def test_a_network_without_priors_is_measured_too(tmp_path):
     command.benchmark(None, options, only="step", json_path=path, quick=True, device="cpu")
     names = [row["name"] for row in json.loads(path.read_text())["rows"]]
     assert "loss" in names and "assignment" not in names
+
+
+def test_images_that_are_finished_on_the_device_are_measured_too(tmp_path):
+    """The loader gives drafts, whose images are no images yet: not to be counted by, and to be finished."""
+    path = tmp_path / "figures.json"
+    options = [*TINY, "data.augment_on=device"]
+    command.benchmark(None, options, only="loader,train", json_path=path, quick=True, device="cpu")
+    figures = json.loads(path.read_text())
+    assert find(figures, "train", "training from end to end") > 0 and find(figures, "loader", "collate") > 0
+    first = find(figures, "loader", "loader, 1 workers, cache=memory, first epoch")
+    later = find(figures, "loader", "loader, 1 workers, cache=memory, later epochs")
+    assert first < 100 * later  # pixels would be some thousand times the images
 
 
 def test_sections_run_in_the_order_given():

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import re
+import shutil
 
 import onnx
 import pytest
@@ -28,11 +29,19 @@ def model_in(page):
 
 
 @pytest.fixture(scope="module")
-def from_checkpoint(trained, runtime, tmp_path_factory):
-    """The page of the tiny run, and what a person sees meanwhile. Exporting takes most of the time of this file."""
+def checkpoint(known, tmp_path_factory):
+    """Of a network that knows its data, as if a run of the name tiny had given it."""
+    path = tmp_path_factory.mktemp("runs") / "tiny" / "best.pt"
+    path.parent.mkdir()
+    return shutil.copy(known.model, path)
+
+
+@pytest.fixture(scope="module")
+def from_checkpoint(checkpoint, runtime, tmp_path_factory):
+    """Its page, and what a person sees meanwhile. Exporting takes most of the time of this file."""
     page = tmp_path_factory.mktemp("page") / "new" / "page.html"
     with console.capture() as screen:
-        export_web(trained / "best.pt", {}, output=page, runtime_dir=runtime, title=None, verify=True)
+        export_web(checkpoint, {}, output=page, runtime_dir=runtime, title=None, verify=True)
     return page, screen.get()
 
 
@@ -79,10 +88,10 @@ def test_an_exported_file_is_put_in_as_it_is(cli, exported, runtime):
     ],
 )
 def test_mistakes_get_one_sentence(
-    cli, trained, exported, runtime, tmp_path, monkeypatch, arguments, code, sentence
+    cli, checkpoint, exported, runtime, tmp_path, monkeypatch, arguments, code, sentence
 ):
     monkeypatch.chdir(tmp_path)
-    words = {"MODEL": exported, "CHECKPOINT": trained / "best.pt", "RUNTIME": runtime}
+    words = {"MODEL": exported, "CHECKPOINT": checkpoint, "RUNTIME": runtime}
     result = cli("export-web", *(words.get(argument, argument) for argument in arguments))
     assert (result.code, sentence in result.err) == (code, True), result.err
     assert len(result.err.strip().splitlines()) == 1

@@ -48,12 +48,12 @@ def test_it_learns_a_batch_by_heart(drawn, tmp_path, choice):
         None, [*options(choice, drawn, tmp_path), "data.augmentation=none", "optim.warmup_steps=0"]
     )
     workload = prepare(config, torch.device("cpu"), tmp_path, quick=True)
-    batch = next(start_epoch(loader_for(config, workload.train, workers=0), epoch=0))
+    batch = next(start_epoch(loader_for(config, workload.train, workers=0, device=workload.device), epoch=0))
     step, losses = build_training(workload), []
-    for _ in range(16):
+    for _ in range(32):
         losses.append(total_loss(step.gradients(batch)))
         step.update(losses[-1])
-    assert losses[-1] < 0.75 * losses[0]  # .35 to .62 of it in three seeds
+    assert losses[-1] < 0.75 * losses[0]  # .06 to .47 of it, in fp32 and in bf16
 
 
 def test_its_terms_are_logged(run_dir, choice):
@@ -65,7 +65,8 @@ def test_its_terms_are_logged(run_dir, choice):
 
 
 def detections(cli, model, drawn, path) -> list[dict]:
-    result = cli("eval", model, f"data={drawn}", "eval.score_threshold=0", "--detections", path)
+    options = ["eval.score_threshold=0", "eval.iou_threshold=1"]
+    result = cli("eval", model, f"data={drawn}", *options, "--detections", path)
     assert result.code == 0, result.err
     return json.loads(path.read_text())
 
@@ -76,8 +77,11 @@ def test_the_exported_file_finds_what_the_checkpoint_finds(cli, run_dir, drawn, 
         pytest.skip("exports as another choice does")
     file = tmp_path / "model.onnx"
     checkpoint = run_dir / "best.pt"
-    options = ["--head", EXPORTED[choice], "--output", file]
-    exported = cli("export-onnx", checkpoint, "eval.score_threshold=0", *options)
+    # What little it has learnt gives scores that nearly tie: with nothing suppressed, their order changes nothing.
+    # The AP of that, which verification would compare, says nothing.
+    options = ["eval.score_threshold=0", "eval.iou_threshold=1"]
+    chosen = ["--head", EXPORTED[choice], "--output", file, "--tolerance", 1]
+    exported = cli("export-onnx", checkpoint, *options, *chosen)
     assert exported.code == 0, exported.err
     monkeypatch.setattr(build, "build_dtype", lambda precision, device: torch.float32)
     expected, found = (detections(cli, model, drawn, tmp_path / "found.json") for model in (checkpoint, file))

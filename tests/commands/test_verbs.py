@@ -20,6 +20,7 @@ from ssdlite.deploy.onnx.trace import trace_detector
 from ssdlite.deploy.proof.prove import prove_onnx as prove_really
 from ssdlite.models import load_model
 from ssdlite.training.checkpoint import save_checkpoint
+from tests.deploy.conftest import shift_mean
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,13 +41,13 @@ def one_trace():
 
 
 @pytest.fixture(scope="module")
-def exported(trained):
-    """The tiny run as ONNX, with the default head."""
+def exported(known, tmp_path_factory):
+    """A network that knows its data as ONNX, with the default head."""
     from ssdlite.commands.export import export_onnx
 
-    path = trained / "tiny.onnx"
+    path = tmp_path_factory.mktemp("exported") / "tiny.onnx"
     options = {"output": path, "head": "nms", "batch": "dynamic", "opset": 18, "verify": True}
-    export_onnx(trained / "best.pt", {"eval.score_threshold": 0.001}, **options)
+    export_onnx(known.model, {"eval.score_threshold": 0.001}, **options)
     return path
 
 
@@ -54,36 +55,41 @@ def figures_of(path):
     return json.loads(path.read_text())
 
 
-def test_eval_writes_figures_and_results_that_score_the_same(cli, trained, drawn, tmp_path):
+def test_eval_writes_figures_and_results_that_score_the_same(cli, known, tmp_path):
     figures, results = tmp_path / "figures.json", tmp_path / "results.json"
-    first = cli(
-        "eval", trained / "best.pt", "eval.score_threshold=0.001", "--json", figures, "--detections", results
-    )
+    low, quiet = "eval.score_threshold=0.001", "--no-report"
+    first = cli("eval", known.model, low, quiet, "--json", figures, "--detections", results)
     assert first.code == 0, first.err
     assert "AP_small" in first.out and "VOC07_AP50" in first.out
     found = figures_of(figures)
     assert len(found["coco"]) == 12 and set(found["voc"]) == {"VOC07_AP50", "VOC12_AP50"}
-    assert set(found["per_class"]) == {"ring", "triangle", "rectangle", "star", "cross", "heart"}
+    assert found["coco"]["AP"] == pytest.approx(known.ap) and found["coco"]["AP50"] == pytest.approx(1)
+    assert {name: row["AP"] for name, row in found["per_class"].items()} == pytest.approx(
+        {"ring": 1, "triangle": 0.5, "rectangle": 1, "star": 0.5, "cross": 1, "heart": 0.5}
+    )
     rows = figures_of(results)
     assert rows and {row["category_id"] for row in rows} <= {1, 2, 4, 7, 8, 11}  # the data set's own ids
-    second = cli("eval", results, f"data={drawn}", "--json", tmp_path / "again.json")
+    second = cli("eval", results, f"data={known.data}", "--json", tmp_path / "again.json")
     assert second.code == 0, second.err
     again = figures_of(tmp_path / "again.json")
     for name, value in found["coco"].items():
-        assert again["coco"][name] == pytest.approx(value, abs=2e-3), name
+        assert again["coco"][name] == pytest.approx(value), name
 
 
-def test_the_exported_file_scores_as_the_checkpoint(cli, trained, exported, drawn, tmp_path):
-    assert cli("eval", trained / "best.pt", "eval.score_threshold=0.001", "--json", tmp_path / "a.json").code == 0
-    assert cli("eval", exported, f"data={drawn}", "--json", tmp_path / "b.json").code == 0
+def test_the_exported_file_scores_as_the_checkpoint(cli, known, exported, tmp_path):
+    quiet = ("--no-report", "--json")
+    assert cli("eval", known.model, "eval.score_threshold=0.001", *quiet, tmp_path / "a.json").code == 0
+    assert cli("eval", exported, f"data={known.data}", *quiet, tmp_path / "b.json").code == 0
     torch_figures, onnx_figures = figures_of(tmp_path / "a.json"), figures_of(tmp_path / "b.json")
+    assert torch_figures["coco"]["AP"] == pytest.approx(known.ap)
     for name, value in torch_figures["coco"].items():
-        assert onnx_figures["coco"][name] == pytest.approx(value, abs=1e-3), name
+        assert onnx_figures["coco"][name] == pytest.approx(value), name
 
 
-def test_the_training_split_can_be_judged(cli, trained):
-    result = cli("eval", trained / "best.pt", "--split", "train")
+def test_the_training_split_can_be_judged(cli, known, tmp_path):
+    result = cli("eval", known.model, "--split", "train", "--no-report", "--json", tmp_path / "figures.json")
     assert result.code == 0 and "on 24 images (train)" in result.out
+    assert figures_of(tmp_path / "figures.json")["coco"]["AP"] == pytest.approx(known.ap)
 
 
 @pytest.mark.parametrize("model", ["model.pt", "model.onnx"])
@@ -206,11 +212,11 @@ def test_checkpoint_and_export_predict_the_same(cli, lively, drawn, tmp_path):
         assert all(abs(found[key] - expected[key]) < 1e-2 for key in same)
 
 
-def test_an_exported_file_knows_no_places(cli, trained, exported, drawn):
+def test_an_exported_file_knows_no_places(cli, known, exported):
     """Nor does the report beside it; so judging it needs to be told the data set."""
     report = exported.with_name("tiny.onnx.json")
     for path in (exported, report):
-        for place in (drawn, trained):
+        for place in (known.data, known.model.parent):
             assert str(place).encode() not in path.read_bytes()
     result = cli("eval", exported)
     assert (
@@ -222,21 +228,23 @@ def test_an_exported_file_knows_no_places(cli, trained, exported, drawn):
     assert load_model(exported).config.loss.kind == "multibox"  # still a whole config
 
 
-def test_the_report_says_what_was_measured(exported):
+def test_the_report_says_what_was_measured(known, exported):
     report = figures_of(exported.with_name("tiny.onnx.json"))
     proof = report["proof"]
     assert proof["passed"] and proof["verification"]["num_images"] == 8
     accuracy = proof["accuracy"]
-    assert accuracy["num_images"] == 8 and accuracy["file"] == pytest.approx(accuracy["torch"], abs=1e-3)
+    assert accuracy["num_images"] == 8
+    assert accuracy["file"] == pytest.approx(known.ap) and accuracy["torch"] == pytest.approx(known.ap)
     assert proof["latency_ms"]["file"]["p50"] > 0
     assert report["opset"] == 18 and report["operators"]["NonMaxSuppression"] == 1
     assert report["runtimes"]["ONNX Runtime"] == [] and report["runtimes"]["OpenCV 4"] == ["NonMaxSuppression"]
 
 
-def test_levels_of_another_size_from_bytes_at_the_oldest_opset(cli, trained, drawn, tmp_path):
+def test_levels_of_another_size_from_bytes_at_the_oldest_opset(cli, known, tmp_path):
     path = tmp_path / "model.onnx"
     options = ["--head", "raw-levels", "--size", "64x96", "--input", "uint8-nhwc", "--opset", 13]
-    result = cli("export-onnx", trained / "best.pt", "eval.score_threshold=0.001", "--output", path, *options)
+    options += ["--tolerance", 1]  # of an AP that means nothing: it knows these images at another size
+    result = cli("export-onnx", known.model, "eval.score_threshold=0.001", "--output", path, *options)
     assert result.code == 0, result.err
     assert "Agrees with PyTorch on 8 validation images, at batch 1:" in result.out
     model = onnx.load(path)
@@ -248,19 +256,21 @@ def test_levels_of_another_size_from_bytes_at_the_oldest_opset(cli, trained, dra
     levels = report["metadata"]["output"]["levels"]
     assert levels[:2] == [[4, 6, 3], [2, 3, 6]]
     assert len(report["priors"]) == sum(height * width * cells for height, width, cells in levels)
-    assert cli("eval", path, f"data={drawn}").code == 0
+    assert cli("eval", path, f"data={known.data}").code == 0
 
 
-def test_eight_bits(cli, trained, tmp_path):
+def test_eight_bits(cli, known, tmp_path):
     path = tmp_path / "model.onnx"
-    options = ["--precision", "int8", "--head", "decoded", "--batch", 2, "--opset", 17, "--tolerance", 0.5]
-    result = cli("export-onnx", trained / "best.pt", "--output", path, *options)
+    options = ["--precision", "int8", "--head", "decoded", "--batch", 2, "--opset", 17]
+    options += ["--tolerance", 1]  # random weights lose any amount of AP to 8 bits
+    result = cli("export-onnx", known.model, "--output", path, *options)
     assert result.code == 0, result.err
     model = onnx.load(path)
     assert model.opset_import[0].version == 17 and "QuantizeLinear" in {node.op_type for node in model.graph.node}
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 2
     report = figures_of(tmp_path / "model.onnx.json")
-    assert report["metadata"]["precision"] == "int8" and report["proof"]["accuracy"]["allowed_loss"] == 0.5
+    assert report["metadata"]["precision"] == "int8" and report["proof"]["accuracy"]["allowed_loss"] == 1
+    assert report["proof"]["accuracy"]["torch"] == pytest.approx(known.ap)
     assert report["proof"]["accuracy"]["plain"] is not None
 
 
@@ -272,23 +282,25 @@ def test_images_for_calibration_can_be_any_folder(trained, drawn):
     np.testing.assert_array_equal(pixels[0], resize(read_image(first), (96, 96)).transpose(2, 0, 1))
 
 
-def test_a_file_that_fails_its_proof_is_not_written(cli, trained, tmp_path, monkeypatch):
+def test_a_file_that_fails_its_proof_is_not_written(cli, known, tmp_path, monkeypatch):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"old")
 
     def prove(temporary, detector, decoder, evidence):
-        detector.normalize.mean += 1
+        shift_mean(detector)
         return prove_really(temporary, detector, decoder, evidence)
 
     monkeypatch.setattr("ssdlite.deploy.onnx.export.prove_onnx", prove)
     options = ["eval.score_threshold=0.001", "--output", path]
-    result = cli("export-onnx", trained / "best.pt", *options)
+    result = cli("export-onnx", known.model, *options)
     assert result.code == 1 and "model.onnx was not written" in result.err and "differ by" in result.err
     assert path.read_bytes() == b"old" and not (tmp_path / "model.onnx.json").exists()
     report = figures_of(tmp_path / "model.onnx.failed.json")
     assert not report["proof"]["passed"] and report["proof"]["accuracy"] is None
+    worst = max(row["largest"] / row["allowed"] for row in report["proof"]["verification"]["differences"])
+    assert worst > 100  # no matter of rounding
     monkeypatch.undo()
-    assert cli("export-onnx", trained / "best.pt", *options).code == 0
+    assert cli("export-onnx", known.model, *options).code == 0
     assert sorted(found.name for found in tmp_path.iterdir()) == ["model.onnx", "model.onnx.json"]
 
 
@@ -310,8 +322,8 @@ def test_a_checkpoint_of_no_numbers_gets_a_sentence_and_a_report(cli, lively, tm
     assert not report["proof"]["passed"] and not (tmp_path / "nan.onnx").exists()
 
 
-def test_export_without_verification_needs_no_data(cli, trained, tmp_path):
-    content = torch.load(trained / "best.pt")
+def test_export_without_verification_needs_no_data(cli, known, tmp_path):
+    content = torch.load(known.model)
     content["config"]["data"]["path"] = str(tmp_path / "gone")
     torch.save(content, tmp_path / "moved.pt")
     result = cli("export-onnx", tmp_path / "moved.pt", "--output", tmp_path / "m.onnx", "--no-verify")

@@ -59,18 +59,25 @@ def test_objects_are_named_and_those_that_are_ignored_are_grey(cli, tmp_path):
     assert set(np.unique(second)) == {90, 240}  # the image without objects, and what lies around it
 
 
-@pytest.mark.parametrize("recipe", ["data.augmentation=ssd", "data.cache=memory", "data.augment_on=device"])
-def test_augmented_pictures_are_those_that_training_sees(drawn, recipe):
-    config = load_config(None, [f"data={drawn}", "model.input_size=96", "train.batch_size=6", "run.seed=3", recipe])
+@pytest.mark.parametrize(
+    ("recipe", "start", "alignment"),
+    [
+        ("data.augmentation=ssd", "none", "half_pixel"),
+        ("data.cache=memory", "none", "half_pixel"),
+        ("data.augment_on=device", "none", "half_pixel"),
+        ("data.augmentation=ssd", "coco", "asymmetric"),  # as TensorFlow, where it comes from
+    ],
+)
+def test_augmented_pictures_are_those_that_training_sees(drawn, recipe, start, alignment):
+    options = [f"data={drawn}", "model.input_size=96", "train.batch_size=6", "run.seed=3", recipe]
+    config = load_config(None, [*options, f"model.weights={start}"])
     (data,) = read_data(config.data, ["train"])
     indices = [0, 5, 17]
     shown = _training_inputs(config, data, indices)
     assert len(shown) == NUM_DRAWS
     from ssdlite.data.device import finish_images
 
-    loader = build_loader(
-        config, data, training=True, alignment="half_pixel", device=torch.device("cpu"), workers=0
-    )
+    loader = build_loader(config, data, training=True, alignment=alignment, device=torch.device("cpu"), workers=0)
     for epoch, batch in enumerate(shown):
         loader.sampler.set_epoch(epoch)
         seen = {}

@@ -300,7 +300,7 @@ def test_killed_processes_leave_whole_files(tmp_path: Path) -> None:
     writers = [context.Process(target=write_forever, args=(tmp_path / "cache",), daemon=True) for _ in range(2)]
     for writer in writers:
         writer.start()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not (tmp_path / "cache/ab/19").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     for writer in writers:

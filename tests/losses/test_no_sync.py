@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssdlite.losses.atss import assign_atss
 from ssdlite.losses.corner import CornerCriterion
@@ -58,6 +59,21 @@ def test_a_gpu_is_never_waited_for(recipe, assign, monkeypatch):
     make, activation = RECIPES[recipe]
     with FakeTensorMode():
         run(Criterion(ASSIGNERS[assign], make(weights=[1, 2, 3])), activation, "cuda")
+
+
+class RefuseBooleanReduction(TorchDispatchMode):
+    """CUDA has no scatter_reduce of bool; tensors without values would take it."""
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        if "scatter_reduce" in str(operator):
+            assert args[0].dtype is not torch.bool, f"{operator} of bool"
+        return operator(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("assign", ASSIGNERS)
+def test_no_reduction_that_cuda_lacks(assign):
+    with FakeTensorMode(), RefuseBooleanReduction():
+        run(Criterion(ASSIGNERS[assign], MultiboxLoss()), "softmax", "cuda")
 
 
 def test_nor_by_the_losses_of_corners():

@@ -1,10 +1,12 @@
 """Decoding: thresholds, suppression and scaling on outputs made by hand."""
 
+import pytest
 import torch
 from torchvision.ops import nms
 
 from ssdlite import boxes as box_ops
-from ssdlite.model.decode import Decoder, decode_output
+from ssdlite.model import decode
+from ssdlite.model.decode import Decoder, decode_output, suppress_by_image, suppress_together
 from ssdlite.structures import HeadOutput
 
 
@@ -107,3 +109,58 @@ def test_sigmoid_scores_stand_by_themselves():
     (found,) = Decoder(input_size=(100, 100))(output, [(100, 100)])
     assert found.labels.tolist() == [2, 1]
     torch.testing.assert_close(torch.tensor(found.scores), torch.tensor([0.75, 0.5]))
+
+
+def random_output(batch: int, num_classes: int = 3) -> HeadOutput:
+    """Detections of all classes in all images but the first."""
+    torch.manual_seed(0)
+    priors = torch.cat([torch.rand(300, 2) * 100, 10 + torch.rand(300, 2) * 30], dim=1)
+    logits = torch.randn(batch, 300, num_classes + 1) * 2
+    logits[0, :, 0] += 50
+    return HeadOutput(logits, torch.randn(batch, 300, 4), priors)
+
+
+def test_the_images_of_a_batch_are_decoded_as_each_by_itself():
+    output = random_output(4)
+    sizes = [(100, 100), (50, 70), (320, 200), (9, 1000)]
+    decoder = Decoder(input_size=(100, 100), max_detections=40)
+    for image, found in enumerate(decoder(output, sizes)):
+        alone = output._replace(logits=output.logits[image : image + 1], deltas=output.deltas[image : image + 1])
+        (expected,) = decoder(alone, [sizes[image]])
+        assert len(found.scores) == (0 if image == 0 else 40)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert ours.dtype == theirs.dtype and ours.tolist() == theirs.tolist()
+
+
+@pytest.mark.parametrize("together", [1, 700, 10**6])
+def test_suppression_together_is_that_of_each_label_of_each_image(together, monkeypatch):
+    """In groups of one image, of some, of all; with negative coordinates."""
+    monkeypatch.setattr(decode, "TOGETHER", together)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 5, (2000,), generator=generator).sort().values
+    images[images == 2] = 3  # an image without boxes
+    labels = torch.randint(0, 4, (2000,), generator=generator)
+    start = torch.rand(2000, 2, generator=generator) * 150 - 50
+    boxes = torch.cat([start, start + 20 + 60 * torch.rand(2000, 2, generator=generator)], dim=-1)
+    scores = torch.rand(2000, generator=generator)
+    expected = []
+    for image in range(5):
+        own = [(images == image) & (labels == label) for label in range(4)]
+        kept = torch.cat([mask.nonzero().flatten()[nms(boxes[mask], scores[mask], 0.5)] for mask in own])
+        expected.append(kept[scores[kept].argsort(descending=True)])
+    assert 200 < len(torch.cat(expected)) < 1800  # of 2,000
+    for suppress in (suppress_together, suppress_by_image):
+        assert suppress(boxes, scores, images, labels, 0.5).equal(torch.cat(expected))
+
+
+def test_places_of_many_labels_take_nothing_from_the_boxes():
+    """Pairs of boxes with overlaps of .49 and .51, in the last of 32 images, with the last of 80 labels."""
+    boxes = torch.tensor([[0.0, 0, 100, 1], [0, 0, 49, 1], [200, 0, 300, 1], [200, 0, 251, 1], [900, 0, 960, 1]])
+    images, labels = torch.tensor([31, 31, 31, 31, 31]), torch.tensor([79, 79, 79, 79, 0])
+    scores = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5])
+    assert suppress_together(boxes, scores, images, labels, 0.5).tolist() == [0, 1, 2, 4]
+
+
+def test_nothing_together_is_nothing():
+    nothing = torch.zeros(0, dtype=torch.int64)
+    assert not len(suppress_together(torch.zeros(0, 4), torch.zeros(0), nothing, nothing, 0.5))

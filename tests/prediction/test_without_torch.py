@@ -44,9 +44,11 @@ def exported(lively):
 
 
 def test_eval_and_predict_of_an_exported_file(exported, drawn, tmp_path, cli):
-    judged = run_without_torch("eval", exported, f"data={drawn}", "--json", tmp_path / "without.json")
+    options = (f"data={drawn}", "--report", tmp_path / "report.html", "--json")
+    judged = run_without_torch("eval", exported, *options, tmp_path / "without.json")
     assert judged.returncode == 0, judged.stderr
-    assert cli("eval", exported, f"data={drawn}", "--json", tmp_path / "with.json").code == 0
+    assert (tmp_path / "report.html").is_file()
+    assert cli("eval", exported, *options, tmp_path / "with.json").code == 0
     assert (tmp_path / "without.json").read_text() == (tmp_path / "with.json").read_text()
     image = min((drawn / "val").glob("*.jpg"))
     film = write_film(tmp_path / "film.mp4", 3)

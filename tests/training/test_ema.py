@@ -17,7 +17,7 @@ def test_average_by_hand_with_warmup():
         with torch.no_grad():
             model.weight.fill_(value)
         model.count.fill_(update)
-        average.update(model)
+        average.update()
         decay = min(0.5, (1 + update) / (10 + update))
         expected = value if expected is None else decay * expected + (1 - decay) * value
     assert average.module.weight.item() == pytest.approx(expected)
@@ -35,7 +35,7 @@ def test_without_warmup_it_is_pytorchs_average():
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter))
-        ours.update(model)
+        ours.update()
         theirs.update_parameters(model)
     assert model[1].num_batches_tracked == 4
     expected = theirs.module.state_dict()
@@ -49,7 +49,7 @@ def test_the_average_does_not_learn_and_does_not_touch_the_model():
     model = nn.Linear(2, 2)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     average = WeightAverage(model, decay=0.9)
-    average.update(model)
+    average.update()
     assert not any(parameter.requires_grad for parameter in average.module.parameters())
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert all(value.equal(before[name]) for name, value in model.state_dict().items())

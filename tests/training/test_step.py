@@ -10,7 +10,7 @@ from ssdlite.losses.multibox import MultiboxLoss
 from ssdlite.model.architecture import DIALECTS
 from ssdlite.model.detector import Detector
 from ssdlite.structures import Batch
-from ssdlite.training import ema
+from ssdlite.training import blackbox, ema
 from ssdlite.training.ema import WeightAverage
 from ssdlite.training.optim import build_schedule, build_sgd
 from ssdlite.training.prefetch import on_device
@@ -107,9 +107,12 @@ def test_an_update_uses_the_gradients_up_and_moves_weights_and_average():
 
 @pytest.mark.parametrize("spoil", ["gradient", "loss"])
 @pytest.mark.parametrize("when", [0, 1])
-def test_what_is_not_finite_never_reaches_the_weights(spoil, when):
+@pytest.mark.parametrize("fused", [True, False])
+def test_what_is_not_finite_never_reaches_the_weights(spoil, when, fused):
     """At the first step too, where PyTorch's fused SGD would leave its momentum uninitialised."""
     step = make_step()
+    for options in (step.optimizer.defaults, *step.optimizer.param_groups):
+        options["fused"] = fused
     for number in range(3):
         if number == when:
             before = {name: value.clone() for name, value in step.model.named_parameters()}
@@ -171,7 +174,40 @@ def test_nothing_in_a_step_looks_at_a_value(monkeypatch):
             step.update(sum(terms.values()))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize(("device", "fused"), [("cpu", True), ("cuda", True), ("mps", False)])
+def test_the_optimizer_is_fused_where_it_leaves_steps_out_by_itself(device, fused):
+    with FakeTensorMode():
+        layer = torch.nn.Linear(2, 2)
+        layer.weight = torch.nn.Parameter(torch.empty(2, 2, device=device))
+        assert build_sgd(layer, lr=0.1, momentum=0.0, weight_decay=0.0).defaults["fused"] is fused
+
+
+def test_what_is_validated_is_not_compiled(monkeypatch):
+    """It holds the output of one batch while the next is computed, which would overwrite that of a CUDA graph."""
+    modes, calls = [], []
+
+    class Compiled(torch.nn.Module):
+        def __init__(self, network, mode):
+            super().__init__()
+            self.network = network
+            modes.append(mode)
+
+        def forward(self, images):
+            calls.append(len(images))
+            return self.network(images)
+
+    monkeypatch.setattr(torch, "compile", Compiled)
+    step, plain, batch = make_step(compile_mode="reduce-overhead"), make_step(), make_batch(4)
+    assert step.gradients(batch) == plain.gradients(batch)
+    assert modes == ["reduce-overhead"] and calls == [4]
+    assert step.state_dict()["model"].keys() == plain.state_dict()["model"].keys()
+    assert step.model._compiled_call_impl is None
+    step.model.eval()(batch.images)
+    blackbox._judge(step, batch)
+    assert calls == [4]
+
+
+@pytest.mark.cuda
 def test_a_gpu_is_never_waited_for():
     device = torch.device("cuda")
     step = make_step(device, torch.bfloat16)
@@ -194,7 +230,7 @@ def test_prefetching_keeps_batches_and_order():
     assert all(a.images.equal(b.images) for a, b in zip(moved, batches, strict=True))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.cuda
 def test_prefetching_to_a_gpu_keeps_batches_and_order():
     batches = [make_batch(images).pin_memory() for images in (1, 2, 3)]
     moved = list(on_device(batches, torch.device("cuda")))

@@ -1,21 +1,27 @@
-"""The download scripts against a server on 127.0.0.1 that breaks off, ignores Range or sends the wrong bytes."""
+"""Data sets from a server on 127.0.0.1 that breaks off, ignores Range or sends the wrong bytes."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
 import io
+import os
 import subprocess
 import sys
 import tarfile
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from ssdlite.commands.download import VOC_ARCHIVES
+from ssdlite.errors import FetchError
+from ssdlite.fetch import archives
+from tests.conftest import Outcome
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 PAYLOAD = bytes(range(256)) * 1000
@@ -75,10 +81,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.fixture
 def fetch(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(SCRIPTS)
-    module = importlib.import_module("fetch")
-    monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
-    return module
+    monkeypatch.setattr(archives.time, "sleep", lambda seconds: None)
+    return archives
 
 
 def make_zip(**files: bytes) -> bytes:
@@ -141,34 +145,34 @@ def test_a_part_longer_than_the_file_starts_over(server: Server, fetch: ModuleTy
 
 def test_a_wrong_checksum_is_refused(server: Server, fetch: ModuleType, tmp_path: Path) -> None:
     server.files["/a.bin"] = PAYLOAD
-    with pytest.raises(fetch.FetchError, match=r"a\.bin: the MD5 is .*, not 0{32}"):
+    with pytest.raises(FetchError, match=r"a\.bin: the MD5 is .*, not 0{32}"):
         fetch.download(f"{server.url}/a.bin", tmp_path / "a.bin", md5="0" * 32)
     assert not list(tmp_path.iterdir())
 
 
 def test_an_archive_brought_by_hand_is_verified(fetch: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes(b"other")
-    with pytest.raises(fetch.FetchError, match="delete it"):
+    with pytest.raises(FetchError, match="delete it"):
         fetch.download("http://127.0.0.1:9/a.bin", tmp_path / "a.bin", md5="0" * 32)
     assert (tmp_path / "a.bin").exists()
 
 
 def test_no_progress_gives_up_and_keeps_the_part(server: Server, fetch: ModuleType, tmp_path: Path) -> None:
     server.files["/a.bin"], server.break_after = PAYLOAD, 1
-    with pytest.raises(fetch.FetchError, match=r"closed after 1 of 256000 bytes; check the network"):
+    with pytest.raises(FetchError, match=r"closed after 1 of 256000 bytes; check the network"):
         fetch.download(f"{server.url}/a.bin", tmp_path / "a.bin")
     assert (tmp_path / "a.bin.part").exists()
 
 
 def test_a_missing_file_is_not_asked_for_twice(server: Server, fetch: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(fetch.FetchError, match="404"):
+    with pytest.raises(FetchError, match="404"):
         fetch.download(f"{server.url}/none.bin", tmp_path / "none.bin")
     assert len(server.asked) == 1
 
 
 def test_an_unreachable_server_is_named(fetch: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with pytest.raises(fetch.FetchError, match=r"127\.0\.0\.1:9/a\.bin: .*refused"):
+    with pytest.raises(FetchError, match=r"127\.0\.0\.1:9/a\.bin: .*refused"):
         fetch.download("http://127.0.0.1:9/a.bin", tmp_path / "a.bin")
 
 
@@ -178,7 +182,7 @@ def test_nothing_lands_outside(fetch: ModuleType, tmp_path: Path, name: str, kin
     archive_path, target_dir = tmp_path / f"a.{kind}", tmp_path / "in"
     make = make_zip if kind == "zip" else make_tar
     archive_path.write_bytes(make(**{"fine.txt": b"fine", name: b"evil"}))
-    with pytest.raises(fetch.FetchError, match="points outside"):
+    with pytest.raises(FetchError, match="points outside"):
         fetch.unpack(archive_path, target_dir)
     assert [path.name for path in tmp_path.rglob("*")] == [archive_path.name]
 
@@ -188,7 +192,7 @@ def test_links_are_refused(fetch: ModuleType, tmp_path: Path) -> None:
         link = tarfile.TarInfo("link")
         link.type, link.linkname = tarfile.SYMTYPE, "/"
         archive.addfile(link)
-    with pytest.raises(fetch.FetchError, match="'link' in the archive is a link"):
+    with pytest.raises(FetchError, match="'link' in the archive is a link"):
         fetch.unpack(tmp_path / "a.tar", tmp_path / "in")
 
 
@@ -200,13 +204,17 @@ def test_a_damaged_archive_is_deleted(fetch: ModuleType, tmp_path: Path, name: s
     else:
         content = content[:5000]
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(fetch.FetchError, match="damaged"):
+    with pytest.raises(FetchError, match="damaged"):
         fetch.unpack(tmp_path / name, tmp_path / "in")
     assert not (tmp_path / name).exists()
 
 
 def run_script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, SCRIPTS / name, *arguments], capture_output=True, text=True)
+    """A script, which is a thin caller of `ssdlite download`."""
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS.parent)}
+    return subprocess.run(
+        [sys.executable, SCRIPTS / name, *arguments], capture_output=True, text=True, env=environment
+    )
 
 
 def test_coco_is_laid_out_a_split_at_a_time(server: Server, tmp_path: Path) -> None:
@@ -244,39 +252,41 @@ def test_voc_is_laid_out(server: Server, fetch: ModuleType, tmp_path: Path) -> N
     content = make_tar(**{"VOCdevkit/VOC2007/ImageSets/Main/test.txt": b"000001\n"})
     server.files["/voc2007/VOCtest_06-Nov-2007.tar"] = content
     archive = fetch.Archive("voc2007/VOCtest_06-Nov-2007.tar", hashlib.md5(content).hexdigest())
-    assert fetch.run([archive], server.url, tmp_path) == 0
+    fetch.fetch_archives([archive], server.url, tmp_path)
     assert (tmp_path / "VOCdevkit" / "VOC2007" / "ImageSets" / "Main" / "test.txt").read_bytes() == b"000001\n"
 
 
 def test_voc_checksums_are_those_of_torchvision(fetch: ModuleType) -> None:
     """By file name: torchvision has changed the host between its versions."""
     voc = importlib.import_module("torchvision.datasets.voc")
-    ours = importlib.import_module("download_voc")
     published = {(entry["url"].rsplit("/", 1)[1], entry["md5"]) for entry in voc.DATASET_YEAR_DICT.values()}
-    assert {(archive.url_path.rsplit("/", 1)[1], archive.md5) for archive in ours.ARCHIVES.values()} <= published
+    assert {(archive.url_path.rsplit("/", 1)[1], archive.md5) for archive in VOC_ARCHIVES.values()} <= published
 
 
 def test_ctrl_c_keeps_the_part(
-    fetch: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    cli: Callable[..., Outcome], fetch: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(url: str, part_path: Path) -> None:
         part_path.write_bytes(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(fetch, "_transfer", interrupt)
-    assert fetch.run([fetch.Archive("a.zip")], "http://127.0.0.1:9", tmp_path) == 130
-    assert (tmp_path / "a.zip.part").read_bytes() == b"half"
-    assert "goes on from here" in capsys.readouterr().err
+    outcome = cli("download", "voc", tmp_path, "--split", "test2007", "--base-url", "http://127.0.0.1:9")
+    assert outcome.code == 130 and "goes on from here" in outcome.err
+    assert (tmp_path / "VOCtest_06-Nov-2007.tar.part").read_bytes() == b"half"
 
 
 def test_an_address_without_http_is_refused(fetch: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(fetch.FetchError, match="correct --base-url"):
+    with pytest.raises(FetchError, match="correct --base-url"):
         fetch.fetch_archives([], "file:///etc", tmp_path)
 
 
-def test_a_disk_failure_is_a_sentence(
-    fetch: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_disk_failure_is_a_sentence(fetch: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    assert fetch.run([], "http://127.0.0.1", tmp_path / "file" / "folder") == 1
-    assert "run the same command again" in capsys.readouterr().err
+    with pytest.raises(FetchError, match="run the same command again"):
+        fetch.fetch_archives([], "http://127.0.0.1", tmp_path / "file" / "folder")
+
+
+def test_a_split_that_is_not_there_is_refused(cli: Callable[..., Outcome], tmp_path: Path) -> None:
+    outcome = cli("download", "coco", tmp_path, "--split", "val2018")
+    assert outcome.code == 2 and "--split is train2017, val2017, not 'val2018'." in outcome.err

@@ -1,4 +1,4 @@
-"""Downloads that resume, are verified, and unpack nothing outside their folder; for the scripts beside it.
+"""Archives of a web server: downloads that resume, are verified, and unpack nothing outside their folder.
 
 A file grows as NAME.part and takes its name once it is whole and verified. After unpacking, the archive is deleted
 and `.NAME.done` remembers it, so the same command run again fetches only what is missing.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import http.client
 import shutil
-import sys
 import tarfile
 import time
 import urllib.error
@@ -32,16 +31,14 @@ from rich.progress import (
     track,
 )
 
+from ssdlite.errors import FetchError
+
 ATTEMPTS = 6  # in a row without a new byte: half a minute of pauses
 TIMEOUT_SECONDS = 60.0
 CHUNK_BYTES = 1 << 20
 FATAL_STATUSES = {400, 401, 403, 404, 405, 410, 451}  # asking again will not help
 
 Member = tuple[str, Callable[[], IO[bytes]]]  # path in the archive, and how to open it
-
-
-class FetchError(Exception):
-    """One sentence for the user, with the next step."""
 
 
 class _TransferError(Exception):
@@ -61,39 +58,30 @@ class Archive:
         return PurePosixPath(self.url_path).name
 
 
-def run(archives: list[Archive], base_url: str, target_dir: Path) -> int:
-    """Fetches all; a sentence on standard error if it cannot. Returns the exit code."""
-    try:
-        fetch_archives(archives, base_url, target_dir)
-    except FetchError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except OSError as error:
-        place = error.filename or target_dir
-        print(f"{place}: {error.strerror or error}; mend this and run the same command again", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nStopped; the same command goes on from here.", file=sys.stderr)
-        return 130
-    return 0
-
-
 def fetch_archives(archives: list[Archive], base_url: str, target_dir: Path) -> None:
-    """Downloads and unpacks into `target_dir` each archive that is not there yet. Raises FetchError, OSError."""
+    """Download and unpack into `target_dir` each archive that is not there yet. Raises FetchError."""
     if not base_url.startswith(("http://", "https://")):
         raise FetchError(f"'{base_url}' is no http:// or https:// address; correct --base-url")
-    target_dir.mkdir(parents=True, exist_ok=True)
-    for archive in archives:
-        done_path = target_dir / f".{archive.name}.done"
-        done = set(done_path.read_text(encoding="utf-8").splitlines()) if done_path.exists() else set()
-        if done.issuperset(archive.members):
-            print(f"{archive.name}: already there")
-            continue
-        archive_path = target_dir / archive.name
-        download(f"{base_url.rstrip('/')}/{archive.url_path}", archive_path, md5=archive.md5)
-        unpack(archive_path, target_dir, archive.members)
-        done_path.write_text("\n".join([*sorted(done.union(archive.members)), ""]), encoding="utf-8")
-        archive_path.unlink()
+    try:
+        target_dir.mkdir(parents=True, exist_ok=True)
+        for archive in archives:
+            _fetch_archive(archive, base_url, target_dir)
+    except OSError as error:
+        place = error.filename or target_dir
+        raise FetchError(f"{place}: {error.strerror or error}; mend this and run the same command again") from None
+
+
+def _fetch_archive(archive: Archive, base_url: str, target_dir: Path) -> None:
+    done_path = target_dir / f".{archive.name}.done"
+    done = set(done_path.read_text(encoding="utf-8").splitlines()) if done_path.exists() else set()
+    if done.issuperset(archive.members):
+        print(f"{archive.name}: already there")
+        return
+    archive_path = target_dir / archive.name
+    download(f"{base_url.rstrip('/')}/{archive.url_path}", archive_path, md5=archive.md5)
+    unpack(archive_path, target_dir, archive.members)
+    done_path.write_text("\n".join([*sorted(done.union(archive.members)), ""]), encoding="utf-8")
+    archive_path.unlink()
 
 
 def download(url: str, path: Path, *, md5: str | None = None, first_pause: float = 1.0) -> None:

