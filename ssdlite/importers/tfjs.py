@@ -14,7 +14,6 @@ import gzip
 import io
 import math
 import tarfile
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -248,7 +247,9 @@ def _open_archive(path: Path) -> tuple[str, bytes, Read]:
         archive = tarfile.TarFile(fileobj=io.BytesIO(unpacked))
         # A link could name anything, and a sparse file could claim any size.
         files = {member.name: member for member in archive if member.isreg() and not member.issparse()}
-    except (OSError, EOFError, zlib.error, tarfile.TarError, ValueError, RecursionError):
+    except CheckpointError:
+        raise
+    except Exception:  # of a damaged header tarfile can raise any
         raise CheckpointError(f"{path} cannot be read: it is damaged, or no package of npm.") from None
     models = [name for name in files if PurePosixPath(name).name == MODEL_FILE]
     if len(models) != 1:

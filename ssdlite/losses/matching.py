@@ -136,7 +136,10 @@ def match_greedily(iou_BMP: Tensor) -> Tensor:
     The largest remaining pair again and again; of equal ones that of the first object, and of its equally good
     priors the first.
     """
-    if iou_BMP.device.type != "cpu":
+    device = iou_BMP.device
+    if device.type == "mps":  # which reduces no int64, so the rounds are done on the CPU
+        return _match_in_rounds(iou_BMP.cpu()).to(device)
+    if device.type != "cpu":
         return _match_in_rounds(iou_BMP)
     best_iou, best_prior = iou_BMP.max(dim=-1)
     claims = map(_match_one_by_one, iou_BMP, best_iou.tolist(), best_prior.tolist())
@@ -161,7 +164,7 @@ def _match_one_by_one(iou_MP: Tensor, best_iou: list[float], best_prior: list[in
 
 
 def _match_in_rounds(iou_BMP: Tensor) -> Tensor:
-    """`match_greedily` without a look at any value, in M rounds of six operators.
+    """`match_greedily` without a look at any value, in M rounds of six launches.
 
     Each object wishes the best prior that no better pair holds, each prior is held by the best pair that wished it
     so far, and a pair that loses its prior is out (Gale and Shapley 1962; as objects and priors both go by the

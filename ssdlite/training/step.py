@@ -72,6 +72,8 @@ class TrainStep:
             with nullcontext() if number == len(parts) else self._without_exchange():
                 terms = self.loss(self.forward(part), part)
                 self.backward(terms, share)
+            if len(parts) == 1:
+                return {name: term.detach() for name, term in terms.items()}
             means = {name: means.get(name, 0) + term.detach() * share for name, term in terms.items()}
         return means
 
@@ -125,12 +127,13 @@ class TrainStep:
         if fused or scaled or not spoiled:  # the others, such as Metal's, have to be waited for
             self.scaler.step(self.optimizer)
         self.scaler.update()
-        self._restore_statistics(spoiled.bool())
+        left_out = spoiled.bool()
+        self._restore_statistics(left_out)
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
         if self.ema:
             self.ema.update()
-        return spoiled.bool()
+        return left_out
 
     def _restore_statistics(self, spoiled: Tensor) -> None:
         """What the norms gathered in a step that is left out may be no numbers either."""

@@ -20,9 +20,7 @@ from tests.conftest import TINY, environment_of_children
 SOAK = bool(os.environ.get("SSDLITE_SOAK"))
 KILLS = 20 if SOAK else 3
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
-PATIENCE = (
-    600  # seconds until a process is said to hang: a busy machine takes minutes to import PyTorch eight times
-)
+PATIENCE = 600  # seconds: on a busy machine eight processes take minutes to import PyTorch
 TIMING = ("images_per_second", "waiting_for_data")
 
 

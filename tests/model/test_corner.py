@@ -8,7 +8,7 @@ from ssdlite.losses.corner import CornerCriterion
 from ssdlite.model.architecture import DIALECTS
 from ssdlite.model.corner import CornerDetector
 from ssdlite.model.detector import Detector
-from ssdlite.structures import CornerOutput
+from ssdlite.structures import CornerOutput, Detections
 
 
 def build(dialect="paper", size=(96, 128), num_classes=3, width=0.25, **options) -> CornerDetector:
@@ -108,7 +108,10 @@ def test_bfloat16_on_a_processor_agrees_with_float32():
 
 
 def test_it_learns_one_image_by_heart():
-    """Two objects of one class and one of another, found again by the Decoder after 60 steps."""
+    """Two objects of one class and one of another, found again by the Decoder.
+
+    Rounding decides after how many steps, 60 or some more; 300 are enough for any processor.
+    """
     from ssdlite.model.decode import Decoder
 
     detector = build(size=(64, 64), num_classes=2, stride=8).train()
@@ -117,14 +120,20 @@ def test_it_learns_one_image_by_heart():
     labels = torch.tensor([[1, 1, 2]]).expand(2, -1)
     optimizer = torch.optim.Adam(detector.parameters(), lr=5e-3)
     criterion, ignore = CornerCriterion(), torch.zeros(2, 3, dtype=torch.bool)
-    for _ in range(60):
+    found, errors = Detections.empty(), [64.0]
+    for step in range(1, 301):
         loss = sum(criterion(detector(images), boxes, labels, ignore).values())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    with torch.no_grad():
-        found = Decoder((64, 64), score_threshold=0.5)(detector(images), [(64, 64)] * 2)[0]
+        if step % 20 == 0:
+            with torch.no_grad():
+                found = Decoder((64, 64), score_threshold=0.5)(detector(images), [(64, 64)] * 2)[0]
+            errors = [
+                min(abs(found.boxes - box.numpy()).max(axis=1) + 100 * (found.labels != int(label)), default=64)
+                for box, label in zip(boxes[0], labels[0], strict=True)
+            ]
+            if len(found.labels) == 3 and max(errors) < 2:
+                break
     assert sorted(found.labels.tolist()) == [1, 1, 2]
-    for box, label in zip(boxes[0], labels[0], strict=True):
-        errors = abs(found.boxes - box.numpy()).max(axis=1) + 100 * (found.labels != int(label))
-        assert errors.min() < 2
+    assert max(errors) < 2
