@@ -10,7 +10,7 @@ from ssdlite.model.architecture import DIALECTS
 from ssdlite.model.corner import CornerDetector
 from ssdlite.model.detector import Detector
 from ssdlite.model.network import is_norm
-from ssdlite.model.norms import measure_norms, merged_norms
+from ssdlite.model.norms import MIN_KERNEL_NORM, enlarge_kernels, measure_norms, merged_norms
 from ssdlite.model.transfer import transfer
 from tests.model.cases import randomized
 
@@ -122,7 +122,7 @@ def test_the_function_stays_and_a_batch_is_normalised_as_it_is(merged, images):
     for network in (old, merged):
         network.train()
         _, found = network.backbone(network.normalize(images))
-        errors.append(float((found - expected).abs().mean()))
+        errors.append(float((found - expected).detach().abs().mean()))
     assert errors[1] < errors[0] / 10
 
 
@@ -157,3 +157,28 @@ def test_a_corner_head(images):
     transfer(source, ["a", "b", "c"], target, ["a", "b", "c"])
     assert len(merged_norms(target)) == 52
     assert measure_norms(target, lambda: [images[:4]]).largest_difference < 1e-3
+
+
+def test_kernels_that_took_in_the_scale_get_their_size_back(merged):
+    """One of 1 / 7 of He's norm is multiplied by 8, the next power of 2, and its gain divided by that."""
+    stem, norm = merged.backbone.features[0][0], merged.backbone.features[0][1]
+    lengths = stem.weight.data.flatten(1).norm(dim=1)
+    stem.weight.data *= (MIN_KERNEL_NORM / 7 / lengths)[:, None, None, None]
+    norm.weight.data.fill_(1.0)
+    depthwise = merged.backbone.features[1].conv[0]
+    depthwise[1].weight.data[0] += 0.5  # a gain of its own for each channel: nothing went into this kernel
+    kernels = enlarge_kernels(merged, merged_norms(merged))
+    assert "backbone.features.0.0.weight" in kernels and "backbone.features.1.conv.0.0.weight" not in kernels
+    lengths = stem.weight.data.flatten(1).norm(dim=1)
+    torch.testing.assert_close(lengths, torch.full_like(lengths, MIN_KERNEL_NORM * 8 / 7))
+    assert norm.weight.tolist() == [1 / 8] * len(norm.weight)
+
+
+def test_enlarging_changes_no_number(merged, images):
+    for name, module in merged.named_modules():
+        if name in merged_norms(merged):
+            module.weight.data.fill_(0.5)
+    merged.backbone.features[2].conv[0][0].weight.data[0] = 0
+    before = logits_of(merged, images)
+    assert enlarge_kernels(merged, merged_norms(merged))
+    assert torch.equal(logits_of(merged, images), before)
