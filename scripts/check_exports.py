@@ -20,6 +20,7 @@ import torch
 
 from ssdlite import build
 from ssdlite.commands.evidence import make_judge, spread, validation_split
+from ssdlite.config import parse_options
 from ssdlite.deploy.metadata import FileForm
 from ssdlite.deploy.onnx.export import build_model
 from ssdlite.deploy.onnx.opset import lower_opset
@@ -39,7 +40,7 @@ def main() -> int:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--images", type=int, default=200, help="of the validation split, spread over it; 0: all")
     arguments = parser.parse_args()
-    loaded = build.load_detector(arguments.checkpoint, arguments.overrides)
+    loaded = build.load_detector(arguments.checkpoint, parse_options(arguments.overrides))
     split = validation_split(loaded)
     split = spread(split, arguments.images or len(split))
     judges = {size: make_judge(loaded, split, size) for size in (1, 8)}

@@ -81,7 +81,7 @@ def check_all(graph: Path, folder: Path) -> list[Check]:
     reference = read_reference(REFERENCE)
     checkpoint = import_graph(graph, folder / "pedestrian.pt")
     exported = folder / "pedestrian.onnx"
-    export_onnx(checkpoint, [], output=exported, head="nms", batch="dynamic", opset=18, verify=False)
+    export_onnx(checkpoint, {}, output=exported, head="nms", opset=18, verify=False)
     images = write_images(folder, reference)
     detector = build.load_detector(checkpoint).detector
     assert isinstance(detector, Detector)

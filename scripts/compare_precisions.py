@@ -19,6 +19,7 @@ import torch
 
 from ssdlite import build
 from ssdlite.commands.evidence import calibration_images, make_judge, spread, validation_split
+from ssdlite.config import parse_options
 from ssdlite.data.stream import ImageStream
 from ssdlite.deploy.metadata import FileForm, Precision
 from ssdlite.deploy.onnx.export import Calibration, build_model, narrow
@@ -46,7 +47,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="keep the files in this folder")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    loaded = build.load_detector(arguments.checkpoint, arguments.overrides)
+    loaded = build.load_detector(arguments.checkpoint, parse_options(arguments.overrides))
     split = validation_split(loaded)
     split = spread(split, arguments.images or len(split))
     with tempfile.TemporaryDirectory() as scratch:

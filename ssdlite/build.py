@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +31,8 @@ from ssdlite.config import (
     SampledConfig,
     TaskAlignedAssignmentConfig,
     config_from_dict,
+    require_changeable,
+    require_start,
 )
 from ssdlite.deploy.metadata import ExportMetadata
 from ssdlite.errors import CheckpointError, ConfigError, DataError, FetchError
@@ -54,7 +55,6 @@ from ssdlite.model.detector import Detector
 from ssdlite.model.network import Network
 from ssdlite.model.norms import measure_norms, merged_norms
 from ssdlite.model.transfer import TransferReport, transfer
-from ssdlite.overrides import require_changeable
 from ssdlite.structures import DataSplit, ResizeAlignment
 from ssdlite.training.checkpoint import load_checkpoint
 from ssdlite.training.distributed import in_main_process, local_processes, rank, world_size
@@ -177,7 +177,8 @@ def dialect_of(model: ModelConfig) -> Dialect:
         case "imagenet" | "none":
             return PAPER
         case path:
-            content = load_checkpoint(_require_start(path))
+            require_start(model)
+            content = load_checkpoint(path)
             return dialect_of(config_from_dict(content["config"], origin=str(path)).model)
 
 
@@ -207,6 +208,7 @@ def build_detector(config: Config, class_names: Sequence[str]) -> Network:
     """A detector to train: started as `model.weights` says, and frozen as `model.freeze` says."""
     if config.model.weights == "auto":
         config = settle_start(config)
+    require_start(config.model)
     detector = empty_detector(config, class_names)
     match config.model.weights:
         case "none":
@@ -292,33 +294,13 @@ def prior_levels(config: ModelConfig) -> tuple[PriorLevel, ...]:
 
 
 def _start_from_imagenet(detector: Network) -> None:
-    _require_width_1(detector, "imagenet")
     state, origin = pretrained.imagenet_state()
     mean, std = detector.normalize.mean.flatten(), detector.normalize.std.flatten()
     load_imagenet(detector.backbone, state, mean, std)
     logger.info("Started from ImageNet's weights of %s.", origin)
 
 
-def _require_width_1(detector: Network, name: str) -> None:
-    if detector.width != 1:
-        raise ConfigError(f"there are weights '{name}' for model.width=1.0 only; set model.weights=none.")
-
-
-def _require_start(path: Path) -> Path:
-    """Raises ConfigError if there is nothing at `path`, which is taken for a misspelt word."""
-    if not path.exists():
-        words = ("auto", *pretrained.PRETRAINED, "none")
-        near = difflib.get_close_matches(str(path), words, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else "."
-        raise ConfigError(f"model.weights is {', '.join(words)} or a checkpoint, but there is no file {path}{hint}")
-    return path
-
-
 def _start_from_checkpoint(detector: Network, class_names: Sequence[str], path: Path) -> TransferReport:
-    if pretrained.is_named(path):
-        _require_width_1(detector, str(path))
-    else:
-        _require_start(path)
     source = load_detector(path)
     report = transfer(source.detector, source.class_names, detector, class_names)
     if report.parts["backbone"].new:
@@ -461,19 +443,20 @@ class LoadedDetector:
 
 
 def load_detector(
-    path: Path, overrides: Sequence[str] = (), input_size: tuple[int, int] | None = None
+    path: Path, overrides: Mapping[str, Any] | None = None, input_size: tuple[int, int] | None = None
 ) -> LoadedDetector:
     """The network that a checkpoint ships, or one that has a name, with its own classes and options.
 
-    `input_size` (height, width) replaces the one of the training: the weights fit any, and the priors follow.
-    Raises CheckpointError when the file cannot be read or its weights do not fit its options, ConfigError for
-    overrides that a trained network cannot follow, FetchError for a name whose file cannot be had.
+    `overrides` are values by dotted name. `input_size` (height, width) replaces the one of the training: the
+    weights fit any, and the priors follow. Raises CheckpointError when the file cannot be read or its weights do
+    not fit its options, ConfigError for overrides that a trained network cannot follow, FetchError for a name whose
+    file cannot be had.
     """
-    require_changeable(overrides)
+    require_changeable(overrides or {})
     content = load_checkpoint(pretrained.checkpoint_path(path))
     try:
-        sizes = [f"model.input_size={list(input_size)}"] if input_size else []
-        config = settle_dialect(config_from_dict(content["config"], [*overrides, *sizes], origin=str(path)))
+        values = {**(overrides or {}), **({"model.input_size": input_size} if input_size else {})}
+        config = settle_dialect(config_from_dict(content["config"], values, origin=str(path)))
         class_names = tuple(content["classes"])
         detector = empty_detector(config, class_names)
         detector.load_state_dict(content["weights"])

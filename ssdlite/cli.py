@@ -97,9 +97,12 @@ def train(
     torchrun -m ssdlite train ...
     """
     _show_log()
-    from ssdlite.commands.train import train as run
+    from ssdlite.commands.arguments import require_training
 
     config, name = _read_config(arguments)
+    require_training(config, name, resume=resume, device=device)
+    from ssdlite.commands.train import train as run  # PyTorch takes seconds
+
     run(config, default_name=name, resume=resume, device=device)
 
 
@@ -131,7 +134,7 @@ def evaluate(
 
     run(
         model,
-        overrides or [],
+        _read_overrides(overrides),
         split=split,
         json_path=json,
         detections_path=detections,
@@ -161,7 +164,7 @@ def report(
     _show_log()
     from ssdlite.commands.report import report as write
 
-    write(run, overrides or [], output=output, device=device)
+    write(run, _read_overrides(overrides), output=output, device=device)
 
 
 @app.command()
@@ -176,7 +179,9 @@ def predict(
             help="Images, videos, folders, quoted patterns, a camera's number, a stream's address, - for a pipe.",
         ),
     ],
-    output: Annotated[Path, typer.Option(help="Folder for pictures and videos with boxes.")] = Path("predictions"),
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for pictures and videos with boxes. Default: predictions.")
+    ] = None,
     pictures: Annotated[bool, typer.Option(help="Draw pictures and videos, or only say what was found.")] = True,
     save_json: Annotated[
         Path | None, typer.Option("--save-json", "--json", help="Default: predictions.json in --output.")
@@ -275,7 +280,7 @@ def export_onnx(
 
     run(
         checkpoint,
-        overrides or [],
+        _read_overrides(overrides),
         output=output,
         head=head,
         nms=nms,
@@ -324,7 +329,7 @@ def export(
     run(
         format,
         checkpoint,
-        overrides or [],
+        _read_overrides(overrides),
         output=output,
         head=head,
         precision=precision,
@@ -357,7 +362,7 @@ def export_web(
     _show_log()
     from ssdlite.commands.export_web import export_web as run
 
-    run(model, overrides or [], output=output, runtime_dir=runtime, title=title, verify=verify)
+    run(model, _read_overrides(overrides), output=output, runtime_dir=runtime, title=title, verify=verify)
 
 
 @app.command("import-checkpoint")
@@ -599,23 +604,42 @@ def _show_log() -> None:
 def _read_config(arguments: list[str] | None) -> tuple[Any, str]:
     """The config that `[CONFIG] [KEY=VALUE]...` stands for, and a name for its runs."""
     from ssdlite.config import QUICKSTART_PATH, load_config
+    from ssdlite.overrides import is_among, option_names
 
     path, overrides = _split_arguments(arguments)
     if path is not None:
         return load_config(path, overrides), path.stem
-    own_data = any(text.startswith(("data=", "data.path=", "data.train=")) for text in overrides)
+    own_data = any(
+        is_among(name, ("data", "data.path", "data.train", "data.train.")) for name in option_names(overrides)
+    )
     config = load_config(None if own_data else QUICKSTART_PATH, overrides)
-    return config, config.data.path.resolve().name if config.data.path else "run"
+    return config, (config.data.path.resolve().name if config.data.path else "") or "run"
 
 
-def _split_arguments(arguments: list[str] | None) -> tuple[Path | None, list[str]]:
-    """`[CONFIG] [KEY=VALUE]...` as the two."""
-    overrides = list(arguments or [])
-    path = Path(overrides.pop(0)) if overrides and _is_path(overrides[0]) else None
-    if stray := next((text for text in overrides if "=" not in text), None):
+def _split_arguments(arguments: list[str] | None) -> tuple[Path | None, dict[str, Any]]:
+    """`[CONFIG|PATH] [KEY=VALUE]...` as the path and the values of the options."""
+    words = list(arguments or [])
+    path = Path(words.pop(0)) if words and _is_path(words[0]) else None
+    if stray := next((text for text in words if "=" not in text), None):
         raise ConfigError(f"'{stray}' is not of the form KEY=VALUE; the config file comes first, then options.")
-    return path, overrides
+    return path, _read_overrides(words)
 
 
 def _is_path(argument: str) -> bool:
-    return "=" not in argument or Path(argument).is_file()
+    """Whether it names a config file or a folder: a folder may be called x=y, but not data.path=y."""
+    from ssdlite.config import Config
+
+    if "=" not in argument:
+        return True
+    is_option = argument.partition("=")[0].split(".")[0] in Config.model_fields
+    try:
+        return Path(argument).is_file() or (not is_option and Path(argument).is_dir())
+    except OSError:  # an option may be longer than a name can be
+        return False
+
+
+def _read_overrides(words: list[str] | None) -> dict[str, Any]:
+    """The values of `KEY=VALUE`... by dotted name."""
+    from ssdlite.config import parse_options
+
+    return parse_options(words or [])

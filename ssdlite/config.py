@@ -1,15 +1,17 @@
 """Every option of the project on one page.
 
 `load_config(path, ["optim.lr=5e-3", "data=photos"])` gives a frozen `Config` or raises `ConfigError` with the
-dotted name, the value and the nearest real name. Nothing that can be derived is an option.
+dotted name, the value and the nearest real name. Nothing that can be derived is an option. The type of an option
+decides how its text is read: see `ssdlite.overrides`.
 """
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import (
@@ -27,7 +29,16 @@ from pydantic import (
 from ssdlite.errors import ConfigError
 from ssdlite.files import spelt_path
 from ssdlite.mistakes import first_mistake
-from ssdlite.overrides import apply_overrides, as_node, expand_words, read_yaml
+from ssdlite.overrides import (
+    apply_overrides,
+    as_node,
+    expand_words,
+    is_among,
+    option_names,
+    parse_overrides,
+    read_yaml,
+)
+from ssdlite.schema import types_at
 
 QUICKSTART_PATH = Path(__file__).with_name("quickstart.yaml")
 
@@ -36,10 +47,26 @@ Positive = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]
 
 
+def _expand_home(value: Any) -> Any:
+    """Expand ~ and ~user as a shell does, which after `data=` some do and some do not."""
+    if not isinstance(value, str) or not value.startswith("~"):
+        return value
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:  # there is no such user
+        return value
+
+
+FilePath = Annotated[Path, BeforeValidator(_expand_home)]
+
+
 class Section(BaseModel):
     """A frozen node that knows its own names and no others."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    SHORTHAND: ClassVar[str | None] = None
+    """Option of the section that a mere word in its place stands for."""
 
     @model_validator(mode="before")
     @classmethod
@@ -56,15 +83,15 @@ class CocoSourceConfig(Section):
     """Images of a folder with one COCO annotation file."""
 
     kind: Literal["coco"]
-    images: Path
-    annotations: Path
+    images: FilePath
+    annotations: FilePath
 
 
 class VocSourceConfig(Section):
     """A VOC folder (Annotations, ImageSets/Main, JPEGImages) and the splits to read from it."""
 
     kind: Literal["voc"]
-    root: Path
+    root: FilePath
     splits: Annotated[list[str], Field(min_length=1)]
 
 
@@ -109,7 +136,9 @@ class DrawConfig(Section):
 
 
 class DataConfig(Section):
-    path: Path | None = None
+    SHORTHAND: ClassVar[str | None] = "path"
+
+    path: FilePath | None = None
     """A folder in VOC or COCO layout. On the command line `data=PATH` sets it and clears the sources."""
     draw: DrawConfig | None = None
     """Draw the quick-start data set at `path` first."""
@@ -139,7 +168,7 @@ class DataConfig(Section):
     cache_side: Positive | None = None
     """Longest side of a training image in the cache, pixels. Default: one and a half times the network input's,
     because random crops enlarge."""
-    cache_dir: Path | None = None
+    cache_dir: FilePath | None = None
     """Folder of the files. Default: image-cache in run.dir."""
 
     @model_validator(mode="after")
@@ -218,7 +247,9 @@ STARTS = ("auto", "coco", "pedestrian", "imagenet", "none")
 
 
 def _start(value: Any) -> Any:
-    return spelt_path(value, STARTS) if isinstance(value, str) and value not in STARTS else value
+    if not isinstance(value, str) or value in STARTS:
+        return value
+    return spelt_path(str(_expand_home(value)), STARTS)
 
 
 class ModelConfig(Section):
@@ -253,6 +284,21 @@ class ModelConfig(Section):
         if self.head == "corner" and self.priors != "dialect":
             raise ValueError("priors has no effect with head=corner, which has none; leave it at dialect")
         return self
+
+
+def require_start(config: ModelConfig) -> None:
+    """Raise ConfigError where a training cannot start from `weights`. Nothing is fetched.
+
+    Pretrained networks are of width 1. A path where there is no file is taken for a misspelt word.
+    """
+    if config.weights in ("coco", "pedestrian", "imagenet") and config.width != 1:
+        raise ConfigError(f"there are weights '{config.weights}' for model.width=1.0 only; set model.weights=none.")
+    if isinstance(config.weights, Path) and not config.weights.exists():
+        near = difflib.get_close_matches(str(config.weights), STARTS, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else "."
+        raise ConfigError(
+            f"model.weights is {', '.join(STARTS)} or a checkpoint, but there is no file {config.weights}{hint}"
+        )
 
 
 class IouAssignmentConfig(Section):
@@ -514,7 +560,7 @@ class EvalConfig(Section):
 
 
 class RunConfig(Section):
-    dir: Path = Path("runs")
+    dir: FilePath = Path("runs")
     """Folder of all runs."""
     name: Annotated[str, Field(pattern=r"^[^/\\\\]+$")] | None = None
     """Folder of this run. Default: the name of the config file or data set, numbered if taken."""
@@ -603,21 +649,58 @@ def as_yaml(nodes: Mapping[str, Any]) -> str:
     return yaml.dump(dict(nodes), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
-def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
-    """Read `path` (all defaults when None) and apply `KEY=VALUE` overrides.
+def parse_options(words: Sequence[str]) -> dict[str, Any]:
+    """Return the values of `KEY=VALUE` words by dotted name, read as the type of each option asks for.
+
+    Raises ConfigError for words that are none, and for numbers, lists and sections that are not YAML. An unknown
+    name is found when the values are applied.
+    """
+    return parse_overrides(words, Config)
+
+
+def load_config(path: Path | None = None, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
+    """Read `path` (all defaults when None) and apply overrides: `KEY=VALUE` words, or values by dotted name.
 
     Raises ConfigError for a missing or malformed file, an unknown name, or a value out of range.
     """
-    return config_from_dict(read_yaml(path) if path else {}, overrides, origin=str(path))
+    values = overrides if isinstance(overrides, Mapping) else parse_options(overrides)
+    return config_from_dict(read_options(path) if path else {}, values, origin=str(path))
+
+
+def read_options(path: Path) -> dict[str, Any]:
+    """Return the sections of a config file, unchecked. Raises ConfigError as `read_yaml`."""
+    return read_yaml(path, Config)
 
 
 def config_from_dict(
-    nodes: Mapping[str, Any], overrides: Sequence[str] = (), *, origin: str = "the checkpoint"
+    nodes: Mapping[str, Any], overrides: Mapping[str, Any] | None = None, *, origin: str = "the checkpoint"
 ) -> Config:
-    """As `load_config`, from a dict such as a checkpoint holds."""
+    """Return the config of a dict such as a checkpoint holds, with the values of `overrides`, by dotted name.
+
+    Raises ConfigError as `load_config`.
+    """
     nodes = expand_words(nodes)
     config = _validate(nodes, origin)
     return _validate(apply_overrides(nodes, overrides), "the command line") if overrides else config
+
+
+DATA_SOURCES = ("data", "data.path", "data.train", "data.train.", "data.val", "data.val.", "data.ignore_unknown")
+"""Options that say which images and annotations there are; `data` is a path in place of all."""
+
+
+def find_unused(overrides: Mapping[str, Any], used: Sequence[str]) -> str | None:
+    """Return the first option that there is but that is not among `used` (see `is_among`), or None."""
+    names = (name for name in option_names(overrides) if types_at(name, Config))
+    return next((name for name in names if not is_among(name, used)), None)
+
+
+def require_changeable(overrides: Mapping[str, Any]) -> None:
+    """Raise ConfigError for an override that has no meaning, or no effect, once a network is trained."""
+    for name in option_names(overrides):
+        if name.split(".")[0] not in ("data", "eval") or name == "data.class_names":
+            raise ConfigError(f"{name} cannot be changed for a trained model; only data and eval options can.")
+    if unused := find_unused(overrides, (*DATA_SOURCES, "data.workers", "eval", "eval.")):
+        raise ConfigError(f"{unused} has no effect on a trained model, because it is for training; leave it out.")
 
 
 def _validate(nodes: Mapping[str, Any], origin: str) -> Config:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import gc
-import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ssdlite.config import Config, config_from_dict
+from ssdlite.config import Config, config_from_dict, require_changeable
 from ssdlite.deploy.formats.kinds import format_of
-from ssdlite.overrides import require_changeable
+from ssdlite.errors import ConfigError
+from ssdlite.overrides import is_among, option_names
+from ssdlite.pretrained import is_named, require_detector
 from ssdlite.structures import Predictor, ResizeAlignment
+from ssdlite.training.checkpoint import require_checkpoint_file
 
-logger = logging.getLogger(__name__)
+PARTS_OF_FILE = ("eval.score_threshold", "eval.iou_threshold", "eval.candidates_per_class", "eval.max_detections")
+"""Options whose values an exported file holds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,32 +40,53 @@ def is_exported(path: Path) -> bool:
 
 
 def load_model(
-    path: Path, overrides: Sequence[str] = (), device: str = "auto", threads: int | None = None
+    path: Path, overrides: Mapping[str, Any] | None = None, device: str = "auto", threads: int | None = None
 ) -> LoadedModel:
     """Load `path` by its suffix: an exported file with its own runtime, anything else as a checkpoint with PyTorch.
 
     Path("coco") is the pretrained network of that name; see `pretrained.model_path`.
 
-    None needs what another runs with. `threads` are those of one call where the model `runs_in_threads`: 1 where
-    others call it at the same time, None for all cores. Raises CheckpointError when it cannot be read, ConfigError
-    for overrides that do not exist, FetchError for a name that cannot be had, UserError where the runtime is not
-    installed.
+    None needs what another runs with. `overrides` are values by dotted name. `threads` are those of one call where
+    the model `runs_in_threads`: 1 where others call it at the same time, None for all cores. Raises
+    CheckpointError when it cannot be read, ConfigError for overrides that do not exist or have no effect,
+    FetchError for a name that cannot be had, UserError where the runtime is not installed.
     """
+    require_openable(path, overrides or {}, device)
     if is_exported(path):
-        return _load_exported(path, overrides, device, threads)
-    return _load_checkpoint(path, overrides, device)
+        return _load_exported(path, overrides or {}, threads)
+    return _load_checkpoint(path, overrides or {}, device)
 
 
-def _load_exported(path: Path, overrides: Sequence[str], device: str, threads: int | None) -> LoadedModel:
+def require_openable(path: Path, overrides: Mapping[str, Any], device: str) -> None:
+    """Raise what `load_model` would raise for its options or a checkpoint that is not there, without PyTorch."""
+    if not is_exported(path):
+        require_checkpoint(path, overrides)
+        return
+    _require_valid(overrides)
+    if inside := next((name for name in option_names(overrides) if is_among(name, PARTS_OF_FILE)), None):
+        raise ConfigError(f"{inside} has no effect on {path}: it is part of the exported file; leave it out.")
+    if device not in ("auto", "cpu"):
+        raise ConfigError(f"--device {device} has no effect on {path}: exported files run on the CPU.")
+
+
+def require_checkpoint(path: Path, overrides: Mapping[str, Any]) -> None:
+    """Raise as `require_openable` for what must be a checkpoint. What has a name may still have to be fetched."""
+    _require_valid(overrides)
+    if is_named(path):
+        require_detector(path)
+    else:
+        require_checkpoint_file(path)
+
+
+def _require_valid(overrides: Mapping[str, Any]) -> None:
+    require_changeable(overrides)
+    config_from_dict({}, overrides)  # for unknown names, and values out of range
+
+
+def _load_exported(path: Path, overrides: Mapping[str, Any], threads: int | None) -> LoadedModel:
     from ssdlite.deploy.formats.opening import open_file
     from ssdlite.deploy.onnx_predictor import OnnxPredictor
 
-    require_changeable(overrides)
-    inside = [text for text in overrides if text.startswith("eval.") and "batch_size" not in text]
-    if inside:
-        logger.warning("%s has no effect: it is part of the exported file.", ", ".join(inside))
-    if device != "auto":
-        logger.warning("--device %s has no effect: exported files run on the CPU.", device)
     is_onnx = format_of(path) is None
     # Other runtimes answer one thread at a time, so that this one may have all cores.
     predictor = OnnxPredictor(path, threads) if is_onnx else open_file(path)
@@ -79,7 +104,7 @@ def _load_exported(path: Path, overrides: Sequence[str], device: str, threads: i
     )
 
 
-def _load_checkpoint(path: Path, overrides: Sequence[str], device: str) -> LoadedModel:
+def _load_checkpoint(path: Path, overrides: Mapping[str, Any], device: str) -> LoadedModel:
     was_enabled = gc.isenabled()
     gc.disable()  # importing PyTorch makes a million objects and no garbage, and looking for it takes half a second
     try:

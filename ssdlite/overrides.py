@@ -1,33 +1,52 @@
-"""From a YAML file and `KEY=VALUE` words to nested dicts of options; which of them exist is not known here."""
+"""From a YAML file and `KEY=VALUE` words to nested dicts of options, read by the type that each option has.
+
+A path or a name is taken verbatim, whatever it would mean in YAML: `data=2024`, `data=data #3`, `run.name=no`. The
+words that an option lists (`model.weights=none`) come before paths; `./none` is the path. Numbers, lists and
+sections are YAML. In a YAML file YAML decides what a value is, but a path, a name or a key that it takes for a
+number, a date or a truth value is the text that stands there. A path that may be absent is absent in a file by
+`null`; on the command line `null` is a name like any other.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from ssdlite.errors import ConfigError
-from ssdlite.files import one_line, quoted, read_text
-
-FIRST = ("model.head", "data", "loss", "loss.assignment")
-"""What replaces a whole node comes before what changes a part of it, in whatever order they were given."""
+from ssdlite.files import is_usable, one_line, quoted, read_text
+from ssdlite.schema import (
+    Types,
+    is_word,
+    takes_number,
+    takes_text,
+    types_at,
+    types_of_items,
+    types_of_keys,
+    types_of_part,
+)
 
 MAX_CHARACTERS = 1_000_000  # PyYAML takes ten seconds for that many; a config has some hundreds
 MAX_NODES = 100_000  # with every alias written out; a config has some dozens, and a name for each class
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The sections of a config file; {} if it is empty. Raises ConfigError for what is none."""
+def read_yaml(path: Path, root: type[BaseModel]) -> dict[str, Any]:
+    """Return the sections of a config file, which `root` declares; {} if it is empty.
+
+    Raises ConfigError for a file that cannot be read, is no YAML, or holds no sections.
+    """
     try:
         text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(f"cannot read the config {path}: {reason}.") from None
     try:
-        nodes = _load(text)
+        nodes = _load(text, [root])
     except ValueError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}.") from None
     if nodes is None:
@@ -54,12 +73,63 @@ def expand_words(nodes: Mapping[str, Any]) -> dict[str, Any]:
     return expanded
 
 
-def apply_overrides(nodes: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """A copy with each `dotted.name=value` set. Raises ConfigError for words that are no override."""
+def parse_overrides(words: Sequence[str], root: type[BaseModel]) -> dict[str, Any]:
+    """Return the values of `dotted.name=value` words by name, each read as the type of its option in `root`.
+
+    Of a name that is given twice the last value counts. The value of an unknown name is its text. Raises
+    ConfigError for words that are no override, and for values that cannot be read.
+    """
+    values: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"{quoted(word)} is not of the form KEY=VALUE, for example optim.lr=0.01.")
+        values[name] = _read_value(word, text, types_at(name, root))
+    return values
+
+
+def _read_value(word: str, text: str, kinds: Types) -> Any:
+    if not kinds or is_word(text, kinds):
+        return text
+    if takes_text(kinds):
+        if not text:
+            raise ConfigError(f"{quoted(word)} names nothing: write a path or a name behind it, or leave it out.")
+        if not is_usable(text):
+            raise ConfigError(
+                f"{quoted(word)}: a path or name has no control characters, and no bytes that are not UTF-8."
+            )
+        return text
+    try:
+        value = _load(text, kinds)
+    except ValueError:
+        raise ConfigError(f"the value of {quoted(word)} is not valid YAML; put quotes around it.") from None
+    return _number(value) if isinstance(value, str) and takes_number(kinds) else value
+
+
+def apply_overrides(nodes: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of `nodes` with each value of `overrides` at its dotted name.
+
+    What replaces a whole node comes before what changes a part of it, in whatever order they were given. Raises
+    ConfigError for a name inside of what is no section.
+    """
     changed = copy.deepcopy(dict(nodes))
-    for override in sorted(overrides, key=_turn):
-        _apply(changed, override)
+    for name in sorted(overrides, key=_turn):
+        _apply(changed, name, copy.deepcopy(overrides[name]))
     return changed
+
+
+def option_names(overrides: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the dotted names of all single options that `overrides` sets; a section's name if it is no mapping."""
+    for name, value in overrides.items():
+        if isinstance(value, Mapping) and value:
+            yield from option_names({f"{name}.{part}": inner for part, inner in value.items()})
+        else:
+            yield name
+
+
+def is_among(name: str, known: Sequence[str]) -> bool:
+    """Return whether `name` is one of `known`; one that ends with a dot stands for all options in that section."""
+    return any(name == one or (one.endswith(".") and name.startswith(one)) for one in known)
 
 
 def as_node(value: Any) -> Any:
@@ -67,30 +137,13 @@ def as_node(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
 
-def require_changeable(overrides: Sequence[str]) -> None:
-    """Raises ConfigError for an override that has no meaning once a network is trained."""
-    for override in overrides:
-        name = override.partition("=")[0]
-        if name.split(".")[0] not in ("data", "eval") or name == "data.class_names":
-            raise ConfigError(f"{name} cannot be changed for a trained model; only data and eval options can.")
+def _turn(name: str) -> tuple[bool, int]:
+    """Order of application: the head before the loss, which goes with it; then from the whole to its parts."""
+    return name not in ("model", "model.head"), name.count(".")
 
 
-def _turn(override: str) -> int:
-    name = override.partition("=")[0]
-    return FIRST.index(name) if name in FIRST else len(FIRST)
-
-
-def _apply(nodes: dict[str, Any], override: str) -> None:
-    """Set one `dotted.name=value` in place; the value is read as YAML."""
-    name, equals, text = override.partition("=")
-    if not equals or not name:
-        raise ConfigError(f"{quoted(override)} is not of the form KEY=VALUE, for example optim.lr=0.01.")
-    try:
-        value = _load(text)
-    except ValueError:
-        raise ConfigError(f"the value of {quoted(override)} is not valid YAML; put quotes around it.") from None
-    if isinstance(value, str):
-        value = _number(value)
+def _apply(nodes: dict[str, Any], name: str, value: Any) -> None:
+    """Set one value in place."""
     *parents, leaf = name.split(".")
     node = nodes
     for depth, parent in enumerate(parents):
@@ -99,7 +152,7 @@ def _apply(nodes: dict[str, Any], override: str) -> None:
             child = node[parent] = {}
         if not isinstance(child, dict):
             node_name = one_line(".".join(parents[: depth + 1]))
-            raise ConfigError(f"{node_name} is a value, so {quoted(name)} cannot be set in it.")
+            raise ConfigError(f"'{node_name}' is a value, so {quoted(name)} cannot be set in it.")
         node = child
     if not parents or leaf == "assignment":
         value = _expand(leaf, value, node.get(leaf))
@@ -133,6 +186,23 @@ def _expand(section: str, value: Any, current: Any) -> Any:
     return as_node(value) if section in ("loss", "assignment") else value
 
 
+@dataclass(frozen=True)
+class _Scalar:
+    """A plain scalar that YAML takes for something else than text: a number, a date, true or null."""
+
+    text: str
+    value: Any  # or the error that reading it gave, as for the date 2023-13-45
+
+    def read(self, kinds: Types) -> Any:
+        """Return the text where the types ask for text, else the value. Raises the error of reading the value."""
+        is_absent = self.value is None and (self.text in ("", "~") or str not in kinds or type(None) in kinds)
+        if is_word(self.text, kinds) or (takes_text(kinds) and type(self.value) not in kinds and not is_absent):
+            return self.text
+        if isinstance(self.value, Exception):
+            raise self.value
+        return self.value
+
+
 class _Loader(yaml.SafeLoader):
     """Makes nothing but plain values, and refuses a name that is given twice: the first value would be lost."""
 
@@ -147,9 +217,23 @@ class _Loader(yaml.SafeLoader):
                 names.add(key.value)
         return node
 
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        if not isinstance(node, yaml.ScalarNode) or node.style is not None:
+            return super().construct_object(node, deep)
+        plain_tag = self.resolve(yaml.ScalarNode, node.value, (True, False))
+        if node.tag != plain_tag or plain_tag == self.DEFAULT_SCALAR_TAG:
+            return super().construct_object(node, deep)
+        try:
+            return _Scalar(node.value, super().construct_object(node, deep))
+        except Exception as error:  # besides YAML's own, any of Python's
+            return _Scalar(node.value, error)
 
-def _load(text: str) -> Any:
-    """The value of a YAML document. Raises ValueError for what is none, and for aliases that explode."""
+
+def _load(text: str, kinds: Types) -> Any:
+    """Return the value of a YAML document that may be of `kinds`.
+
+    Raises ValueError for what is no YAML, and for aliases that explode.
+    """
     if len(text) > MAX_CHARACTERS:
         raise ValueError(f"it is longer than {MAX_CHARACTERS} characters")
     try:
@@ -158,11 +242,23 @@ def _load(text: str) -> Any:
         _count(node, {})
         value = None if node is None else loader.construct_document(node)
         _count(value, {})
-        return value
+        return _settle(value, kinds)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except Exception as error:  # besides its own, any of Python's, as for the date 2023-13-45
         raise ValueError(one_line(" ".join(str(error).split()))) from None
+
+
+def _settle(value: Any, kinds: Types) -> Any:
+    """Return `value` with each scalar read as the types ask for."""
+    if isinstance(value, _Scalar):
+        return value.read(kinds)
+    if isinstance(value, dict):
+        keys = {key: _settle(key, types_of_keys(kinds)) for key in value}
+        return {keys[key]: _settle(part, types_of_part(kinds, keys[key])) for key, part in value.items()}
+    if isinstance(value, list | tuple | set):
+        return type(value)(_settle(part, types_of_items(kinds)) for part in value)
+    return value
 
 
 def _count(value: Any, known: dict[int, int | None]) -> int:
@@ -171,6 +267,8 @@ def _count(value: Any, known: dict[int, int | None]) -> int:
     Raises ValueError for more than MAX_NODES, for what contains itself, for integers of more than 64 bits and for
     tensors.
     """
+    if isinstance(value, _Scalar):
+        value = value.value
     if isinstance(value, int) and abs(value) >= 2**63:
         raise ValueError("a number is too large")
     if hasattr(value, "__array__"):  # whose truth and equality are no bool

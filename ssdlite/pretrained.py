@@ -132,12 +132,17 @@ def checkpoint_path(path: Path) -> Path:
     """
     if not is_named(path):
         return path
-    if str(path) not in DETECTORS:
+    require_detector(path)
+    return fetch_weights(str(path))
+
+
+def require_detector(name: Path) -> None:
+    """Raise ConfigError for the name of what is no detector. Nothing is fetched."""
+    if str(name) not in DETECTORS:
         raise ConfigError(
-            f"{path} is a backbone, which a training starts from (model.weights={path}), and no detector; "
+            f"{name} is a backbone, which a training starts from (model.weights={name}), and no detector; "
             f"detectors are {' and '.join(DETECTORS)}."
         )
-    return fetch_weights(str(path))
 
 
 def weights_dir() -> Path:

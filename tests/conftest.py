@@ -203,7 +203,7 @@ def lively(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
     content = {"config": config.to_dict(), "classes": list(class_names), "metrics": {}}
     save_checkpoint(folder / "model.pt", {**content, "weights": detector.state_dict()})
     options = {"output": folder / "model.onnx", "head": "nms", "batch": "dynamic", "opset": 18, "verify": False}
-    export_onnx(folder / "model.pt", [], **options)
+    export_onnx(folder / "model.pt", {}, **options)
     with kept(folder):
         yield folder
 

@@ -8,7 +8,7 @@ PACKAGE = Path(__file__).parents[1] / "ssdlite"
 FLOORS = [
     {"errors"},
     {"box_arrays"},
-    {"structures", "boxes", "files"},
+    {"structures", "boxes", "files", "schema"},
     {"mistakes", "overrides", "fetch"},
     {"config", "drawing", "data", "model", "losses"},
     {"training", "evaluation", "deploy", "prediction", "importers"},

@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_map_only
 from ssdlite import build
 from ssdlite.benchmark import step as benchmark_step
 from ssdlite.benchmark.workload import take_step, total_loss
-from ssdlite.config import Config, config_from_dict
+from ssdlite.config import Config, load_config
 from ssdlite.data.device import PLACEMENT, finish_images
 from ssdlite.evaluation.evaluate import predict_split
 from ssdlite.model.network import Network
@@ -109,7 +109,7 @@ def _workloads(precisions: Sequence[str]) -> Iterator[tuple[str, Workload]]:
 def config_of(options: Sequence[str], precision: str = "fp32") -> Config:
     """The options of a small network."""
     small = (f"model.input_size={list(SIZE)}", "model.width=0.25", f"train.batch_size={IMAGES}")
-    return config_from_dict({}, [*small, f"train.precision={precision}", *options])
+    return load_config(None, [*small, f"train.precision={precision}", *options])
 
 
 @cache

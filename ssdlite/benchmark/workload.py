@@ -25,9 +25,6 @@ from ssdlite.training.distributed import prepare_device
 from ssdlite.training.memory import keep_memory
 from ssdlite.training.step import TrainStep
 
-DEFAULTS = ("model.input_size=300", "model.weights=none", "train.batch_size=16")
-"""Of a benchmark without a config; 300x300 is the size of the published SSD300."""
-
 STEPS = 1000  # that the schedule believes in; the rate has no influence on the time
 
 

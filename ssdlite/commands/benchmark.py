@@ -6,33 +6,56 @@ import difflib
 import json
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from rich.table import Table
 
-from ssdlite import build
-from ssdlite.benchmark import evaluation, infer, loader, step, train
-from ssdlite.benchmark.machine import describe_machine
-from ssdlite.benchmark.rows import Row, Rows
-from ssdlite.benchmark.workload import DEFAULTS, Workload, prepare
+from ssdlite.commands.arguments import require_data, require_device_name
 from ssdlite.commands.screen import console
 from ssdlite.config import Config, load_config
 from ssdlite.errors import ConfigError
 from ssdlite.files import require_writable, write_text
-from ssdlite.training.distributed import choose_device
+from ssdlite.overrides import is_among, option_names
 
-SECTIONS: dict[str, Callable[[Workload], Rows]] = {
-    section.NAME: section.run for section in (loader, step, train, evaluation, infer)
+if TYPE_CHECKING:
+    from ssdlite.benchmark.rows import Row, Rows
+    from ssdlite.benchmark.workload import Workload
+
+Section: TypeAlias = "Callable[[Workload], Rows]"
+
+
+def _run(module: str, workload: Workload) -> Rows:
+    """Run the section of `ssdlite.benchmark.MODULE`, which needs PyTorch and is imported here."""
+    return import_module(f"ssdlite.benchmark.{module}").run(workload)
+
+
+SECTIONS: dict[str, Section] = {
+    "loader": partial(_run, "loader"),
+    "step": partial(_run, "step"),
+    "train": partial(_run, "train"),
+    "eval": partial(_run, "evaluation"),
+    "infer": partial(_run, "infer"),
 }
+
+DEFAULTS = {"model.input_size": 300, "model.weights": "none", "train.batch_size": 16}
+"""Options of a benchmark without a config; 300x300 is the size of the published SSD300."""
+
+UNUSED = (
+    *("data.draw", "data.draw.", "run.dir", "run.name", "run.report", "train.epochs", "train.log_interval"),
+    *("train.val_interval", "train.save_interval", "train.keep", "train.on_nonfinite"),
+)
+"""Options that are for a run with its folder, or for drawn images."""
 
 WIDEST = 1000  # columns of a table
 
 
 def benchmark(
     config_path: Path | None,
-    overrides: Sequence[str],
+    overrides: Mapping[str, Any],
     *,
     only: str | None,
     json_path: Path | None,
@@ -42,13 +65,23 @@ def benchmark(
 ) -> None:
     """Measure, print a table a section, and write the figures; see `ssdlite benchmark --help`."""
     names = choose_sections(only)
-    if rivals and infer.NAME not in names:
-        raise ConfigError(f"--rival has no effect without the section {infer.NAME}; add it to --only.")
+    if rivals and "infer" not in names:
+        raise ConfigError("--rival has no effect without the section infer; add it to --only.")
     if missing := next((path for path in rivals if not path.is_file()), None):
         raise ConfigError(f"--rival {missing}: there is no such file.")
+    require_device_name(device)
+    config = load_config(config_path, overrides if config_path else {**DEFAULTS, **overrides})
+    if unused := next((name for name in option_names(overrides) if is_among(name, UNUSED)), None):
+        raise ConfigError(f"{unused} has no effect on a benchmark, which makes no run; leave it out.")
+    if config.data.draw is None and (config.data.path, config.data.train, config.data.val) != (None, None, None):
+        require_data(config.data)
     if json_path:
         require_writable(json_path)
-    config = load_config(config_path, overrides if config_path else [*DEFAULTS, *overrides])
+    from ssdlite import build  # from here on with PyTorch
+    from ssdlite.benchmark.machine import describe_machine
+    from ssdlite.benchmark.workload import prepare
+    from ssdlite.training.distributed import choose_device
+
     build.prior_levels(config.model)  # refuses those that are to be fitted, before anything is drawn
     chosen = choose_device(device)
     started = time.perf_counter()

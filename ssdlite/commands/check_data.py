@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from ssdlite.commands.arguments import DATA_SET, require_effect
 from ssdlite.commands.data import config_of
 from ssdlite.commands.screen import console, tracker
 from ssdlite.data.checks.check import Report, check_data, quick_check
@@ -23,8 +24,11 @@ NUM_SHOWN = 20  # findings printed in full
 STYLES: dict[str, str] = {"error": "red", "warning": "yellow", "note": "dim"}
 
 
-def check(path: Path | None, overrides: Sequence[str], *, json_path: Path | None, fixed_dir: Path | None) -> None:
+def check(
+    path: Path | None, overrides: Mapping[str, Any], *, json_path: Path | None, fixed_dir: Path | None
+) -> None:
     """Check a config's data or a folder; see `ssdlite check-data --help`. Raises DataError if there are errors."""
+    require_effect(overrides, DATA_SET, on="the check of a data set")
     config = config_of(path, overrides).data
     if json_path:
         require_writable(json_path)

@@ -5,24 +5,21 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ssdlite import build
 from ssdlite.commands.screen import console
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.files import require_writable
-from ssdlite.importers.checkpoint import build_imported, to_checkpoint
-from ssdlite.importers.class_names import guess_class_names, read_class_names
-from ssdlite.importers.names import ForeignNetwork
-from ssdlite.importers.tensorflow import read_graph
-from ssdlite.importers.tfjs import is_graph_model, read_graph_model
-from ssdlite.importers.torch_files import FORMATS, read_torch_file, to_torch_file
-from ssdlite.model.architecture import TENSORFLOW
-from ssdlite.model.detector import Detector
+from ssdlite.models import require_checkpoint
 from ssdlite.training.checkpoint import save_checkpoint, write_whole
+
+if TYPE_CHECKING:
+    from ssdlite.importers.names import ForeignNetwork
+    from ssdlite.model.detector import Detector
 
 logger = logging.getLogger(__name__)
 
-FORMAT_NAMES = ("auto", *FORMATS, "tensorflow")
+FORMAT_NAMES = ("auto", "pytorch-ssd", "lufficc", "mmdetection", "tensorflow")
 
 
 def import_checkpoint(
@@ -37,11 +34,16 @@ def import_checkpoint(
     if file_format not in FORMAT_NAMES:
         raise ConfigError(f"--format is one of {', '.join(FORMAT_NAMES)}, not '{file_format}'.")
     _require_apart(source, output)
-    is_web = file_format in ("auto", "tensorflow") and is_graph_model(source)
+    is_web = file_format in ("auto", "tensorflow") and _is_graph_model(source)
     if not source.is_file() and not (is_web and source.is_dir()):
         raise CheckpointError(
             f"{source} is a folder; name a file." if source.is_dir() else f"there is no file {source}."
         )
+    from ssdlite.importers.checkpoint import build_imported, to_checkpoint  # from here on with PyTorch
+    from ssdlite.importers.class_names import guess_class_names, read_class_names
+    from ssdlite.importers.tfjs import read_graph_model
+    from ssdlite.model.architecture import TENSORFLOW
+
     if is_web:
         network = read_graph_model(source, drop_unused=class_names_path is None)
     else:
@@ -68,7 +70,12 @@ def import_checkpoint(
 
 def export_checkpoint(checkpoint: Path, *, output: Path) -> None:
     """Write a checkpoint of ours as the program of its dialect does; see `ssdlite export-checkpoint --help`."""
+    require_checkpoint(checkpoint, {})
     _require_apart(checkpoint, output)
+    from ssdlite import build  # from here on with PyTorch
+    from ssdlite.importers.torch_files import FORMATS, to_torch_file
+    from ssdlite.model.detector import Detector
+
     loaded = build.load_detector(checkpoint)
     dialect = loaded.config.model.dialect
     if dialect not in FORMATS:
@@ -90,7 +97,17 @@ def _require_apart(source: Path, output: Path) -> None:
     require_writable(output)
 
 
+def _is_graph_model(path: Path) -> bool:
+    """Tell by its name whether `path` is to be read as a graph model; see `importers.tfjs`."""
+    if path.is_dir():
+        return (path / "model.json").exists()
+    return path.name.lower().endswith((".json", ".tgz", ".tar.gz"))
+
+
 def _read(source: Path, file_format: str) -> ForeignNetwork:
+    from ssdlite.importers.tensorflow import read_graph
+    from ssdlite.importers.torch_files import read_torch_file
+
     if file_format == "tensorflow" or (file_format == "auto" and source.suffix == ".pb"):
         return read_graph(source)
     return read_torch_file(source, None if file_format == "auto" else file_format)
@@ -98,6 +115,8 @@ def _read(source: Path, file_format: str) -> ForeignNetwork:
 
 def _compare_with_original(detector: Detector, checkpoint: Path) -> None:
     """Refuse what the other program could not read, and say what its file does not hold."""
+    from ssdlite.importers.torch_files import FORMATS
+
     dialect = detector.dialect.name
     if detector.width != 1:
         raise ConfigError(f"{checkpoint} is of width {detector.width}, but {dialect} reads width 1 only.")

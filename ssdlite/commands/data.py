@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ssdlite.commands.screen import bars, console
 from ssdlite.config import Config, load_config
@@ -14,12 +14,12 @@ from ssdlite.errors import ConfigError
 VAL_SHARE = 6  # one image in six validates
 
 
-def config_of(path: Path | None, overrides: Sequence[str]) -> Config:
-    """The options that `CONFIG|PATH [KEY=VALUE]...` stands for. Raises ConfigError where they name no data."""
+def config_of(path: Path | None, overrides: Mapping[str, Any]) -> Config:
+    """Return the config that `CONFIG|PATH [KEY=VALUE]...` stands for. Raises ConfigError where it names no data."""
     if path is not None and not path.exists():
         raise ConfigError(f"{path}: there is no such folder or config file; check the path.")
     if path is not None and path.is_dir():
-        config = load_config(None, [f"data.path={json.dumps(str(path))}", *overrides])
+        config = load_config(None, {"data.path": str(path), **overrides})
     else:
         config = load_config(path, overrides)
     if (config.data.path, config.data.train, config.data.val) == (None, None, None):

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from ssdlite.commands.arguments import (
+    DATA_SET,
+    require_device_name,
+    require_effect,
+    require_split_name,
+)
 from ssdlite.commands.pages import Subject, write_report, write_results_report
 from ssdlite.commands.screen import console, print_evaluation, tracker
 from ssdlite.config import DataConfig, load_config
@@ -16,7 +23,7 @@ from ssdlite.evaluation.coco import read_coco_results, to_coco_results
 from ssdlite.evaluation.evaluate import Evaluation, score_detections, warn_of_absent_classes
 from ssdlite.evaluation.evaluate import evaluate as evaluate_model
 from ssdlite.files import require_writable, write_text
-from ssdlite.models import LoadedModel, is_exported, load_model
+from ssdlite.models import LoadedModel, is_exported, load_model, require_openable
 from ssdlite.pretrained import is_named
 from ssdlite.sources import has_split, read_data
 from ssdlite.structures import DataSplit
@@ -26,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 def evaluate(
     model_path: Path,
-    overrides: Sequence[str],
+    overrides: Mapping[str, Any],
     *,
     split: str,
     json_path: Path | None,
@@ -36,14 +43,21 @@ def evaluate(
     device: str,
 ) -> None:
     """Score `model_path` on a split of its data set; see `ssdlite eval --help`."""
-    if split not in ("train", "val"):
-        raise ConfigError(f"--split is train or val, not '{split}'.")
+    require_split_name(split)
+    require_device_name(device)
     if report_path and not with_report:
         raise ConfigError("--report and --no-report contradict each other; leave one out.")
+    is_results = model_path.suffix == ".json"
+    if is_results:
+        require_effect(overrides, DATA_SET, on=f"{model_path}, whose detections are made already")
+        if device != "auto":
+            raise ConfigError(f"--device {device} has no effect on {model_path}: its detections are made already.")
+    else:
+        require_openable(model_path, overrides, device)
     for path in filter(None, (json_path, detections_path, report_path)):
         require_writable(path)
     model = None
-    if model_path.suffix == ".json":
+    if is_results:
         data = _read_with_training_classes(load_config(None, overrides).data, split)
         evaluation = score_detections(data, read_coco_results(model_path, data))
     else:
@@ -113,7 +127,7 @@ def _read_with_training_classes(config: DataConfig, split: str) -> DataSplit:
     """A split numbered as the training set numbers its classes, where there is one: VOC's ids depend on it."""
     if (config.path, config.train, config.val) == (None, None, None):
         raise ConfigError("a result file does not know its data set: give data=PATH.")
-    splits = ["train", "val"] if has_split(config, "train") else ["val"]
+    splits = ["train", "val"] if has_split(config, "train") else [split]
     return dict(zip(splits, read_data(config, splits), strict=True))[split]
 
 

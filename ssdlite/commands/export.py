@@ -5,21 +5,19 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, get_args
 
-from ssdlite import build
-from ssdlite.commands.evidence import calibration_images, gather_evidence
-from ssdlite.commands.proofs import show_proof
+from ssdlite.commands.arguments import require_export_options
 from ssdlite.commands.screen import console
 from ssdlite.deploy.metadata import FileForm, HeadKind, InputForm, Precision, SuppressionKind
-from ssdlite.deploy.onnx.export import Calibration, Disproved, require_form
-from ssdlite.deploy.onnx.export import export_onnx as write_onnx
-from ssdlite.deploy.onnx.opset import require_known
-from ssdlite.deploy.proof.report import describe, failed_report_path, report_path, write_report
 from ssdlite.errors import ConfigError
 from ssdlite.files import require_writable
+
+if TYPE_CHECKING:
+    from ssdlite.build import LoadedDetector
+    from ssdlite.deploy.onnx.export import Calibration
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +27,7 @@ Choices: TypeAlias = Any  # a Literal, which has no type of its own
 
 def export_onnx(
     checkpoint: Path,
-    overrides: Sequence[str],
+    overrides: Mapping[str, Any],
     *,
     output: Path | None,
     head: str = "nms",
@@ -62,14 +60,26 @@ def export_onnx(
         raise ConfigError(f"{name} has no effect with --precision {precision}; it is for int8.")
     if tolerance is not None and not verify:
         raise ConfigError("--tolerance has no effect with --no-verify.")
-    require_known(opset)
-    batch_size = _batch_size(batch or ("1" if head == "raw-levels" else "dynamic"))
-    loaded = build.load_detector(checkpoint, overrides, _size(size))
-    require_form(loaded.detector, form)
+    batch_size = _batch_size(batch) if batch else 1 if head == "raw-levels" else None
+    input_size = _size(size)
     output = output or checkpoint.with_suffix(".onnx")
-    require_writable(output)
     if output.suffix.lower() != ".onnx":
         raise ConfigError(f"--output ends with .onnx, which is how its files are known; {output} does not.")
+    calibrates = precision == "int8" and calibration is None
+    require_export_options(checkpoint, overrides, input_size, compares=verify, calibrates=calibrates)
+    from ssdlite.deploy.onnx.opset import require_known
+
+    require_known(opset)
+    from ssdlite import build  # from here on with PyTorch
+    from ssdlite.commands.evidence import gather_evidence
+    from ssdlite.commands.proofs import show_proof
+    from ssdlite.deploy.onnx.export import Disproved, require_form
+    from ssdlite.deploy.onnx.export import export_onnx as write_onnx
+    from ssdlite.deploy.proof.report import describe, failed_report_path, report_path, write_report
+
+    loaded = build.load_detector(checkpoint, overrides, input_size)
+    require_form(loaded.detector, form)
+    require_writable(output)
     started = time.perf_counter()
     try:
         with console.status("Exporting and comparing, half a minute or so"):
@@ -88,7 +98,7 @@ def export_onnx(
         write_report(failed_report_path(output), describe(error.data), error.proof)
         if precision == "int8" and reduce_range is not False and not passing:
             logger.warning(
-                "weights of 8 bits lose less than those of 7: --no-reduce-range, for processors with VNNI."
+                "weights of 8 bits lose less than those of 7: --no-reduce-range, for VNNI"
             )
         raise
     description = describe(output.read_bytes())
@@ -124,12 +134,17 @@ def _size(text: str | None) -> tuple[int, int] | None:
     return int(found[1]), int(found[2])
 
 
-def _calibration(loaded: build.LoadedDetector, path: Path | None, reduce_range: bool | None) -> Calibration:
+def _calibration(loaded: LoadedDetector, path: Path | None, reduce_range: bool | None) -> Calibration:
+    from ssdlite.commands.evidence import calibration_images
+    from ssdlite.deploy.onnx.export import Calibration
+
     return Calibration(calibration_images(loaded, path), reduce_range is not False)
 
 
 def _show_file(output: Path, description: dict[str, Any], seconds: float) -> None:
     """What a person wants to know of a file that was written."""
+    from ssdlite.deploy.proof.report import report_path
+
     metadata = description["metadata"]
     size, batch = description["bytes"] / 1e6, description["inputs"]["images"]["shape"][0]
     batch = batch if isinstance(batch, int) else "dynamic"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from ssdlite.commands.arguments import require_effect, require_export_options
 from ssdlite.commands.screen import console
 from ssdlite.deploy.onnx_predictor import OnnxPredictor
 from ssdlite.deploy.web.page import build_page, require_page
@@ -14,15 +15,13 @@ from ssdlite.deploy.web.runtime import find_runtime
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.files import one_line, require_writable, write_text
 
-logger = logging.getLogger(__name__)
-
 PLAIN_STEMS = {"best", "last", "model"}
 """Names of files that say nothing: their folder's name does."""
 
 
 def export_web(
     model: Path,
-    overrides: Sequence[str],
+    overrides: Mapping[str, Any],
     *,
     output: Path | None,
     runtime_dir: Path | None,
@@ -31,10 +30,12 @@ def export_web(
 ) -> None:
     """Write `model` as a page; see `ssdlite export-web --help`."""
     is_exported = model.suffix.lower() == ".onnx"
-    if is_exported and overrides:
-        raise ConfigError(f"{overrides[0]} has no effect on {model}, which is exported already; leave it out.")
-    if is_exported and not verify:
-        logger.warning("--no-verify has no effect: %s is exported already.", model)
+    if is_exported:
+        require_effect(overrides, (), on=f"{model}, which is exported already")
+        if not verify:
+            raise ConfigError(f"--no-verify has no effect on {model}, which is exported already; leave it out.")
+    else:
+        require_export_options(model, overrides, compares=verify)
     runtime = find_runtime(runtime_dir)  # before the minute that exporting may take
     output = output or model.with_suffix(".html")
     require_writable(output)
@@ -53,14 +54,14 @@ def export_web(
     )
 
 
-def _export(checkpoint: Path, overrides: Sequence[str], folder: Path, verify: bool) -> Path:
+def _export(checkpoint: Path, overrides: Mapping[str, Any], folder: Path, verify: bool) -> Path:
     """The network of `checkpoint` as a file in `folder`, compared with PyTorch."""
     from ssdlite.commands.export import export_onnx  # here, because an exported file needs no torch
     from ssdlite.deploy.onnx.export import Disproved
 
     path = folder / checkpoint.with_suffix(".onnx").name
     try:
-        export_onnx(checkpoint, overrides, output=path, head="nms", batch="dynamic", verify=verify, passing=True)
+        export_onnx(checkpoint, overrides, output=path, verify=verify, passing=True)
     except Disproved as error:
         raise CheckpointError(
             f"no page of {checkpoint} was written, because onnxruntime does not give PyTorch's answers: "

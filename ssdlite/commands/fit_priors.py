@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from ssdlite import build
-from ssdlite.commands.priors import MAX_IMAGES, Cost, cost, fit, measure, place, with_priors
+from ssdlite.commands.arguments import DATA_SET, require_effect
 from ssdlite.commands.screen import console
-from ssdlite.config import Config, MultiboxConfig, as_yaml, load_config
-from ssdlite.data.boxes import draw_boxes, input_boxes, spread
+from ssdlite.config import Config, MultiboxConfig, as_yaml, load_config, read_options
 from ssdlite.errors import ConfigError
 from ssdlite.files import one_line, require_writable, write_text
-from ssdlite.model.prior_fit import FitRow, PriorFit
-from ssdlite.overrides import apply_overrides, expand_words, read_yaml
+from ssdlite.overrides import apply_overrides, expand_words
 from ssdlite.sources import has_split, read_data
 from ssdlite.structures import DataSplit
 
+if TYPE_CHECKING:
+    from ssdlite.commands.priors import Cost
+    from ssdlite.model.prior_fit import FitRow, PriorFit
+
 BACKGROUND_BELOW, NEG_POS_RATIO = 0.3, 6
 """What `multibox` should have with dense priors; see `_mines_near_misses`."""
+
+USED = (*(*DATA_SET, "data.augmentation", "model", "model.", "loss", "loss.", "run.seed"),)
+"""Options of the network that the priors are for, and of what they are fitted to."""
 
 ENOUGH = 0.95
 """Share of the objects with a prior of IoU .5 from which on priors are not what holds a detector back."""
@@ -31,7 +35,7 @@ ENOUGH = 0.95
 
 def fit_model_priors(
     path: Path | None,
-    overrides: Sequence[str],
+    overrides: Mapping[str, Any],
     *,
     config_path: Path | None,
     json_path: Path | None,
@@ -41,8 +45,10 @@ def fit_model_priors(
     if path is not None and not path.exists():
         raise ConfigError(f"{path}: there is no such folder or config file; check the path.")
     if path is not None and path.is_dir():
-        overrides, path = [f"data.path={json.dumps(str(path))}", *overrides], None
-    config = _config_before(path, overrides, max_priors)
+        overrides, path = {"data.path": str(path), **overrides}, None
+    if config_path is None:
+        require_effect(overrides, USED, on="priors without --write FILE")
+    config = _read_config(path, overrides)
     for written in (config_path, json_path):
         if written is not None:
             require_writable(written)
@@ -50,6 +56,10 @@ def fit_model_priors(
         raise ConfigError(f"{config_path} exists already; let --write name a new file.")
     splits = _read(config)
     train = splits["training"]
+    from ssdlite.commands.priors import MAX_IMAGES, cost, fit, measure  # from here on with PyTorch
+    from ssdlite.data.boxes import draw_boxes, input_boxes, spread
+
+    config = _with_place_for(config, max_priors)
     fitted = fit(config, train, max_priors=max_priors)
     boxes = {name: input_boxes(split, config.model.input_size) for name, split in splits.items()}
     sample = spread(train, MAX_IMAGES)
@@ -63,7 +73,7 @@ def fit_model_priors(
         write_text(json_path, json.dumps(_as_document(fitted, fits, costs), indent=2) + "\n")
         console.print(f"Wrote {json_path}")
     if config_path:
-        nodes = apply_overrides(expand_words(read_yaml(path) if path else {}), overrides)
+        nodes = apply_overrides(expand_words(read_options(path) if path else {}), overrides)
         nodes["model"] = {**(nodes.get("model") or {}), "priors": fitted.to_dict()["model"]["priors"]}
         if _mines_near_misses(fitted):
             loss = nodes.get("loss") or {}
@@ -91,13 +101,24 @@ def _mines_near_misses(config: Config) -> bool:
     )
 
 
-def _config_before(path: Path | None, overrides: Sequence[str], max_priors: int | None) -> Config:
-    """The config whose priors are to be fitted, with those that it has. Raises ConfigError where that cannot be."""
+def _read_config(path: Path | None, overrides: Mapping[str, Any]) -> Config:
+    """Return the config whose priors are to be fitted. Raises ConfigError where that cannot be."""
     config = load_config(path, overrides)
     if (config.data.path, config.data.train) == (None, None):
         raise ConfigError("there is nothing to fit priors to: name a folder, a config file, or data=PATH.")
     if config.model.head != "ssdlite":
         raise ConfigError(f"model.head={config.model.head} has no priors, so there is nothing to fit.")
+    return config
+
+
+def _with_place_for(config: Config, max_priors: int | None) -> Config:
+    """Return `config` with its dialect and the priors that it has.
+
+    Raises ConfigError where `max_priors` is less than those, and as `build.settle_dialect`.
+    """
+    from ssdlite import build
+    from ssdlite.commands.priors import place, with_priors
+
     config = build.settle_dialect(config)
     plain = with_priors(config, "dialect")
     num_own = len(place(plain.model))

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-from ssdlite import build
-from ssdlite.commands.evidence import gather_evidence
-from ssdlite.commands.proofs import show_proof
+from ssdlite.commands.arguments import require_export_options
 from ssdlite.commands.screen import console
 from ssdlite.deploy.formats.document import document_path
-from ssdlite.deploy.formats.export import export_file, require_choice, require_detector
-from ssdlite.deploy.formats.kinds import FORMATS, FormatName, WeightPrecision
+from ssdlite.deploy.formats.kinds import FORMATS, FormatName, WeightPrecision, require_choice
 from ssdlite.deploy.metadata import HeadKind
 from ssdlite.errors import ConfigError
 from ssdlite.files import require_writable
@@ -23,7 +20,7 @@ from ssdlite.files import require_writable
 def export(
     format_name: str,
     checkpoint: Path,
-    overrides: Sequence[str],
+    overrides: Mapping[str, Any],
     *,
     output: Path | None,
     head: str | None,
@@ -41,11 +38,17 @@ def export(
     output = output or checkpoint.with_name(checkpoint.stem + kind.name_suffix)
     chosen_head, chosen_precision = head or kind.heads[0], precision or kind.precisions[0]
     require_choice(name, output, chosen_head, chosen_precision)
+    proves = verify and kind.runs_here
+    require_export_options(checkpoint, overrides, compares=proves)
+    from ssdlite import build  # from here on with PyTorch
+    from ssdlite.commands.evidence import gather_evidence
+    from ssdlite.commands.proofs import show_proof
+    from ssdlite.deploy.formats.export import export_file, require_detector
+
     loaded = build.load_detector(checkpoint, overrides)
     require_detector(loaded.detector, name)
     require_writable(document_path(output))
     started = time.perf_counter()
-    proves = verify and kind.runs_here
     with console.status(f"Converting for {kind.program}, {'and comparing, ' if proves else ''}up to a minute"):
         proof = export_file(
             loaded.detector,

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import cv2
 
+from ssdlite.commands.arguments import require_device_name
 from ssdlite.commands.screen import bars, console
 from ssdlite.data.machine import usable_cores
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.files import require_writable
-from ssdlite.models import LoadedModel, is_exported, load_model
+from ssdlite.models import LoadedModel, is_exported, load_model, require_openable
 from ssdlite.prediction.finder import Finder
 from ssdlite.prediction.frames import Source
 from ssdlite.prediction.inputs import PATIENCE, ImageFile, find_sources
@@ -30,6 +31,7 @@ from ssdlite.training.interrupt import Interrupt
 logger = logging.getLogger(__name__)
 
 SCORE_THRESHOLD = 0.4
+OUTPUT = Path("predictions")
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,16 @@ class InputOptions:
 class OutputOptions:
     """What is kept, and where."""
 
-    directory: Path
+    directory: Path | None = None  # default: OUTPUT
     pictures: bool = True
-    json_path: Path | None = None  # default: predictions.json in `directory`
+    json_path: Path | None = None  # default: predictions.json in the directory
     text_dir: Path | None = None
     crops_dir: Path | None = None
     show: bool = False
+
+    @property
+    def folder(self) -> Path:
+        return self.directory or OUTPUT
 
 
 @dataclass(frozen=True)
@@ -70,12 +76,16 @@ def predict(
     """Find objects in `inputs` and keep what `keeping` says; see `ssdlite predict --help`."""
     if finding.tile is None and finding.tile_overlap is not None:
         raise ConfigError("--tile-overlap has no effect without --tile; give the side of a tile, as in --tile 640.")
+    if keeping.directory and keeping.json_path and not keeping.pictures:
+        raise ConfigError("--output has no effect with --no-pictures and --save-json; leave out one of them.")
+    require_device_name(finding.device)
     if keeping.show and not has_screen():
         raise ConfigError(
             "--show needs a screen and an OpenCV with windows, and one of them is missing here "
             "(pip install opencv-python in place of opencv-python-headless); leave it out, and look at --output."
         )
     thresholds = parse_thresholds(finding.score_thresholds, SCORE_THRESHOLD)
+    require_openable(model_path, {}, finding.device)
     sources = _find_sources(inputs, reading)
     model = _load(model_path, thresholds, finding.device)
     limits = thresholds.for_classes(model.class_names)
@@ -119,7 +129,7 @@ def _find_sources(inputs: Sequence[str], options: InputOptions) -> list[Source]:
 
 def _load(path: Path, thresholds: Thresholds, device: str) -> LoadedModel:
     # An exported file has its own threshold inside; from both, what is below is left out afterwards.
-    overrides = [] if is_exported(path) else [f"eval.score_threshold={thresholds.lowest}"]
+    overrides = {} if is_exported(path) else {"eval.score_threshold": thresholds.lowest}
     model = load_model(path, overrides, device, threads=1)
     if thresholds.lowest < model.score_threshold:
         logger.warning(
@@ -131,6 +141,9 @@ def _load(path: Path, thresholds: Thresholds, device: str) -> LoadedModel:
 
 
 def _make_finder(model: LoadedModel, options: FindOptions) -> Finder:
+    fixed = getattr(model.predictor, "batch_size", None)
+    if None not in (options.batch_size, fixed) and options.batch_size != fixed:
+        raise ConfigError(f"--batch-size has no effect on this file, which takes {fixed} images at a time.")
     tiling = None
     if options.tile is not None:
         overlap = OVERLAP if options.tile_overlap is None else options.tile_overlap
@@ -145,12 +158,12 @@ def _make_finder(model: LoadedModel, options: FindOptions) -> Finder:
 
 
 def _make_writers(options: OutputOptions, sources: Sequence[Source], class_names: Sequence[str]) -> list[Writer]:
-    json_path = options.json_path or options.directory / "predictions.json"
+    json_path = options.json_path or options.folder / "predictions.json"
     require_writable(json_path)
     writers: list[Writer] = [JsonFile(json_path, class_names)]
     if options.pictures:
-        pictures = Pictures(options.directory)
-        require_writable(options.directory / "predictions.json")
+        pictures = Pictures(options.folder)
+        require_writable(options.folder / "predictions.json")
         _require_no_overwriting(pictures, sources)
         writers.append(pictures)
     if options.text_dir:
@@ -200,8 +213,8 @@ def _one_thread_for_opencv() -> Iterator[None]:
 def _report(outputs: Outputs, pipeline: Pipeline, seconds: float, options: OutputOptions) -> None:
     if not outputs.num_images and not pipeline.stopped():
         raise DataError(f"none of the {pipeline.num_unreadable} images could be read.")
-    places = [f"pictures in {options.directory}"] if options.pictures else []
-    places.append(f"detections in {options.json_path or options.directory / 'predictions.json'}")
+    places = [f"pictures in {options.folder}"] if options.pictures else []
+    places.append(f"detections in {options.json_path or options.folder / 'predictions.json'}")
     places += [f"text in {options.text_dir}"] if options.text_dir else []
     places += [f"crops in {options.crops_dir}"] if options.crops_dir else []
     if pipeline.num_dropped:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from ssdlite.commands.arguments import require_device_name
 from ssdlite.commands.evaluate import describe_model, run_model, with_training_split
-from ssdlite.commands.network_facts import make_subject
 from ssdlite.commands.pages import REPORT, write_report
 from ssdlite.commands.run_folder import read_detections
-from ssdlite.config import load_config
+from ssdlite.config import load_config, require_changeable
 from ssdlite.errors import CheckpointError
 from ssdlite.evaluation.evaluate import Evaluation, score_detections
 from ssdlite.files import require_writable
-from ssdlite.models import load_model
+from ssdlite.models import load_model, require_openable
 from ssdlite.pretrained import is_named
 from ssdlite.sources import read_data
 from ssdlite.structures import DataSplit
@@ -26,14 +27,19 @@ logger = logging.getLogger(__name__)
 SAME_AP = 1e-3  # stored boxes are rounded
 
 
-def report(source: Path, overrides: Sequence[str], *, output: Path | None, device: str) -> None:
+def report(source: Path, overrides: Mapping[str, Any], *, output: Path | None, device: str) -> None:
     """Write the page about a run's folder or a checkpoint; see `ssdlite report --help`."""
+    require_device_name(device)
     if not (source.exists() or is_named(source)):
         raise CheckpointError(f"there is no run {source}; name a folder such as runs/NAME, or a checkpoint.")
     folder = source if source.is_dir() else source.parent
     path = output or (Path(f"report-{source}.html") if is_named(source) else folder / REPORT)
-    require_writable(path)
     checkpoint = source if is_named(source) else _find_checkpoint(source)
+    if checkpoint is None:
+        require_changeable(overrides)
+    else:
+        require_openable(checkpoint, overrides, device)
+    require_writable(path)
     if checkpoint is None:
         _report_beginning(folder, overrides, path)
     else:
@@ -42,7 +48,7 @@ def report(source: Path, overrides: Sequence[str], *, output: Path | None, devic
 
 def report_model(
     checkpoint: Path,
-    overrides: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
     *,
     path: Path,
     device: str,
@@ -52,13 +58,14 @@ def report_model(
 
     `splits` saves reading them.
     """
+    overrides = overrides or {}
     model = load_model(checkpoint, overrides, device)
     if splits is None:
         (val,) = read_data(model.config.data, ["val"], model.class_names)
         splits = {"val": val}
     val = splits["val"]
     evaluation = None
-    if checkpoint.name == "best.pt" and not any(text.startswith("eval.") for text in overrides):
+    if checkpoint.name == "best.pt" and not any(name.split(".")[0] == "eval" for name in overrides):
         evaluation = _stored_evaluation(checkpoint, val)
     if evaluation is None:
         evaluation = run_model(model, val)
@@ -83,8 +90,10 @@ def _find_checkpoint(source: Path) -> Path | None:
     return None
 
 
-def _report_beginning(run_dir: Path, overrides: Sequence[str], path: Path) -> None:
+def _report_beginning(run_dir: Path, overrides: Mapping[str, Any], path: Path) -> None:
     """The page about a run that has no checkpoint yet: its log and its data."""
+    from ssdlite.commands.network_facts import make_subject
+
     config = load_config(run_dir / "config.yaml", overrides)
     train, val = read_data(config.data)
     why = "Unknown: the run has saved no checkpoint yet that could be judged."

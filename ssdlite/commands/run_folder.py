@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ssdlite.errors import DataError
+from ssdlite.errors import CheckpointError, DataError
 from ssdlite.evaluation.coco import read_coco_results, to_coco_results
 from ssdlite.files import read_text, write_text
 from ssdlite.structures import DataSplit, Detections
+from ssdlite.training.checkpoint import has_newest
 
 DETECTIONS = "detections.json"  # what best.pt finds in the validation images, as COCO results
 SESSIONS = "sessions.jsonl"  # a line where a process began, and one after each validation and at the end
+
+
+def run_dirs(parent: Path, name: str) -> Iterator[Path]:
+    """Yield the folders that a run of this name may have: NAME, NAME-2, NAME-3 and so on."""
+    yield parent / name
+    for number in itertools.count(2):
+        yield parent / f"{name}-{number}"
+
+
+def latest_run(parent: Path, name: str) -> Path:
+    """Return the last folder that is taken. Raises CheckpointError if there is nothing in it to resume."""
+    taken = list(itertools.takewhile(Path.exists, run_dirs(parent, name)))
+    if not taken or not has_newest(taken[-1]):
+        missing = (taken[-1] if taken else parent / name) / "last.pt"
+        raise CheckpointError(f"there is nothing to resume: {missing} does not exist.")
+    return taken[-1]
 
 
 def write_detections(run_dir: Path, split: DataSplit, detections: Sequence[Detections]) -> None:

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -19,7 +19,8 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from ssdlite.evaluation.evaluate import Evaluation
+if TYPE_CHECKING:  # which is NumPy and pycocotools
+    from ssdlite.evaluation.evaluate import Evaluation
 
 Item = TypeVar("Item")
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from ssdlite.commands.data import draw_data
 from ssdlite.commands.pages import REPORT
 from ssdlite.commands.priors import fit_and_tell, with_priors
 from ssdlite.commands.report import report_model
-from ssdlite.commands.run_folder import log_session, write_detections
+from ssdlite.commands.run_folder import latest_run, log_session, run_dirs, write_detections
 from ssdlite.commands.screen import bars, console, print_evaluation, tracker
 from ssdlite.config import Config, config_from_dict
 from ssdlite.data.checks.check import quick_check
@@ -70,7 +69,9 @@ def train(config: Config, *, default_name: str, resume: bool, device: str) -> No
             torch.backends.cudnn.benchmark = True
         if restarts() and not resume:
             resume = in_main_process(lambda: _has_run(config, default_name))
-        resumed = in_main_process(lambda: _latest_run(config, default_name)) if resume else None
+        resumed = (
+            in_main_process(lambda: latest_run(config.run.dir, config.run.name or default_name)) if resume else None
+        )
         checkpoint = _load_run(resumed) if resumed else None
         train_split, val_split = _read_data(config)
         config = _settle_start(config, checkpoint)
@@ -149,17 +150,9 @@ def _shortened(names: tuple[str, ...], most: int = 10) -> str:
     return ", ".join(names[:most]) + more
 
 
-def _run_dirs(config: Config, default_name: str) -> Iterator[Path]:
-    """NAME, NAME-2, NAME-3 and so on."""
-    name = config.run.name or default_name
-    yield config.run.dir / name
-    for number in itertools.count(2):
-        yield config.run.dir / f"{name}-{number}"
-
-
 def _new_run(config: Config, default_name: str) -> Path:
     """The first folder that is not taken, made at once, so that two runs never share one."""
-    for run_dir in _run_dirs(config, default_name):
+    for run_dir in run_dirs(config.run.dir, config.run.name or default_name):
         with contextlib.suppress(FileExistsError):
             run_dir.mkdir(parents=True)
             if launch_id():
@@ -171,19 +164,10 @@ def _new_run(config: Config, default_name: str) -> Path:
 def _has_run(config: Config, default_name: str) -> bool:
     """Whether this torchrun has begun a run that can be resumed; else it begins again."""
     try:
-        run_dir = _latest_run(config, default_name)
+        run_dir = latest_run(config.run.dir, config.run.name or default_name)
         return (run_dir / LAUNCH_FILE).read_text(encoding="utf-8") == launch_id()
     except (CheckpointError, FileNotFoundError):
         return False
-
-
-def _latest_run(config: Config, default_name: str) -> Path:
-    """The last folder that is taken. Raises CheckpointError if there is nothing in it to resume."""
-    taken = list(itertools.takewhile(Path.exists, _run_dirs(config, default_name)))
-    if not taken or not has_newest(taken[-1]):
-        missing = (taken[-1] if taken else next(_run_dirs(config, default_name))) / "last.pt"
-        raise CheckpointError(f"there is nothing to resume: {missing} does not exist.")
-    return taken[-1]
 
 
 class _Session:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
+from ssdlite.commands.arguments import DATA_SET, require_effect, require_split_name
 from ssdlite.commands.data import config_of
 from ssdlite.commands.screen import console, tracker
 from ssdlite.config import Config
@@ -24,19 +26,27 @@ logger = logging.getLogger(__name__)
 CELL = 400  # pixels, side of a picture in the sheet
 COLUMNS = 4
 NUM_IMAGES, NUM_AUGMENTED = 16, 6  # on a sheet that fits a screen
+AUGMENTATION = (
+    *("data.augmentation", "data.vertical_flip", "data.augment_on", "data.cache", "data.cache_side"),
+    *("model.input_size", "model.dialect", "model.weights", "run.seed"),
+)
+"""Options that decide what training makes of an image."""
 NUM_DRAWS = COLUMNS - 1  # of augmentation, beside the image itself
 
 
 def view_data(
-    path: Path | None, overrides: Sequence[str], *, split: str, count: int | None, output: Path, augmented: bool
+    path: Path | None, overrides: Mapping[str, Any], *, split: str, count: int | None, output: Path, augmented: bool
 ) -> None:
     """Write a sheet of a config's data or a folder; see `ssdlite view-data --help`."""
-    if split not in ("train", "val"):
-        raise ConfigError(f"--split is train or val, not '{split}'.")
+    require_split_name(split)
     if augmented and split == "val":
         raise ConfigError(
             "--augmented shows what is trained on, and validation images are not; leave out one of them."
         )
+    if augmented:
+        require_effect(overrides, (*DATA_SET, *AUGMENTATION), on="what training makes of an image")
+    else:
+        require_effect(overrides, DATA_SET, on="the images of a data set")
     config = config_of(path, overrides)
     require_writable(output)
     data = _read(config, split)

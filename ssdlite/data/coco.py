@@ -18,7 +18,7 @@ from ssdlite.data.records import (
     report_problems,
 )
 from ssdlite.errors import DataError
-from ssdlite.files import is_usable, one_line, quoted, read_json
+from ssdlite.files import is_usable, one_line, quoted, read_json, require_regular
 from ssdlite.structures import DataSplit, Record
 
 NUMBERS = {int, float}  # and not bool, which Python would take for one, nor text
@@ -37,11 +37,7 @@ def read_coco(
     malformed, for images that are not there, and for a `file_name` that leads out of `images_dir`.
     """
     images_dir, annotation_path = Path(images_dir), Path(annotation_path)
-    try:
-        if not images_dir.is_dir():
-            raise DataError(f"{images_dir}: there is no such folder of images; check the path")
-    except OSError as error:
-        raise DataError(f"{images_dir}: the folder cannot be opened ({error.strerror}); check the path") from error
+    require_folder(images_dir)
     content = load_annotations(annotation_path)
     categories = read_categories(content, annotation_path)
     labels = {category_id: label for label, category_id in enumerate(categories, 1)}
@@ -62,12 +58,33 @@ def read_coco(
     return split if class_names is None else relabel(split, class_names, annotation_path)
 
 
+def require_folder(images_dir: Path) -> None:
+    """Raise DataError unless a folder is at `images_dir`."""
+    try:
+        if not images_dir.is_dir():
+            raise DataError(f"{images_dir}: there is no such folder of images; check the path")
+    except OSError as error:
+        raise DataError(f"{images_dir}: the folder cannot be opened ({error.strerror}); check the path") from error
+
+
+def require_annotations(path: Path) -> None:
+    """Raise DataError unless a file is at `path`."""
+    try:
+        require_regular(path)
+    except OSError as error:
+        raise _unopened(path, error) from error
+
+
+def _unopened(path: Path, error: OSError) -> DataError:
+    return DataError(f"{path}: the annotations cannot be opened ({error.strerror}); check the path")
+
+
 def load_annotations(path: Path) -> dict[str, Any]:
     """The lists of a COCO file. Raises DataError, as all that follows, for what is not there or not right."""
     try:
         content = read_json(path)
     except OSError as error:
-        raise DataError(f"{path}: the annotations cannot be opened ({error.strerror}); check the path") from error
+        raise _unopened(path, error) from error
     except ValueError as error:
         raise DataError(f"{path}: not valid JSON ({one_line(str(error))}); export or download it again") from error
     for key in ("images", "annotations", "categories"):

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from ssdlite.data.coco import read_coco
+from ssdlite.data.coco import read_coco, require_annotations, require_folder
 from ssdlite.data.records import number_classes, relabel
-from ssdlite.data.voc import read_voc
+from ssdlite.data.voc import read_list, read_voc
 from ssdlite.errors import DataError
 from ssdlite.structures import DataSplit, ImageId, Record
 
@@ -77,6 +77,18 @@ def _find_layout(path: Path) -> Layout:
         f"instances_val*.json (COCO), train/{ROBOFLOW_FILE} (Roboflow), and Annotations, JPEGImages and "
         "ImageSets/Main here, in VOC20* or in VOCdevkit/VOC20* (VOC); lay the files out in one of these ways"
     )
+
+
+def require_files(sources: Sequence[Source]) -> None:
+    """Raise DataError, as reading them would, where images, annotations or a list are not there."""
+    for source in sources:
+        if isinstance(source, CocoSource):
+            require_folder(source.images)
+            require_annotations(source.annotations)
+        else:
+            require_folder(source.root / "JPEGImages")
+            for split in source.splits:
+                read_list(source.root, split)
 
 
 def read_split(

@@ -84,13 +84,6 @@ def read_graph_model(path: Path, *, drop_unused: bool = True) -> ForeignNetwork:
     return ForeignNetwork(TENSORFLOW, weights, num_classes, size, DECODING, class_names)
 
 
-def is_graph_model(path: Path) -> bool:
-    """Tell by its name whether `path` is to be read as a graph model."""
-    if path.is_dir():
-        return (path / MODEL_FILE).exists()
-    return path.name.lower().endswith((".json", *ARCHIVES))
-
-
 def keep_columns(weights: Mapping[str, Tensor], kept: list[int], num_classes: int) -> dict[str, Tensor]:
     """Leave out all rows of the classifiers but those of the labels `kept`, of which 0 is the background."""
     found = dict(weights)

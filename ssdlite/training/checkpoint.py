@@ -1,5 +1,7 @@
 """Checkpoints: plain tensors, strings and numbers, written whole or not at all.
 
+PyTorch is imported where it is needed, so that a file which is not there is missed at once.
+
 schema    1
 config    the resolved options, a dict
 classes   names, in the order of the labels
@@ -18,8 +20,6 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from ssdlite.errors import CheckpointError
 from ssdlite.files import load_tensors, quoted, require_regular
@@ -98,6 +98,8 @@ def write_whole(path: Path, content: Any) -> None:
 
     Raises CheckpointError where that is not possible, such as on a full disk.
     """
+    import torch
+
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,11 +116,8 @@ def write_whole(path: Path, content: Any) -> None:
             temporary.unlink()
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU without running any code that it may carry.
-
-    Raises CheckpointError for a missing, broken or foreign file.
-    """
+def require_checkpoint_file(path: Path) -> None:
+    """Raise CheckpointError unless a file that can be opened is at `path`."""
     try:
         require_regular(path)
     except FileNotFoundError:
@@ -127,6 +126,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is a folder; name the file in it, such as {path / 'best.pt'}.") from None
     except OSError as error:
         raise CheckpointError(f"{path} cannot be opened: {error.strerror}.") from None
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU without running any code that it may carry.
+
+    Raises CheckpointError for a missing, broken or foreign file.
+    """
+    require_checkpoint_file(path)
     try:
         if zipfile.is_zipfile(path):  # as PyTorch writes it since 1.6
             with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
@@ -157,10 +164,16 @@ def _is_named(value: Any) -> bool:
     return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
 
 
+def _is_tensor(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, torch.Tensor)
+
+
 _PARTS: dict[str, Callable[[Any], bool]] = {
     "config": _is_named,
     "classes": lambda value: isinstance(value, list | tuple) and all(isinstance(name, str) for name in value),
-    "weights": lambda value: _is_named(value) and all(isinstance(part, torch.Tensor) for part in value.values()),
+    "weights": lambda value: _is_named(value) and all(map(_is_tensor, value.values())),
     "metrics": _is_named,
     "training": _is_named,
 }

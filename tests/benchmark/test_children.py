@@ -9,9 +9,9 @@ import pytest
 
 from ssdlite.benchmark.children import Child, in_child
 from ssdlite.benchmark.memory import peak_memory
+from ssdlite.config import parse_options
 from ssdlite.errors import ConfigError, UserError
 from ssdlite.files import require_writable
-from ssdlite.overrides import apply_overrides
 
 
 def test_an_object_keeps_its_state_elsewhere():
@@ -27,7 +27,7 @@ def test_errors_of_users_come_back_as_they_are(tmp_path):
     with pytest.raises(UserError, match="it is a folder"):
         in_child(require_writable, tmp_path)
     with pytest.raises(ConfigError):
-        in_child(apply_overrides, {}, ["nonsense"])
+        in_child(parse_options, ["nonsense"])
 
 
 def test_other_errors_come_back_with_their_text():

@@ -12,7 +12,6 @@ from ssdlite.benchmark.photos import CLASS_NAMES, MAX_OBJECTS, SIZE, draw_photos
 from ssdlite.benchmark.rivals import restore_relu6
 from ssdlite.benchmark.step import Step
 from ssdlite.benchmark.workload import (
-    DEFAULTS,
     QUICK,
     build_network,
     loader_for,
@@ -27,7 +26,7 @@ from ssdlite.data.coco import read_coco
 from ssdlite.model.activation import LeanReLU6
 from ssdlite.structures import DataSplit, HeadOutput
 
-SMALL = [*DEFAULTS, "model.width=0.25", "model.input_size=64", "train.batch_size=4", "eval.batch_size=4"]
+SMALL = ["model.weights=none", "model.width=0.25", "model.input_size=64", "train.batch_size=4", "eval.batch_size=4"]
 CPU = torch.device("cpu")
 
 

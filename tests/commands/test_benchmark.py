@@ -1,5 +1,6 @@
 """`ssdlite benchmark` as a person types it, on a network too small to mean anything."""
 
+import importlib
 import json
 import tempfile
 
@@ -7,9 +8,9 @@ import pytest
 import torch
 
 from ssdlite.benchmark import contenders
-from ssdlite.benchmark.workload import DEFAULTS, prepare
+from ssdlite.benchmark.workload import prepare
 from ssdlite.commands import benchmark as command
-from ssdlite.config import load_config
+from ssdlite.config import load_config, parse_options
 from ssdlite.deploy.formats.kinds import FORMATS
 from ssdlite.deploy.formats.packages import is_installed
 from ssdlite.errors import CheckpointError, ConfigError
@@ -21,7 +22,7 @@ TINY = ["model.width=0.25", "model.input_size=64", "train.batch_size=4", "eval.b
 def figures(tmp_path_factory):
     """What one quick run of everything writes."""
     path = tmp_path_factory.mktemp("benchmark") / "figures.json"
-    command.benchmark(None, TINY, only=None, json_path=path, quick=True, device="cpu")
+    command.benchmark(None, parse_options(TINY), only=None, json_path=path, quick=True, device="cpu")
     return json.loads(path.read_text())
 
 
@@ -106,7 +107,8 @@ def refuse(*_, **options):
 
 def test_a_network_without_priors_is_measured_too(tmp_path):
     path = tmp_path / "figures.json"
-    command.benchmark(None, [*TINY, "model.head=corner"], only="step", json_path=path, quick=True, device="cpu")
+    options = parse_options([*TINY, "model.head=corner"])
+    command.benchmark(None, options, only="step", json_path=path, quick=True, device="cpu")
     names = [row["name"] for row in json.loads(path.read_text())["rows"]]
     assert "loss" in names and "assignment" not in names
 
@@ -144,7 +146,15 @@ def test_the_defaults_give_way_to_what_is_typed(cli, monkeypatch):
     monkeypatch.setitem(command.SECTIONS, "step", lambda workload: seen.append(workload.config) or [])
     assert cli("benchmark", "--only", "step", "--quick", "train.batch_size=3").code == 0
     assert seen[0].train.batch_size == 3 and seen[0].model.input_size == (300, 300)
-    assert {text.partition("=")[0] for text in DEFAULTS} >= {"model.input_size", "train.batch_size"}
+    assert set(command.DEFAULTS) >= {"model.input_size", "train.batch_size"}
+
+
+def test_each_section_is_named_as_its_rows_are():
+    modules = {
+        name: importlib.import_module(f"ssdlite.benchmark.{section.args[0]}")
+        for name, section in command.SECTIONS.items()
+    }
+    assert {name: module.NAME for name, module in modules.items()} == {name: name for name in modules}
 
 
 def test_ctrl_c_leaves_nothing(cli, monkeypatch, tmp_path):

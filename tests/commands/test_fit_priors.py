@@ -200,5 +200,5 @@ def test_other_programs_do_not_know_priors_of_ones_own(cli, drawn, tmp_path, dia
 
 
 def test_benchmark_asks_for_fitted_priors(cli, drawn, tmp_path):
-    result = cli("benchmark", f"data={drawn}", *TINY, "model.priors=auto", "--only", "step", "--quick")
+    result = cli("benchmark", f"data={drawn}", *TINY[:-1], "model.priors=auto", "--only", "step", "--quick")
     assert result.code == 2 and "let 'ssdlite fit-priors CONFIG --write FILE' fit them first" in result.err

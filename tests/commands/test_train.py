@@ -359,16 +359,16 @@ def test_overfitting_eight_real_images(cli, real_data, tmp_path):
         (["data=none"], 1, "none: there is no such folder"),
         (["data.workers=0", "stray"], 2, "'stray' is not of the form KEY=VALUE"),
         (["data.train={kind: coco, images: a, annotations: b.json}"], 1, "a: there is no such folder of images"),
-        (["--device", "cuda:99", "data=x"], 2, "device 'cuda:99' is not there"),
+        (["--device", "cuda:99", "data=DRAWN"], 2, "device 'cuda:99' is not there"),
         (["--device", "gpu", "data=x"], 2, "unknown device 'gpu'"),
         (["--resume", "data=x", "run.name=never"], 1, "nothing to resume"),
         (["data=x", "run.name=a/b"], 2, "'run.name'"),
         (["data=x", "data.class_names=[a, a]"], 2, "'a' is named twice"),
     ],
 )
-def test_mistakes_get_one_sentence(cli, tmp_path, monkeypatch, arguments, code, sentence):
+def test_mistakes_get_one_sentence(cli, drawn, tmp_path, monkeypatch, arguments, code, sentence):
     monkeypatch.chdir(tmp_path)
-    result = cli("train", *arguments)
+    result = cli("train", *(argument.replace("DRAWN", str(drawn)) for argument in arguments))
     assert result.code == code
     assert sentence in result.err
     assert len(result.err.strip().splitlines()) == 1

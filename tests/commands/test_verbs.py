@@ -47,7 +47,7 @@ def exported(known, tmp_path_factory):
 
     path = tmp_path_factory.mktemp("exported") / "tiny.onnx"
     options = {"output": path, "head": "nms", "batch": "dynamic", "opset": 18, "verify": True}
-    export_onnx(known.model, ["eval.score_threshold=0.001"], **options)
+    export_onnx(known.model, {"eval.score_threshold": 0.001}, **options)
     return path
 
 
@@ -275,7 +275,7 @@ def test_eight_bits(cli, known, tmp_path):
 
 
 def test_images_for_calibration_can_be_any_folder(trained, drawn):
-    loaded = build.load_detector(trained / "best.pt", [f"data={drawn / 'gone'}"])
+    loaded = build.load_detector(trained / "best.pt", {"data": str(drawn / "gone")})
     pixels = calibration_images(loaded, drawn / "val")
     assert pixels.shape == (8, 3, 96, 96) and pixels.dtype == np.uint8
     first = sorted((drawn / "val").iterdir())[0]
@@ -323,8 +323,10 @@ def test_a_checkpoint_of_no_numbers_gets_a_sentence_and_a_report(cli, lively, tm
 
 
 def test_export_without_verification_needs_no_data(cli, known, tmp_path):
-    options = ["--output", tmp_path / "m.onnx", "--no-verify", f"data={tmp_path / 'gone'}"]
-    result = cli("export-onnx", known.model, *options)
+    content = torch.load(known.model)
+    content["config"]["data"]["path"] = str(tmp_path / "gone")
+    torch.save(content, tmp_path / "moved.pt")
+    result = cli("export-onnx", tmp_path / "moved.pt", "--output", tmp_path / "m.onnx", "--no-verify")
     assert result.code == 0 and "Not compared" in result.out
     assert figures_of(tmp_path / "m.onnx.json")["proof"] is None
 

@@ -93,15 +93,15 @@ def test_augmented_pictures_are_those_that_training_sees(drawn, recipe, start, a
             assert torch.equal(batch.boxes[row][real], boxes) and torch.equal(batch.labels[row][real], labels)
 
 
-def test_augmented_rows(cli, drawn, tmp_path):
+def test_augmented_rows(cli, drawn, tmp_path, monkeypatch):
     options = [
         "--augmented",
         "--count",
         2,
         "model.input_size=96",
         "data.cache=disk",
-        f"run.dir={tmp_path / 'runs'}",
     ]
+    monkeypatch.chdir(tmp_path)
     result = cli("view-data", f"data={drawn}", *options, "--output", tmp_path / "sheet.png")
     assert result.code == 0, result.err
     assert "96x96 with data.augmentation=ssd" in result.out
@@ -112,8 +112,8 @@ def test_augmented_rows(cli, drawn, tmp_path):
 def test_an_image_that_is_broken_is_left_out(cli, tmp_path):
     data = make_coco(tmp_path / "data", [([10, 40, 20, 30], 0)])
     (data / "train" / "2.png").write_bytes(b"no image")
-    for options, columns in (([], 1), (["--augmented"], 4)):
-        result = cli("view-data", data, "--output", tmp_path / "sheet.png", "model.input_size=96", *options)
+    for options, columns in (([], 1), (["--augmented", "model.input_size=96"], 4)):
+        result = cli("view-data", data, "--output", tmp_path / "sheet.png", *options)
         assert result.code == 0, result.err
         assert "left out" in result.out and "2.png" in result.out
         assert cv2.imread(str(tmp_path / "sheet.png")).shape == (SIDE + 8, columns * SIDE + 8, 3)

@@ -27,7 +27,7 @@ def make_inputs(folder: Path) -> None:
     leaving = json.dumps(COCO).replace("a.png", "../../secret\\u001b.png")
     (folder / "coco" / "annotations" / "instances_val.json").write_text(leaving)
     (folder / "laughs.yaml").write_text(alias_bomb())
-    (folder / "date.yaml").write_text("run: {name: 2023-13-45}")
+    (folder / "date.yaml").write_text("run: {seed: 2023-13-45}")
     os.mkfifo(folder / "pipe.yaml")
     torch.save({**checkpoint(), "metrics": Marker(folder / "ran")}, folder / "evil.pt")
     (folder / "deep.json").write_text("[" * 100_000)
@@ -37,7 +37,7 @@ def make_inputs(folder: Path) -> None:
 CASES: list[tuple[list[str], int, str]] = [
     (["show-config", "laughs.yaml"], 2, "laughs.yaml is not valid YAML: with its aliases"),
     (["show-config", "pipe.yaml"], 2, "cannot read the config pipe.yaml: it is a pipe"),
-    (["show-config", "run.name=2023-13-45"], 2, "is not valid YAML"),
+    (["show-config", "run.seed=2023-13-45"], 2, "is not valid YAML"),
     (["train", "date.yaml"], 2, "month must be in 1..12"),
     (["eval", "deep.json", "data=bomb"], 1, "DOCTYPE"),
     (["eval", "deep.json", "data=coco"], 1, "which names no file"),

@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ssdlite.config import config_from_dict, load_config
+from ssdlite.config import config_from_dict, load_config, parse_options
 from ssdlite.data.coco import read_coco
 from ssdlite.data.images import image_size, read_image
 from ssdlite.data.voc import read_voc
@@ -308,7 +308,7 @@ def test_config_file(folder: Path, data: bytes) -> None:
 @fuzz
 @given(words=st.lists(st.tuples(NAMES, JUNK.map(str) | TOKENS | TEXT).map("=".join), min_size=1, max_size=3))
 def test_overrides(words: list[str]) -> None:
-    survives(lambda: config_from_dict(OPTIONS, words))
+    survives(lambda: config_from_dict(OPTIONS, parse_options(words)))
 
 
 def saved(content: Any, zipped: bool = True) -> bytes:

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from torch import nn
 
+from ssdlite.config import parse_options
 from ssdlite.errors import CheckpointError, FetchError
 from ssdlite.fetch import packages
 from ssdlite.importers import tensorflow, tfjs
@@ -218,7 +219,9 @@ def test_notices_another_choice_of_detections(
 ):
     reference = parity.read_reference(script.REFERENCE)
     images = script.write_images(tmp_path, reference)
-    model = load_model(script.import_graph(graph, tmp_path / "pedestrian.pt"), [option], device="cpu")
+    model = load_model(
+        script.import_graph(graph, tmp_path / "pedestrian.pt"), parse_options([option]), device="cpu"
+    )
     checks = parity.check_detections("x", model, images, reference, parity.SAME_PIXELS)
     assert "x: unmatched" in {check.what for check in checks if not check.passed}
 

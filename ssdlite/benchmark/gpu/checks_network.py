@@ -28,7 +28,6 @@ from ssdlite.benchmark.gpu.cases import (
 from ssdlite.benchmark.gpu.tasks import Findings, Outcome, Setting
 from ssdlite.benchmark.workload import start_epoch, take_step
 from ssdlite.data.device import finish_images
-from ssdlite.model.architecture import DIALECTS
 from ssdlite.structures import Detections, DetectorOutput, HeadOutput
 from ssdlite.training.prefetch import on_device
 
@@ -186,7 +185,7 @@ def check_augmentation(setting: Setting) -> Outcome:
                 f"train.batch_size={sizes.images}",
                 *("data.augment_on=device", f"data.augmentation={recipe}", "data.vertical_flip=true"),
             )
-            alignment = DIALECTS[config.model.dialect].resize_alignment
+            alignment = build.dialect_of(config.model).resize_alignment
             loader = build.build_loader(
                 config, split, training=True, alignment=alignment, device=setting.device, workers=0
             )

@@ -15,7 +15,6 @@ from ssdlite.benchmark.timing import synchronizer
 from ssdlite.benchmark.workload import repeated, start_epoch, take_step
 from ssdlite.config import Config
 from ssdlite.data.device import finish_images
-from ssdlite.model.architecture import DIALECTS
 from ssdlite.structures import Batch, DataSplit
 from ssdlite.training.prefetch import on_device
 from ssdlite.training.step import TrainStep
@@ -78,7 +77,7 @@ def _options(setting: Setting, source: str, augment_on: str) -> list[str]:
 
 
 def _loader(config: Config, setting: Setting, split: DataSplit, workers: int):  # type: ignore[no-untyped-def]
-    alignment = DIALECTS[config.model.dialect].resize_alignment
+    alignment = build.dialect_of(config.model).resize_alignment
     return build.build_loader(
         config, split, training=True, alignment=alignment, device=setting.device, workers=workers
     )

@@ -12,7 +12,6 @@ from ssdlite.benchmark.gpu.tasks import Outcome, Row, Setting
 from ssdlite.benchmark.timing import Timing, reading, synchronizer, take_turns
 from ssdlite.benchmark.workload import prepare_process, repeated
 from ssdlite.evaluation.evaluate import predict_split
-from ssdlite.model.architecture import DIALECTS
 from ssdlite.model.network import Network
 from ssdlite.model.predictor import TorchPredictor
 from ssdlite.structures import HeadOutput
@@ -68,7 +67,7 @@ def measure_validation(setting: Setting, *, workers: int) -> Outcome:
             config,
             split,
             training=False,
-            alignment=DIALECTS[config.model.dialect].resize_alignment,
+            alignment=build.dialect_of(config.model).resize_alignment,
             device=device,
             workers=usable_workers(workers),
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ssdlite.deploy.formats.document import document_path, write_document
-from ssdlite.deploy.formats.kinds import FORMATS, FormatName, WeightPrecision
+from ssdlite.deploy.formats.kinds import FORMATS, FormatName, WeightPrecision, require_choice
 from ssdlite.deploy.formats.opening import open_file
 from ssdlite.deploy.formats.packages import versions_of
 from ssdlite.deploy.formats.source import Source
@@ -108,19 +108,6 @@ def require_detector(network: Network, name: str) -> Detector:
     if not isinstance(network, Detector):
         raise ConfigError(f"a corner network cannot be written for {name}; write it with 'ssdlite export-onnx'.")
     return network
-
-
-def require_choice(name: FormatName, path: Path, head: str, precision: str) -> None:
-    """Raises ConfigError unless the format has `head` and `precision`, and `path` its suffix."""
-    kind = FORMATS[name]
-    if head not in kind.heads:
-        raise ConfigError(f"--head is {' or '.join(kind.heads)} for {name}, not '{head}'.")
-    if precision not in kind.precisions:
-        raise ConfigError(f"--precision is {' or '.join(kind.precisions)} for {name}, not '{precision}'.")
-    if not path.name.endswith(kind.name_suffix):
-        raise ConfigError(
-            f"--output ends with {kind.name_suffix} for {name}, which is how its files are known; {path} does not."
-        )
 
 
 @contextlib.contextmanager

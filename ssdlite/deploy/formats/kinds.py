@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 from ssdlite.deploy.metadata import HeadKind
+from ssdlite.errors import ConfigError
 
 FormatName: TypeAlias = Literal["openvino", "ncnn", "litert", "executorch", "coreml"]
 
@@ -36,3 +37,16 @@ FORMATS: dict[FormatName, Format] = {
 def format_of(path: Path) -> FormatName | None:
     """The format of a file by its suffix; None for what is none of them."""
     return next((name for name, kind in FORMATS.items() if path.suffix.lower() == kind.suffix), None)
+
+
+def require_choice(name: FormatName, path: Path, head: str, precision: str) -> None:
+    """Raises ConfigError unless the format has `head` and `precision`, and `path` its suffix."""
+    kind = FORMATS[name]
+    if head not in kind.heads:
+        raise ConfigError(f"--head is {' or '.join(kind.heads)} for {name}, not '{head}'.")
+    if precision not in kind.precisions:
+        raise ConfigError(f"--precision is {' or '.join(kind.precisions)} for {name}, not '{precision}'.")
+    if not path.name.endswith(kind.name_suffix):
+        raise ConfigError(
+            f"--output ends with {kind.name_suffix} for {name}, which is how its files are known; {path} does not."
+        )
