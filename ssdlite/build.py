@@ -33,6 +33,7 @@ from ssdlite.config import (
     config_from_dict,
     require_changeable,
     require_start,
+    require_steps,
 )
 from ssdlite.deploy.metadata import ExportMetadata
 from ssdlite.errors import CheckpointError, ConfigError, DataError, FetchError
@@ -398,7 +399,8 @@ def build_step(
     device: torch.device,
     dtype: torch.dtype,
 ) -> TrainStep:
-    """What trains `detector`, which is on `device`; it lasts `total_steps`."""
+    """What trains `detector`, which is on `device`; it lasts `total_steps`. Raises ConfigError: `require_steps`."""
+    require_steps(config.train)
     optim = config.optim
     factors = optim.lr_factors.model_dump()
     optimizer = build_sgd(
