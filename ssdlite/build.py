@@ -36,7 +36,7 @@ from ssdlite.config import (
     require_steps,
 )
 from ssdlite.deploy.metadata import ExportMetadata
-from ssdlite.errors import CheckpointError, ConfigError, DataError, FetchError
+from ssdlite.errors import CheckpointError, ConfigError, DataError, FetchError, StallError
 from ssdlite.evaluation.voc import count_objects
 from ssdlite.losses.atss import assign_atss
 from ssdlite.losses.corner import CornerCriterion
@@ -197,6 +197,9 @@ def _choose_start(model: ModelConfig, reasons: list[str]) -> Literal["coco", "im
         return "coco"
     except FetchError as error:
         reasons.append(str(error).rstrip("."))
+        if isinstance(error, StallError) and pretrained.needs_network("imagenet"):
+            reasons.append("imagenet is not tried over a network that is silent")
+            return "none"
     try:
         pretrained.imagenet_state()
         return "imagenet"

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from ssdlite.commands.run_folder import latest_run
-from ssdlite.config import DATA_SOURCES, Config, DataConfig, config_from_dict, find_unused, require_start, require_steps
+from ssdlite.config import (
+    DATA_SOURCES,
+    Config,
+    DataConfig,
+    config_from_dict,
+    find_unused,
+    require_start,
+    require_steps,
+)
 from ssdlite.data.layout import require_files
 from ssdlite.errors import ConfigError
 from ssdlite.models import PARTS_OF_FILE, require_checkpoint

@@ -43,8 +43,8 @@ def finish_images(batch: Batch, size: tuple[int, int]) -> Batch:
 
     They are those that `window` and `photometric` make of the same draws, but for rounding: once here, after each
     step there, where H of HSV has 256 values. On photographs .2 levels in the mean, and 99 % of values within one.
-    A batch without `pending` rows is given back as it is. Takes 96 bytes a pixel of all inputs while it works, 60 without
-    colours.
+    A batch without `pending` rows is given back as it is. Takes 96 bytes a pixel of all inputs while it works,
+    60 without colours.
     """
     if batch.pending is None:
         return batch

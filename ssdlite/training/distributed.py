@@ -59,8 +59,8 @@ def process_group(device: str) -> Iterator[torch.device]:
     """Join torchrun's processes (nccl on GPUs, gloo on CPUs) and give this one its device; leave at the end.
 
     Args:
-        device: auto (a GPU if there is one), cpu, cuda, cuda:N or mps; with torchrun no number, because each process
-            has a GPU of its own.
+        device: auto (a GPU if there is one), cpu, cuda, cuda:N or mps; with torchrun no number, because each
+            process has a GPU of its own.
 
     Raises ConfigError for a device that is not there, or not for this process.
     """

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssdlite.data import loader, machine
+from ssdlite.data import machine
 from ssdlite.data.dataset import DetectionDataset, Draft
 from ssdlite.data.layout import find_layout, read_split
 from ssdlite.data.loader import (

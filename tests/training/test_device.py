@@ -62,7 +62,10 @@ def test_each_process_has_its_own_gpu(gpus, precision, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "sentence"),
-    [("cuda:1", "--device cuda:1 has no effect with torchrun"), ("cuda", "process 2 of this machine.*PyTorch sees 2")],
+    [
+        ("cuda:1", "--device cuda:1 has no effect with torchrun"),
+        ("cuda", "process 2 of this machine.*PyTorch sees 2"),
+    ],
 )
 def test_a_process_does_not_take_the_gpu_of_another_one(gpus, precision, monkeypatch, name, sentence):
     monkeypatch.setenv("LOCAL_RANK", "2")
