@@ -64,7 +64,7 @@ class Detector:
         given as "./coco". `device` is for checkpoints: auto, cpu, cuda, cuda:N or mps. Raises CheckpointError where
         the file is missing, broken or of another program, FetchError where a network cannot be had.
         """
-        return cls(load_model(model_path(os.fspath(path)), device=device))
+        return cls(load_model(model_path(os.fspath(path)), device=device, alone=False))
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -33,9 +33,10 @@ from ssdlite.config import (
     config_from_dict,
     require_changeable,
     require_start,
+    require_steps,
 )
 from ssdlite.deploy.metadata import ExportMetadata
-from ssdlite.errors import CheckpointError, ConfigError, DataError, FetchError
+from ssdlite.errors import CheckpointError, ConfigError, DataError, FetchError, StallError
 from ssdlite.evaluation.voc import count_objects
 from ssdlite.losses.atss import assign_atss
 from ssdlite.losses.corner import CornerCriterion
@@ -196,6 +197,9 @@ def _choose_start(model: ModelConfig, reasons: list[str]) -> Literal["coco", "im
         return "coco"
     except FetchError as error:
         reasons.append(str(error).rstrip("."))
+        if isinstance(error, StallError) and pretrained.needs_network("imagenet"):
+            reasons.append("imagenet is not tried over a network that is silent")
+            return "none"
     try:
         pretrained.imagenet_state()
         return "imagenet"
@@ -398,7 +402,8 @@ def build_step(
     device: torch.device,
     dtype: torch.dtype,
 ) -> TrainStep:
-    """What trains `detector`, which is on `device`; it lasts `total_steps`."""
+    """What trains `detector`, which is on `device`; it lasts `total_steps`. Raises ConfigError: `require_steps`."""
+    require_steps(config.train)
     optim = config.optim
     factors = optim.lr_factors.model_dump()
     optimizer = build_sgd(

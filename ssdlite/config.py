@@ -536,15 +536,18 @@ class TrainConfig(Section):
     """Where a loss or gradient is infinite or no number, which never reaches the weights. stop: save the batch and
     say who is likely to blame; skip: leave the step out, up to 20 times a run."""
 
-    @model_validator(mode="after")
-    def _gradients_outlive_no_graph(self) -> TrainConfig:
-        # Gradients lie where the next replay of the graph writes: https://github.com/pytorch/pytorch/issues/169545
-        if self.compile == "reduce-overhead" and self.accumulate > 1:
-            raise ValueError(
-                "compile=reduce-overhead cannot keep the gradients of a step's parts; set train.accumulate=1, or "
-                "train.compile=default"
-            )
-        return self
+
+def require_steps(config: TrainConfig) -> None:
+    """Raise ConfigError for options that no step can be trained with.
+
+    A checkpoint may hold them, from a version that did not refuse them, and is read all the same.
+    """
+    # Gradients lie where the next replay of the graph writes: https://github.com/pytorch/pytorch/issues/169545
+    if config.compile == "reduce-overhead" and config.accumulate > 1:
+        raise ConfigError(
+            "train.compile=reduce-overhead cannot keep the gradients of a step's parts; set train.accumulate=1, or "
+            "train.compile=default."
+        )
 
 
 class EvalConfig(Section):

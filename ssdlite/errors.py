@@ -23,3 +23,7 @@ class CheckpointError(UserError):
 
 class FetchError(UserError):
     """Something that is not on this machine and could not be fetched, or came as something else."""
+
+
+class StallError(FetchError):
+    """A network that swallows what is sent, so that another fetch would be waited for as long."""

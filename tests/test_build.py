@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ssdlite import build
+from ssdlite.commands.arguments import require_training
 from ssdlite.config import load_config
 from ssdlite.errors import ConfigError
 from ssdlite.losses.atss import assign_atss
@@ -14,6 +15,7 @@ from ssdlite.losses.task_aligned import assign_task_aligned
 from ssdlite.losses.terms import BoxTerm
 from ssdlite.model.corner import CornerDetector
 from ssdlite.structures import DataSplit, Record
+from ssdlite.training.checkpoint import save_checkpoint
 
 
 def split(counts=(9, 1)) -> DataSplit:
@@ -127,3 +129,19 @@ def test_batches_to_validate_on_travel_to_a_gpu_from_pinned_memory(device):
         load_config(), images, training=False, alignment="half_pixel", device=torch.device(device), workers=0
     )
     assert loader.pin_memory == (device == "cuda")
+
+
+def test_a_graph_with_parts_is_refused_to_a_training_and_not_to_a_checkpoint(tmp_path):
+    """Versions before trained with both, and what they left is evaluated and exported."""
+    graph_and_parts = ["train.compile=reduce-overhead", "train.accumulate=2"]
+    config = load_config(None, [*graph_and_parts, "model.width=0.25", "model.input_size=64", "model.weights=none"])
+    with pytest.raises(ConfigError, match="cannot keep the gradients of a step's parts"):
+        require_training(config, "name", resume=False, device="cpu")
+    network = build.empty_detector(config, ("thing",))
+    with pytest.raises(ConfigError, match="cannot keep the gradients of a step's parts"):
+        build.build_step(
+            config, network, torch.nn.Identity(), total_steps=1, device=torch.device("cpu"), dtype=torch.float32
+        )
+    content = {"config": config.to_dict(), "classes": ["thing"], "weights": network.state_dict()}
+    save_checkpoint(tmp_path / "old.pt", content)
+    assert build.load_detector(tmp_path / "old.pt").config.train.accumulate == 2

@@ -217,7 +217,6 @@ def test_one_part_to_freeze_needs_no_brackets():
         (["data.augment_on=device", "data.augmentation=none"], "augment_on=device has no effect"),
         (["train.sync_norms=true", "model.freeze=norms", "model.weights=x.pt"], "sync_norms has no effect"),
         (["model.freeze=backbone", "optim.lr_factors.backbone=0.1"], "lr_factors.backbone has no effect"),
-        (["train.compile=reduce-overhead", "train.accumulate=2"], "cannot keep the gradients of a step's parts"),
     ],
 )
 def test_options_that_cancel_each_other_are_refused(overrides: list[str], sentence: str):

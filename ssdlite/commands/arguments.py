@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from ssdlite.commands.run_folder import latest_run
-from ssdlite.config import DATA_SOURCES, Config, DataConfig, config_from_dict, find_unused, require_start
+from ssdlite.config import (
+    DATA_SOURCES,
+    Config,
+    DataConfig,
+    config_from_dict,
+    find_unused,
+    require_start,
+    require_steps,
+)
 from ssdlite.data.layout import require_files
 from ssdlite.errors import ConfigError
 from ssdlite.models import PARTS_OF_FILE, require_checkpoint
@@ -45,6 +53,7 @@ def require_training(config: Config, default_name: str, *, resume: bool, device:
     The device must have a name, and the data, the run to resume and the weights to start from must be there.
     """
     require_device_name(device)
+    require_steps(config.train)
     if resume:
         latest_run(config.run.dir, config.run.name or default_name)
     else:

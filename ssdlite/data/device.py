@@ -43,7 +43,8 @@ def finish_images(batch: Batch, size: tuple[int, int]) -> Batch:
 
     They are those that `window` and `photometric` make of the same draws, but for rounding: once here, after each
     step there, where H of HSV has 256 values. On photographs .2 levels in the mean, and 99 % of values within one.
-    A batch without `pending` rows is given back as it is. Takes 115 bytes a pixel of all inputs while it works.
+    A batch without `pending` rows is given back as it is. Takes 96 bytes a pixel of all inputs while it works,
+    60 without colours.
     """
     if batch.pending is None:
         return batch
@@ -110,12 +111,13 @@ def _interpolate(pixels: Tensor, sides: Tensor, positions: Tensor, size: tuple[i
     near = torch.stack([first, (first + 1).minimum((sides - 1).unsqueeze(-1))])  # (2, B, 2, L)
     beyond = positions - first
     rows = near[:, :, 1, :height] * sides[:, :1] + starts  # (2, B, H)
-    places = rows[:, None, ..., None] + near[:, :, 0, None, :width]  # (2, 2, B, H, W): upper, lower; left, right
-    corners = pixels.index_select(0, places.flatten())
-    corners = corners.view(*places.shape, 3).float()
-    del places
+    columns = near[:, :, 0, None, :width]  # (2, B, 1, W)
     along, down = beyond[:, 0, None, :width, None], beyond[:, 1, :height, None, None]
-    upper, lower = torch.lerp(corners[:, 0], corners[:, 1], along)
+    places = rows[:, None, ..., None] + columns  # (2, 2, B, H, W): upper, lower; left, right
+    corners = pixels.index_select(0, places.flatten()).view(*places.shape, 3)
+    del places
+    # One row of corners after the other: both at once hold 24 bytes a pixel more, for two launches fewer.
+    upper, lower = (torch.lerp(*row.float(), along) for row in corners)
     return torch.lerp(upper, lower, down).permute(0, 3, 1, 2)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from ssdlite.data.dataset import DetectionDataset, Draft, DraftDataset, ReplacingDataset, Sample
-from ssdlite.data.machine import usable_cores
+from ssdlite.data.machine import cores_of_each
 from ssdlite.errors import DataError
 from ssdlite.structures import Batch
 
@@ -179,7 +179,7 @@ def default_workers(device: torch.device, processes: int = 1) -> int:
     On a CPU 2 cores give 1, and a single core 0; at most 8. A GPU, which trains more images than a few cores can
     decode, has at least 1, so that it is fed while it works, and up to 32.
     """
-    free = usable_cores() // processes - 1
+    free = cores_of_each(processes) - 1
     return min(max(free, 0), MAX_WORKERS) if device.type == "cpu" else min(max(free, 1), MAX_GPU_WORKERS)
 
 

@@ -19,11 +19,30 @@ def usable_cores() -> int:
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
-    for text in _cgroup_texts("cpu.max"):  # "150000 100000": 1.5 cores; "max 100000": no quota
-        quota, _, period = text.partition(" ")
-        if quota.isdigit() and period.isdigit():
-            cores = min(cores, round(int(quota) / int(period)))
-    return max(1, cores)
+    return max(1, min([cores, *_quotas()]))
+
+
+def cores_of_each(processes: int) -> int:
+    """Cores for each of `processes` of this machine, of which this is one, or 0 where there are not that many.
+
+    They share what this one may use; but where their launcher, which is their parent, bound each to cores of its
+    own, or groups of them to those of a NUMA node, what this one may run on is its share or its group's already.
+    A quota of processor time is of all of them.
+    """
+    share = usable_cores() // processes
+    try:
+        own, launcher = os.sched_getaffinity(0), os.sched_getaffinity(os.getppid())
+    except (AttributeError, OSError):  # not on macOS and Windows; a parent that is gone
+        return share
+    if not own < launcher:
+        return share
+    return max(share, min(len(own), *(cores // processes for cores in (len(launcher), *_quotas()))))
+
+
+def _quotas() -> list[int]:
+    """Cores that the quotas of processor time of this process's control groups amount to."""
+    pairs = (text.split() for text in _cgroup_texts("cpu.max"))  # "150000 100000": 1.5; "max 100000": no quota
+    return [round(int(pair[0]) / int(pair[1])) for pair in pairs if len(pair) == 2 and pair[0].isdigit()]
 
 
 def available_memory() -> int:

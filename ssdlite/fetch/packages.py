@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ssdlite.errors import FetchError
+from ssdlite.errors import FetchError, StallError
 
 STALL_SECONDS = 30.0
 """Without a new byte, after which a client is stopped: npm itself waits minutes for a network that is silent."""
@@ -148,7 +149,8 @@ def _pip(requirement: str) -> Sequence[str]:
 
 
 def _run(command: Sequence[str], folder: Path, label: str, num_bytes: int | None) -> None:
-    """Run a client in `folder` and show how much has come there. Raises FetchError where it fails or stalls."""
+    """Run a client in `folder` and show how much has come there. Raises FetchError where it fails,
+    StallError where it waited in vain."""
     # Both clients write as they receive: npm into its cache, pip into the folder for temporary files.
     environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
     with tempfile.TemporaryFile() as said, _bar(label, num_bytes) as show:
@@ -172,14 +174,16 @@ def _run(command: Sequence[str], folder: Path, label: str, num_bytes: int | None
                     most, since = size, time.monotonic()
                     show(size)
                 if time.monotonic() - since > STALL_SECONDS:
-                    raise FetchError(f"nothing came for {STALL_SECONDS:.0f} seconds")
+                    raise StallError(f"nothing came for {STALL_SECONDS:.0f} seconds")
         finally:
             if process.poll() is None:
                 process.kill()
             process.wait()
         if process.returncode:
             said.seek(0)
-            raise FetchError(_reason(said.read().decode("utf-8", "replace")))
+            text = said.read().decode("utf-8", "replace")
+            waited = re.search(r"timed? ?-?out|TIMEDOUT", text, re.IGNORECASE)  # as the clients and systems say it
+            raise (StallError if waited else FetchError)(_reason(text))
 
 
 def _size(folder: Path) -> int:

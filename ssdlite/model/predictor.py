@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,29 @@ class Started(NamedTuple):
     output: DetectorOutput
     original_sizes: Sequence[tuple[int, int]]
     computed: torch.cuda.Event | None  # reached when `output` is there; None where that is at once
+
+
+@contextmanager
+def working_on(device: torch.device) -> Iterator[None]:
+    """Make a GPU the current one and float32 single precision, not TF32; afterwards all is as it was before.
+
+    Around each call, because the program may be another's, with a device and a precision of its own.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    # By PyTorch 2.9's names, since those before raise where a program has used these. Within, nothing is compiled,
+    # which would read those before.
+    flags = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    before = [flag.fp32_precision for flag in flags]
+    with torch.cuda.device(device):
+        try:
+            for flag in flags:
+                flag.fp32_precision = "ieee"
+            yield
+        finally:
+            for flag, precision in zip(flags, before, strict=True):
+                flag.fp32_precision = precision
 
 
 class TorchPredictor:
@@ -52,10 +76,11 @@ class TorchPredictor:
         """Launch the network."""
         images = torch.as_tensor(batch.images)  # an array, where the batch has no targets
         is_cuda = self.device.type == "cuda"  # for others see `Batch.to`
-        images = images.to(self.device, non_blocking=is_cuda, memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32):
-            output = self.detector(images)
-        computed = torch.cuda.current_stream(self.device).record_event() if self._decoding else None
+        with working_on(self.device):
+            images = images.to(self.device, non_blocking=is_cuda, memory_format=torch.channels_last)
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32):
+                output = self.detector(images)
+            computed = torch.cuda.current_stream(self.device).record_event() if self._decoding else None
         return Started(output, batch.original_sizes, computed)
 
     @torch.inference_mode()
@@ -64,7 +89,7 @@ class TorchPredictor:
         if self._decoding is None:
             return self.decoder(handle.output, handle.original_sizes)
         assert handle.computed is not None
-        with torch.cuda.stream(self._decoding):
+        with working_on(self.device), torch.cuda.stream(self._decoding):
             self._decoding.wait_event(handle.computed)
             # Ends with copies to the host, so nothing reads `output` any more when its memory is given back.
             return self.decoder(handle.output, handle.original_sizes)

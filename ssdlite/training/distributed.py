@@ -59,7 +59,10 @@ def process_group(device: str) -> Iterator[torch.device]:
     """Join torchrun's processes (nccl on GPUs, gloo on CPUs) and give this one its device; leave at the end.
 
     Args:
-        device: auto (a GPU if there is one), cpu, cuda, cuda:N or mps.
+        device: auto (a GPU if there is one), cpu, cuda, cuda:N or mps; with torchrun no number, because each
+            process has a GPU of its own.
+
+    Raises ConfigError for a device that is not there, or not for this process.
     """
     global _waiting
     chosen = choose_device(device)
@@ -67,7 +70,7 @@ def process_group(device: str) -> Iterator[torch.device]:
         yield prepare_device(chosen)
         return
     if chosen.type == "cuda":
-        chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        chosen = _own_gpu(chosen)
     chosen = prepare_device(chosen)
     store, number, total = next(distributed.rendezvous("env://"))
     # torchrun's store outlives its restarts, and gloo would read the addresses of those that died.
@@ -88,6 +91,22 @@ def process_group(device: str) -> Iterator[torch.device]:
     finally:
         _waiting = None
         distributed.destroy_process_group()
+
+
+def _own_gpu(device: torch.device) -> torch.device:
+    """The GPU of this process of torchrun's, for the name `cuda`. Raises ConfigError for another's, or none."""
+    if device.index is not None:
+        raise ConfigError(
+            f"--device {device} has no effect with torchrun, which gives each process its own GPU; use --device "
+            "cuda, and CUDA_VISIBLE_DEVICES to choose among them."
+        )
+    number, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if number >= gpus:
+        raise ConfigError(
+            f"process {number} of this machine, counted from 0, has no GPU: PyTorch sees {gpus}; give torchrun "
+            f"--nproc-per-node={gpus}."
+        )
+    return torch.device("cuda", number)
 
 
 def any_process(flag: bool, device: torch.device) -> bool:
@@ -147,15 +166,22 @@ def prepare_device(device: torch.device) -> torch.device:
     first. What is float32 is computed as such: by default PyTorch rounds the factors of cuDNN's convolutions to
     TF32's ten bits.
     """
+    device = number_device(device)
     if device.type != "cuda":
         return device
-    device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
     torch.cuda.set_device(device)
     # Not by PyTorch 2.9's names, such as `cudnn.conv.fp32_precision`: to read these after them is an error, and
     # torch.compile does.
     torch.backends.cudnn.allow_tf32 = False
     torch.set_float32_matmul_precision("highest")
     return device
+
+
+def number_device(device: torch.device) -> torch.device:
+    """`device`, with the number of the current GPU where it is one without a number."""
+    if device.type != "cuda" or device.index is not None:
+        return device
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def choose_device(name: str) -> torch.device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssdlite.data.cache import Form, LongSide, MemoryCache, choose_form
 from ssdlite.data.dataset import DetectionDataset, DraftDataset
@@ -254,3 +256,34 @@ def test_a_loader_gives_the_same_drafts_with_any_workers_and_cache(split: DataSp
 def test_the_recipe_that_draws_nothing_leaves_nothing_to_the_device(split: DataSplit) -> None:
     with pytest.raises(AssertionError, match="nothing is left"):
         DraftDataset(split, (24, 20), "none", LongSide(30))
+
+
+class PeakMemory(TorchDispatchMode):
+    """The most bytes that tensors made in here hold at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: dict[int, int] = {}
+        self.most = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
+            storage = tensor.untyped_storage()
+            if storage._cdata not in self.held:
+                self.held[storage._cdata] = storage.nbytes()
+                weakref.finalize(storage, self.held.pop, storage._cdata)
+        self.most = max(self.most, sum(self.held.values()))
+        return result
+
+
+@pytest.mark.parametrize(("recipe", "most"), [("ssd", 97), ("light", 61)])
+def test_bytes_a_pixel_are_those_that_are_promised(recipe: str, most: int) -> None:
+    rows = torch.ones(4, {"ssd": 19, "light": 12}[recipe])
+    rows[:, :7] = torch.tensor([9, 9, 0, 0, 200, 200, 0.5])
+    rows[:, 16:] = torch.arange(3.0) if recipe == "ssd" else rows[:, 16:]
+    draft = draft_batch([Cut(np.zeros((9, 9, 3), np.uint8), (0, 0, 200, 200), None)] * 4)
+    drafts = draft._replace(pending=rows)
+    with PeakMemory() as memory:
+        finish_images(drafts, (200, 200))
+    assert most - 3 < memory.most / (4 * 200 * 200) <= most

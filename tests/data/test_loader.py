@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssdlite.data import loader
+from ssdlite.data import machine
 from ssdlite.data.dataset import DetectionDataset, Draft
 from ssdlite.data.layout import find_layout, read_split
 from ssdlite.data.loader import (
@@ -168,7 +168,7 @@ def test_default_workers_leave_a_core() -> None:
     [(1, 1, 0, 1), (2, 1, 1, 1), (2, 2, 0, 1), (8, 8, 0, 1), (16, 1, 8, 15), (64, 8, 7, 7), (192, 8, 8, 23)],
 )
 def test_processes_of_a_machine_share_its_cores(monkeypatch, cores, processes, on_cpu, on_gpu) -> None:
-    monkeypatch.setattr(loader, "usable_cores", lambda: cores)
+    monkeypatch.setattr(machine, "usable_cores", lambda: cores)
     assert default_workers(torch.device("cpu"), processes) == on_cpu
     assert default_workers(torch.device("cuda", 3), processes) == on_gpu
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ssdlite.data import machine
-from ssdlite.data.machine import available_memory, usable_cores
+from ssdlite.data.machine import available_memory, cores_of_each, usable_cores
 
 
 @pytest.fixture
@@ -40,6 +40,29 @@ def test_without_groups_the_affinity_counts(group: Path) -> None:
     assert usable_cores() == 16
     machine.MEMBERSHIP.unlink()
     assert usable_cores() == 16
+
+
+@pytest.mark.parametrize(
+    ("launcher", "own", "quota", "cores"),
+    [
+        (192, 192, None, 24),  # shared by all
+        (192, 24, None, 24),  # each bound to its own
+        (192, 96, None, 24),  # four of the eight bound to each of two NUMA nodes
+        (192, 24, 64, 8),  # and a container's quota of 64, for all of them
+        (192, 24, 4, 0),
+        (16, 16, None, 2),  # a container with 16 cores of the machine
+        (16, 2, None, 2),
+    ],
+)
+def test_eight_processes_share_cores_but_those_that_each_is_bound_to(
+    group: Path, monkeypatch: pytest.MonkeyPatch, launcher: int, own: int, quota: int | None, cores: int
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 192)
+    monkeypatch.setattr(os, "process_cpu_count", lambda: own, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(own if pid == 0 else launcher)))
+    if quota:
+        (group / "cpu.max").write_text(f"{quota}00000 100000")
+    assert cores_of_each(8) == cores
 
 
 def test_memory_is_what_the_system_and_the_group_leave(

@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from ssdlite import build
+from ssdlite.api import Detector
 from ssdlite.benchmark import workload
 from ssdlite.config import load_config
-from ssdlite.model.predictor import TorchPredictor
+from ssdlite.errors import ConfigError
+from ssdlite.model.predictor import Started, TorchPredictor, working_on
 from ssdlite.models import load_model
 from ssdlite.structures import Batch
 from ssdlite.training import distributed
@@ -56,6 +58,20 @@ def test_each_process_has_its_own_gpu(gpus, precision, monkeypatch):
     with pytest.raises(Stop), distributed.process_group("cuda"):
         pass
     assert gpus == [1]
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("cuda:1", "--device cuda:1 has no effect with torchrun"),
+        ("cuda", "process 2 of this machine.*PyTorch sees 2"),
+    ],
+)
+def test_a_process_does_not_take_the_gpu_of_another_one(gpus, precision, monkeypatch, name, sentence):
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ConfigError, match=sentence), distributed.process_group(name):
+        pass
+    assert gpus == []
 
 
 def test_float32_is_not_tf32_on_a_gpu(gpus, precision):
@@ -139,14 +155,69 @@ def test_nor_are_those_of_a_predictor(monkeypatch, device, waits):
     assert asked == [(device, not waits)]
 
 
-def test_a_checkpoint_is_evaluated_on_a_device_that_is_prepared(tmp_path, monkeypatch):
+@pytest.fixture
+def checkpoint(tmp_path):
     config = load_config(None, ["model.width=0.25", "model.input_size=64"])
     weights = build.empty_detector(config, ("thing",)).state_dict()
     save_checkpoint(tmp_path / "a.pt", {"config": config.to_dict(), "classes": ["thing"], "weights": weights})
+    return tmp_path / "a.pt"
+
+
+def test_a_checkpoint_is_evaluated_on_a_device_that_is_prepared(checkpoint, monkeypatch):
     prepared = []
     monkeypatch.setattr(distributed, "prepare_device", lambda device: prepared.append(device) or device)
-    load_model(tmp_path / "a.pt", device="cpu")
+    load_model(checkpoint, device="cpu")
     assert prepared == [torch.device("cpu")]
+
+
+def test_a_program_that_loads_a_detector_keeps_its_gpu_and_its_precision(checkpoint, gpus, precision, monkeypatch):
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, device: self)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device, priority: Stream(device))
+    detector = Detector.load(checkpoint, device="cuda:1")
+    assert detector._model.predictor.device == torch.device("cuda", 1)
+    assert gpus == [] and torch.backends.cudnn.allow_tf32 and torch.get_float32_matmul_precision() == "high"
+
+
+def test_a_call_has_its_own_gpu_and_precision_and_gives_them_back(gpus, precision, monkeypatch):
+    class OnGpu:
+        def __init__(self, device):
+            self.device = device
+
+        def __enter__(self):
+            inside.append(self.device)
+
+        def __exit__(self, *_):
+            inside.pop()
+
+    def precisions():
+        return torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision
+
+    inside: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "device", OnGpu)
+    assert precisions() == ("tf32", "tf32")
+    with pytest.raises(ZeroDivisionError), working_on(torch.device("cuda:1")):
+        assert inside == [torch.device("cuda:1")] and precisions() == ("ieee", "ieee")
+        raise ZeroDivisionError
+    assert inside == [] and precisions() == ("tf32", "tf32")
+    assert torch.backends.cudnn.allow_tf32 and torch.backends.cuda.matmul.allow_tf32
+    with working_on(torch.device("cpu")):
+        assert precisions() == ("tf32", "tf32")
+
+
+def test_both_stages_of_a_predictor_work_so(gpus, monkeypatch):
+    class Working(Exception):
+        pass
+
+    def work(device):
+        raise Working(str(device))
+
+    monkeypatch.setattr("ssdlite.model.predictor.working_on", work)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device, priority: Stream(device))
+    predictor = TorchPredictor(torch.nn.Identity(), None, torch.device("cuda:1"))
+    with pytest.raises(Working, match="cuda:1"):
+        predictor.start(make_batch())
+    with pytest.raises(Working, match="cuda:1"):
+        predictor.finish(Started(None, [], "computed"))
 
 
 def test_so_is_that_of_a_benchmark(monkeypatch):

@@ -18,7 +18,7 @@ from torch.multiprocessing import start_processes
 
 from ssdlite import build
 from ssdlite.config import load_config
-from ssdlite.data import loader
+from ssdlite.data import machine
 from ssdlite.structures import DataSplit, Record
 from ssdlite.training import distributed
 from ssdlite.training.step import split_batch
@@ -56,7 +56,7 @@ def worker(rank: int, folder: str, port: int) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_PORT": str(port)}
     os.environ |= {"WORLD_SIZE": str(PROCESSES), "LOCAL_WORLD_SIZE": str(PROCESSES), "MASTER_ADDR": "127.0.0.1"}
     torch.set_num_threads(1)
-    loader.usable_cores = lambda: CORES
+    machine.usable_cores = lambda: CORES
     with distributed.process_group("cpu"):
         facts: dict[str, Any] = {
             "processes": distributed.local_processes(),
