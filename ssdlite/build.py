@@ -268,6 +268,9 @@ def restore_norms(detector: Network, config: Config, split: DataSplit, device: t
                 found = []
 
     measured = in_main_process(lambda: measure_norms(detector, batches))
+    if not measured.num_images:
+        logger.warning("No norm statistics were measured, because none of %d images can be read.", len(images))
+        return
     detector.load_state_dict(measured.state, strict=False)
     logger.info(
         "Norm statistics measured on %d training images; logits moved by %.0e at most.",

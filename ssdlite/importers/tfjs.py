@@ -159,7 +159,9 @@ def _require_published(model: GraphModel) -> None:
         if isinstance(kind, str) and kind.startswith("FusedBatchNorm"):
             epsilon = _attribute(node, "epsilon", "f")
             if type(epsilon) is not float or not math.isclose(epsilon, TENSORFLOW.norm_eps, rel_tol=1e-3):
-                raise CheckpointError(f"{model.source} has another epsilon than {TENSORFLOW.norm_eps} in {quoted(name)}.")
+                raise CheckpointError(
+                    f"{model.source} has another epsilon than {TENSORFLOW.norm_eps} in {quoted(name)}."
+                )
         # Text is a list of its bytes, or these in base 64.
         if kind in ("Conv2D", "DepthwiseConv2dNative") and (
             _attribute(node, "padding", "s") not in ([*b"SAME"], "U0FNRQ==")

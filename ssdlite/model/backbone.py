@@ -82,8 +82,8 @@ def has_imagenet_state() -> bool:
 def download_imagenet_state() -> dict[str, Tensor]:
     """torchvision's ImageNet weights of width 1, without the classifier; cached by torchvision.
 
-    Raises OSError or RuntimeError when they are neither cached nor to be had, a network that is silent included, and
-    when the cached file is damaged.
+    Raises OSError or RuntimeError when they are neither cached nor to be had, a network that is silent included,
+    and when the cached file is damaged.
     """
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SILENT_SECONDS)  # torch.hub sets none

@@ -429,6 +429,7 @@ def test_packages_that_are_not_read(refused, constants, tmp_path, monkeypatch):
     source.write_bytes(whole[: len(whole) // 2])
     assert "is damaged, or no package of npm" in refused(source)
     first = gzip.decompress(whole)[:512]
+
     def header(kind, size):
         made = bytearray(first)
         made[156:157], made[124:136] = kind, size.to_bytes(12, "big", signed=True)
@@ -445,7 +446,7 @@ def test_packages_that_are_not_read(refused, constants, tmp_path, monkeypatch):
         source.write_bytes(gzip.compress(headers + b"\0" * 2048))
         assert "is damaged, or no package of npm" in refused(source)
     monkeypatch.setattr(tfjs, "MAX_MEMBERS", 3)
-    write_package(source, {name: b"" for name in "abcd"})
+    write_package(source, dict.fromkeys("abcd", b""))
     assert "is damaged, or no package of npm" in refused(source)
     monkeypatch.setattr(tfjs, "MAX_BYTES", 10_000)
     source.write_bytes(gzip.compress(b"\0" * 20_000))
