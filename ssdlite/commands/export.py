@@ -97,9 +97,7 @@ def export_onnx(
     except Disproved as error:
         write_report(failed_report_path(output), describe(error.data), error.proof)
         if precision == "int8" and reduce_range is not False and not passing:
-            logger.warning(
-                "weights of 8 bits lose less than those of 7: --no-reduce-range, for VNNI"
-            )
+            logger.warning("weights of 8 bits lose less than those of 7: --no-reduce-range, for VNNI")
         raise
     description = describe(output.read_bytes())
     write_report(report_path(output), description, proof)

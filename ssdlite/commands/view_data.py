@@ -112,7 +112,7 @@ def _training_inputs(config: Config, data: DataSplit, indices: Sequence[int]) ->
     """What the first epochs' loaders give for the images `indices`, to the pixel: a batch an epoch."""
     import torch
 
-    from ssdlite.build import build_loader, dialect_of
+    from ssdlite.build import build_loader, dialect_of, settle_dialect
     from ssdlite.data.device import finish_images
     from ssdlite.data.loader import mix_seed
 
@@ -123,7 +123,7 @@ def _training_inputs(config: Config, data: DataSplit, indices: Sequence[int]) ->
         "data": config.data.model_copy(update={"cache": cache, "cache_dir": None}),
         "train": config.train.model_copy(update={"batch_size": len(part)}),
     }
-    alignment = dialect_of(config.model).resize_alignment
+    alignment = dialect_of(settle_dialect(config).model).resize_alignment
     loader = build_loader(
         config.model_copy(update=options),
         part,

@@ -104,7 +104,10 @@ def file_sha256(path: Path) -> str:
 
 
 def read_member(path: Path, name: str) -> bytes:
-    """Read the file `name` in a package of npm (.tgz) or Python (.whl). Raises FetchError if it is not there."""
+    """Read the file `name` in a package of npm (.tgz) or Python (.whl). Raises FetchError if it is not there.
+
+    The package is one that `fetch_package` or `require_package` has verified: tarfile may hang on others.
+    """
     try:
         if path.suffix == ".whl":
             with zipfile.ZipFile(path) as wheel:

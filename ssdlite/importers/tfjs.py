@@ -14,7 +14,7 @@ import gzip
 import io
 import math
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -38,6 +38,7 @@ PROGRAM = "TensorFlow.js"
 
 MAX_BYTES = 256 * 2**20  # of an unpacked archive, and of all constants: fourteen times the published network
 MAX_JSON_BYTES = 32 * 2**20  # the published model.json has .5 MB
+MAX_MEMBERS = 10_000  # of an archive
 LONGEST_NAME = 200  # characters; those of the published network have up to 90
 ITEM_BYTES = {"float32": 4, "int32": 4, "bool": 1}
 
@@ -158,12 +159,14 @@ def _require_published(model: GraphModel) -> None:
         if isinstance(kind, str) and kind.startswith("FusedBatchNorm"):
             epsilon = _attribute(node, "epsilon", "f")
             if type(epsilon) is not float or not math.isclose(epsilon, TENSORFLOW.norm_eps, rel_tol=1e-3):
-                raise CheckpointError(f"{model.source} has another epsilon than {TENSORFLOW.norm_eps} in {name}.")
+                raise CheckpointError(
+                    f"{model.source} has another epsilon than {TENSORFLOW.norm_eps} in {quoted(name)}."
+                )
         # Text is a list of its bytes, or these in base 64.
         if kind in ("Conv2D", "DepthwiseConv2dNative") and (
             _attribute(node, "padding", "s") not in ([*b"SAME"], "U0FNRQ==")
         ):
-            raise CheckpointError(f"{model.source} has another padding than SAME in {name}.")
+            raise CheckpointError(f"{model.source} has another padding than SAME in {quoted(name)}.")
     activation = model.nodes.get("Postprocessor/convert_scores", {}).get("op", "Sigmoid")
     if activation != "Sigmoid":
         raise CheckpointError(f"{model.source} turns logits into scores by {quoted(activation)}, not by Sigmoid.")
@@ -246,7 +249,7 @@ def _open_archive(path: Path) -> tuple[str, bytes, Read]:
             raise CheckpointError(f"{path} unpacks to more than {MAX_BYTES >> 20} MB, which no detector needs.")
         archive = tarfile.TarFile(fileobj=io.BytesIO(unpacked))
         # A link could name anything, and a sparse file could claim any size.
-        files = {member.name: member for member in archive if member.isreg() and not member.issparse()}
+        files = {member.name: member for member in _members(archive) if member.isreg() and not member.issparse()}
     except CheckpointError:
         raise
     except Exception:  # of a damaged header tarfile can raise any
@@ -271,6 +274,23 @@ def _open_archive(path: Path) -> tuple[str, bytes, Read]:
         return extract(member)
 
     return str(path), extract(models[0]), read
+
+
+def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """All members in their order. Raises ReadError for one that does not lie behind the one before it.
+
+    Python before August 2025 goes round for ever where a size is negative (CVE-2025-8194).
+    """
+    last = -1
+    for _ in range(MAX_MEMBERS):
+        member = archive.next()
+        if member is None:
+            return
+        if member.size < 0 or member.offset <= last:
+            raise tarfile.ReadError
+        last = member.offset
+        yield member
+    raise tarfile.ReadError
 
 
 def _read_constants(manifest: list[Any], read: Read, source: str) -> dict[str, np.ndarray]:
@@ -353,6 +373,7 @@ def _entry(entry: Any, source: str) -> _Entry:
         raise CheckpointError(f"{source} has the weight {name} of type {quoted(dtype)}, which is not read.")
     if not isinstance(shape, list) or len(shape) > 8 or not all(type(side) is int and side >= 0 for side in shape):
         raise CheckpointError(f"{source} is damaged: {name} cannot be of shape {quoted(shape)}.")
-    if (num_bytes := math.prod(shape) * ITEM_BYTES[dtype]) > MAX_BYTES:
+    # Sides of 0 count as 1: numpy bounds the others even where an array holds nothing.
+    if math.prod(max(side, 1) for side in shape) * ITEM_BYTES[dtype] > MAX_BYTES:
         raise CheckpointError(f"{source} is damaged: {name} cannot be of shape {quoted(shape)}.")
-    return _Entry(name, dtype, tuple(shape), num_bytes)
+    return _Entry(name, dtype, tuple(shape), math.prod(shape) * ITEM_BYTES[dtype])

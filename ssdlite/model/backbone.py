@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Mapping
-from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias
 
@@ -83,18 +82,24 @@ def has_imagenet_state() -> bool:
 def download_imagenet_state() -> dict[str, Tensor]:
     """torchvision's ImageNet weights of width 1, without the classifier; cached by torchvision.
 
-    Raises OSError or RuntimeError when they are neither cached nor to be had, a network that is silent included.
+    Raises OSError or RuntimeError when they are neither cached nor to be had, a network that is silent included,
+    and when the cached file is damaged.
     """
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SILENT_SECONDS)  # torch.hub sets none
+    prefix = "features."
     try:
         state = MobileNet_V2_Weights.IMAGENET1K_V2.get_state_dict(progress=True, check_hash=True)
-    except HTTPException as error:  # a transfer that broke
-        raise OSError(str(error)) from error
+        found = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+    except (OSError, RuntimeError):
+        raise
+    except Exception as error:  # a transfer that broke; a damaged pickle can raise any
+        raise OSError(str(error) or type(error).__name__) from error
     finally:
         socket.setdefaulttimeout(before)
-    prefix = "features."
-    return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+    if not found:
+        raise OSError("the file holds no features")
+    return found
 
 
 def from_flat_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -18,9 +18,11 @@ up for that.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -70,30 +72,35 @@ def _is_merged(variance: Tensor | None) -> bool:
 def measure_norms(network: Network, batches: Callable[[], Iterable[Tensor]]) -> MeasuredNorms:
     """Give the merged norms of `network` the statistics of images; it computes what it did.
 
-    `batches` yields them, (B, 3, H, W) uint8 on the network's device, each time the same. With no images, or a
-    single value for a channel, a norm stays as it is.
+    `batches` yields them, (B, 3, H, W) uint8 on the network's device, each time the same. With no images the
+    network stays as it is, and with a single value for a channel a norm does. Logits are held of one batch at most.
     """
+    batch_iterator = iter(batches())
+    first = next(batch_iterator, None)
+    if first is None:
+        return MeasuredNorms({}, 0, 0.0)
     norms = merged_norms(network)
     was_training = network.training
     network.eval()
     sums = {name: _Sums() for name in norms}
+    old = copy.deepcopy(network)
     kernels = enlarge_kernels(network, norms)
     hooks = [norm.register_forward_pre_hook(partial(_add, sums[name])) for name, norm in norms.items()]
-    before = [_logits(network(images)) for images in batches()]
+    num_images = 0
+    for images in chain([first], batch_iterator):
+        network(images)
+        num_images += len(images)
     for hook in hooks:
         hook.remove()
     for name, norm in norms.items():
         _set_statistics(norm, sums[name])
-    differences = [
-        float((_logits(network(images)) - logits).abs().max())
-        for images, logits in zip(batches(), before, strict=True)
-    ]
+    differences = [float((_logits(network(images)) - _logits(old(images))).abs().max()) for images in batches()]
     network.train(was_training)
     state = {
         f"{name}.{key}": value.cpu() for name, norm in norms.items() for key, value in norm.state_dict().items()
     }
     state |= {name: kernel.detach().cpu() for name, kernel in kernels.items()}
-    return MeasuredNorms(state, sum(map(len, before)), max(differences, default=0.0))
+    return MeasuredNorms(state, num_images, max(differences, default=0.0))
 
 
 @torch.no_grad()

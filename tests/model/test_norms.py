@@ -1,6 +1,8 @@
 """Merged norms: found, given the statistics of images, and still the same map."""
 
 import copy
+import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -140,14 +142,36 @@ def test_the_state_makes_the_same_of_another_process(merged, images):
 
 
 def test_without_images_and_with_a_single_value(merged, images):
+    merged.backbone.features[0][1].weight.data.fill_(0.5)  # so that the kernel before it could be enlarged
     before = copy.deepcopy(merged.state_dict())
     measured = measure_norms(merged.train(), lambda: [])
+    assert not measured.state
     assert (measured.num_images, measured.largest_difference, merged.training) == (0, 0, True)
     assert all(before[name].equal(tensor) for name, tensor in merged.state_dict().items())
     # One image leaves one value a channel on maps of 1x1, which the second extra level brings.
     assert measure_norms(merged, lambda: [images[:1]]).largest_difference < 1e-3
     left = [f"extras.{level}.{role}.1" for level in range(1, 4) for role in range(3)][1:]
     assert list(merged_norms(merged)) == left
+
+
+def test_logits_are_held_of_one_batch_only():
+    """However many there are: those of before and after, and a result that is still bound, but not of ten."""
+    given, alive = [], []
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.Sequential(nn.BatchNorm2d(3, eps=1e-3))
+            self.norm[0].running_var.fill_(1 - 1e-3)
+
+        def forward(self, images):
+            logits = self.norm(images.float())
+            given.append(weakref.ref(logits))
+            alive.append(sum(logits() is not None for logits in given))
+            return SimpleNamespace(logits=logits)
+
+    measured = measure_norms(Network().eval(), lambda: torch.arange(480.0).view(10, 3, 4, 4).split(1))
+    assert measured.num_images == 10 and len(alive) >= 20 and max(alive) <= 3
 
 
 def test_a_corner_head(images):
