@@ -64,8 +64,7 @@ def test_its_terms_are_logged(run_dir, choice):
     assert all(line["loss"] > 0 for line in losses)
 
 
-def detections(cli, model, drawn, path) -> list[dict]:
-    options = ["eval.score_threshold=0", "eval.iou_threshold=1"]
+def detections(cli, model, drawn, path, *options) -> list[dict]:
     result = cli("eval", model, f"data={drawn}", *options, "--detections", path)
     assert result.code == 0, result.err
     return json.loads(path.read_text())
@@ -84,7 +83,8 @@ def test_the_exported_file_finds_what_the_checkpoint_finds(cli, run_dir, drawn, 
     exported = cli("export-onnx", checkpoint, *options, *chosen)
     assert exported.code == 0, exported.err
     monkeypatch.setattr(build, "build_dtype", lambda precision, device: torch.float32)
-    expected, found = (detections(cli, model, drawn, tmp_path / "found.json") for model in (checkpoint, file))
+    expected = detections(cli, checkpoint, drawn, tmp_path / "found.json", *options)
+    found = detections(cli, file, drawn, tmp_path / "found.json")  # which holds the options
     scores = [np.sort([detection["score"] for detection in each])[-200:] for each in (expected, found)]
     assert len(scores[0]) == 200 and scores[0].max() > 0
     assert np.allclose(*scores, atol=1e-4)
