@@ -32,7 +32,7 @@ def working_on(device: torch.device) -> Iterator[None]:
         return
     # By PyTorch 2.9's names, since those before raise where a program has used these. Within, nothing is compiled,
     # which would read those before.
-    flags = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    flags = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
     before = [flag.fp32_precision for flag in flags]
     with torch.cuda.device(device):
         try:
