@@ -42,7 +42,8 @@ def test_this_process_has_what_is_asked_for():
 def order(monkeypatch, seed):
     """The numbers of 40 tests of 4 files, as they would run."""
     monkeypatch.setattr(conftest, "SEED", seed)
-    items = [SimpleNamespace(path=number // 10, number=number) for number in range(40)]
+    unmarked = {"get_closest_marker": lambda name: None}
+    items = [SimpleNamespace(path=number // 10, number=number, **unmarked) for number in range(40)]
     conftest.pytest_collection_modifyitems(items)
     return [item.number for item in items]
 

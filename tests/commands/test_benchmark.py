@@ -116,7 +116,7 @@ def test_a_network_without_priors_is_measured_too(tmp_path):
 def test_images_that_are_finished_on_the_device_are_measured_too(tmp_path):
     """The loader gives drafts, whose images are no images yet: not to be counted by, and to be finished."""
     path = tmp_path / "figures.json"
-    options = [*TINY, "data.augment_on=device"]
+    options = parse_options([*TINY, "data.augment_on=device"])
     command.benchmark(None, options, only="loader,train", json_path=path, quick=True, device="cpu")
     figures = json.loads(path.read_text())
     assert find(figures, "train", "training from end to end") > 0 and find(figures, "loader", "collate") > 0

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from ssdlite.errors import CheckpointError
-from ssdlite.training import checkpoint
 from ssdlite.training.checkpoint import has_newest, load_checkpoint, load_newest, save_checkpoint, save_newest
 
 
@@ -142,7 +141,7 @@ def test_a_full_disk_leaves_all_as_it_was(tmp_path, monkeypatch):
         file.write(b"half of it")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.torch, "save", full)
+    monkeypatch.setattr(torch, "save", full)
     with pytest.raises(CheckpointError, match=r"No space left on device.*what was there before is whole"):
         save_number(tmp_path, 2, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["last-1.pt", "last.pt"]
