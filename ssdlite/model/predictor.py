@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -34,7 +34,7 @@ def working_on(device: torch.device) -> Iterator[None]:
     # which would read those before.
     flags = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
     before = [flag.fp32_precision for flag in flags]
-    with torch.cuda.device(device):
+    with torch.cuda.device(device) if device.index is not None else nullcontext():  # else it is the current one
         try:
             for flag in flags:
                 flag.fp32_precision = "ieee"
