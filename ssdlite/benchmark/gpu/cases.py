@@ -36,7 +36,7 @@ def class_names(setting: Setting) -> tuple[str, ...]:
 
 
 def make_network(config: Config, setting: Setting, device: torch.device) -> Network:
-    """The same weights on every device."""
+    """Build the network with equal weights on every device."""
     torch.manual_seed(0)
     network = build.empty_detector(config, class_names(setting))
     return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -91,7 +91,7 @@ def make_targets(setting: Setting, seed: int = 0) -> tuple[Tensor, Tensor, Tenso
 
 
 def make_output(setting: Setting, activation: ScoreActivation, seed: int = 0) -> HeadOutput:
-    """What a network gives that has learnt something, for all priors of the setting's detector."""
+    """Make the output of a network that has learnt something, for all priors of the setting's detector."""
     sizes = setting.sizes
     network = make_network(make_config(setting), setting, CPU)
     priors, levels = network.priors, network.level_sizes

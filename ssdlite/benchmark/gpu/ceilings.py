@@ -1,4 +1,4 @@
-"""What the device can do at most: copying, multiplying, and each depthwise convolution of the network."""
+"""Ceilings of the device: copying, multiplying, and each depthwise convolution of the network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ssdlite.benchmark.timing import synchronizer
 from ssdlite.benchmark.workload import prepare_process
 
 MULTIPLY_ADDS = 789e6
-"""Of one image of 320x320 in the network's forward pass; forward and backward take three times as many."""
+"""Multiply-adds of one 320x320 image, forward; forward and backward take three times as many."""
 EAGER_BYTES, FUSED_BYTES = 544e6, 412e6
 """Memory traffic of a training step an image of 320x320, bf16: as it is, and with norms and activations fused into
 their neighbours."""

@@ -137,7 +137,7 @@ def run_marked_tests(setting: Setting) -> Outcome:
 
 
 def _options(setting: Setting, name: str) -> list[str]:
-    """Of a small training on the drawn data set, which is drawn where it is not there yet."""
+    """Options of a small training on the drawn data set, which is drawn where it is not there yet."""
     data = setting.scratch / "drawn"
     make_synthetic(data, num_train=24, num_val=8, size=(96, 96), seed=0, workers=1)
     return [

@@ -35,7 +35,7 @@ STEPS_OF = ("loss=multibox", "loss=focal", "loss=sampled", "loss=quality", "mode
 PRECISIONS = ("bf16", "fp32", "fp16")
 NETWORK_TOLERANCE = 1e-6  # of float64
 LEAST_COSINE = {torch.float32: 0.95, torch.bfloat16: 0.3}
-"""Of gradients to those in float64. On a CPU, at full size, they are .994 and .56; of unrelated ones it is 0."""
+"""Least cosine of gradients to those in float64: on a CPU, at full size, .994 and .56; of unrelated ones 0."""
 BOX_TOLERANCE, SCORE_TOLERANCE = 0.05, 1e-4  # pixels; of detections that are the same
 LOST = 0.005  # share of detections that rounding may decide on
 APART_BY_ONE, MEAN_APART = 0.999, 0.05  # share of values within one level; levels

@@ -51,7 +51,7 @@ def correctness(setting: Setting) -> list[Task]:
 
 
 def speed(setting: Setting) -> list[Task]:
-    """What matters most first: the rest is left out when time is up."""
+    """List the tasks, most important first: the rest is left out when time is up."""
     sizes = setting.sizes
     by_importance = sorted(sizes.batches, key=lambda images: images != 192)
     return [

@@ -24,7 +24,7 @@ NVIDIA_SMI = ("name", "driver_version", "memory.total", "clocks.max.sm", "clocks
 
 
 def describe(setting: Setting, root: Path) -> dict[str, Any]:
-    """What the figures depend on: machine, driver, versions and the state of the code."""
+    """Return what the figures depend on: machine, driver, versions and the state of the code."""
     device = setting.device
     machine = describe_machine(device, AUTOCAST_DTYPE[choose_precision(device)])
     if device.type == "cuda":
@@ -48,7 +48,7 @@ def _code(root: Path) -> dict[str, Any]:
 
 
 def _said(command: Sequence[str]) -> str:
-    """What a program prints, or "" if it is not there or fails."""
+    """Return what a program prints, or "" if it is not there or fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
@@ -124,7 +124,7 @@ class Report:
 
 
 def targets(parts: Mapping[str, Any]) -> list[Row]:
-    """What is aimed at on an H200, what was reached, and what stands in the way."""
+    """Report the targets for an H200, what was reached, and what stands in the way."""
     steps = [row for row in _rows(parts, "speed", "training step") if row.get("images/s")]
     cached = [row for row in _rows(parts, "end-to-end", "end to end") if row["source"] == "disk cache"]
     found: list[Row] = []

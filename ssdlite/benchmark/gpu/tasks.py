@@ -1,4 +1,4 @@
-"""What a part of `scripts/gpu.py` consists of: tasks, the sizes they work at, and what comes of them."""
+"""Tasks of a part of `scripts/gpu.py`, the sizes they work at, and their outcomes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Status: TypeAlias = Literal["passed", "failed", "measured", "crashed", "timed ou
 
 
 class Sizes(NamedTuple):
-    """Of everything that is checked and measured."""
+    """Sizes of everything that is checked and measured."""
 
     side: int  # of the network's input, pixels
     width: float  # multiplier of the network's channels
@@ -93,7 +93,7 @@ DRY = Sizes(
 
 
 class Setting(NamedTuple):
-    """What every task is told; it travels to other processes."""
+    """Setting that every task receives; it travels to other processes."""
 
     device_name: str  # cuda or cpu
     dry_run: bool
@@ -107,7 +107,7 @@ class Setting(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a task gives."""
+    """Outcome of a task."""
 
     rows: list[Row]
     problems: list[str] = []  # noqa: RUF012  # never changed; a sentence for whatever is wrong
