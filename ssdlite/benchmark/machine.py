@@ -6,13 +6,15 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
-import torch
 
 import ssdlite
 from ssdlite.data.machine import usable_cores
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = (
     *("torch", "torchvision", "numpy", "opencv-python-headless", "opencv-python", "albumentations"),
@@ -22,7 +24,9 @@ PACKAGES = (
 
 
 def describe_machine(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """Processor, memory, GPU, versions and threads, in plain words and numbers."""
+    """Return processor, memory, GPU, versions and threads, in plain words and numbers."""
+    import torch
+
     machine: dict[str, Any] = {
         "processor": _processor(),
         "cores": usable_cores(),

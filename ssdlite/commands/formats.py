@@ -29,7 +29,7 @@ def export(
     tolerance: float | None,
 ) -> None:
     """Write `checkpoint` for another runtime; see `ssdlite export --help`."""
-    name = _choose(format_name)
+    name = _choose_format(format_name)
     kind = FORMATS[name]
     if tolerance is not None and not verify:
         raise ConfigError("--tolerance has no effect with --no-verify.")
@@ -68,7 +68,7 @@ def export(
     show_proof(proof, f"{kind.program} does not run here: try it where it does" if verify else "--no-verify")
 
 
-def _choose(format_name: str) -> FormatName:
+def _choose_format(format_name: str) -> FormatName:
     for name in FORMATS:
         if name == format_name:
             return name

@@ -5,23 +5,29 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import numpy as np
-import torch
+from typing import TYPE_CHECKING
 
-from ssdlite import build
+import numpy as np
+
 from ssdlite.benchmark.machine import describe_machine
 from ssdlite.commands.pages import Subject
 from ssdlite.config import Config
-from ssdlite.model.prior_fit import measure_fit
 from ssdlite.report.content import FitRow, FitSummary
 from ssdlite.structures import DataSplit, Record
-from ssdlite.training.distributed import choose_device
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_IMAGES = 1000  # whose priors are measured, spread over all: enough for shares within 2 %, in a second
 
 
 def make_subject(path: Path, config: Config, class_names: tuple[str, ...], train: DataSplit | None) -> Subject:
     """The model at `path` with all that can be said of its network; `train` is what it learnt from, if there."""
+    import torch
+
+    from ssdlite import build
+    from ssdlite.training.distributed import choose_device
+
     network = build.empty_detector(config, class_names)
     priors = getattr(network, "priors", None)
     return Subject(
@@ -36,6 +42,8 @@ def make_subject(path: Path, config: Config, class_names: tuple[str, ...], train
 
 def measure_priors(priors: torch.Tensor, input_size: tuple[int, int], train: DataSplit) -> FitSummary:
     """How well `priors` (P, 4) fit the objects of `train` as the network sees them, stretched to its input."""
+    from ssdlite.model.prior_fit import measure_fit
+
     fit = measure_fit([_input_boxes(record, input_size) for record in train.records], priors, max_images=MAX_IMAGES)
     total = fit.total
     rows = tuple(

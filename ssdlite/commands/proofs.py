@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ssdlite.commands.screen import console
-from ssdlite.deploy.proof.prove import Proof
+
+if TYPE_CHECKING:
+    from ssdlite.deploy.proof.prove import Proof
 
 
 def show_proof(proof: Proof | None, reason: str) -> None:

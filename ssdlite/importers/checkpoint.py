@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ssdlite.config import config_from_dict
-from ssdlite.importers.names import ForeignNetwork
-from ssdlite.model.detector import Detector
+
+if TYPE_CHECKING:
+    from ssdlite.importers.names import ForeignNetwork
+    from ssdlite.model.detector import Detector
 
 
 def build_imported(network: ForeignNetwork) -> Detector:
     """Return the detector, in evaluation mode, that gives the answers of `network`."""
+    from ssdlite.model.detector import Detector
+
     detector = Detector(network.dialect, num_classes=network.num_classes, input_size=network.input_size)
     detector.load_state_dict(detector.state_dict() | network.weights)
     return detector.eval()

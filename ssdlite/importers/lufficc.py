@@ -5,10 +5,10 @@ from __future__ import annotations
 from ssdlite.importers.names import Names
 from ssdlite.model.layers import Layer
 
-HEADERS = {"classification": "cls_headers", "regression": "reg_headers"}
+LUFFICC_HEADERS = {"classification": "cls_headers", "regression": "reg_headers"}
 
 
-def name(layer: Layer) -> Names:
+def lufficc_name(layer: Layer) -> Names:
     match layer.part:
         case "stem" | "block" | "last":  # torchvision's own, as ours
             return Names(layer.conv, layer.norm)
@@ -22,7 +22,7 @@ def name(layer: Layer) -> Names:
                 case "project":  # not wrapped
                     return Names(f"{prefix}.2", f"{prefix}.3")
         case "classification" | "regression":
-            header = f"box_head.predictor.{HEADERS[layer.part]}.{layer.index}"
+            header = f"box_head.predictor.{LUFFICC_HEADERS[layer.part]}.{layer.index}"
             if layer.conv.endswith(".3"):
                 return Names(f"{header}.conv.3")
             return Names(f"{header}.conv.0", f"{header}.conv.1") if layer.norm else Names(header)

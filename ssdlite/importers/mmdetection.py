@@ -16,7 +16,7 @@ EXTRA_ROLES = {"expand": "0", "depthwise": "1.depthwise_conv", "project": "1.poi
 BRANCHES = {"classification": "cls_convs", "regression": "reg_convs"}
 
 
-def name(layer: Layer) -> Names:
+def mmdetection_name(layer: Layer) -> Names:
     match layer.part:
         case "stem":
             return _module("backbone.conv1")

@@ -38,7 +38,7 @@ FORMATS = {
     for form in (
         TorchFormat(
             "pytorch-ssd",
-            pytorch_ssd.name,
+            pytorch_ssd.pytorch_ssd_name,
             mark="base_net.",
             wrapper=None,
             input_size=(300, 300),
@@ -51,7 +51,7 @@ FORMATS = {
         ),
         TorchFormat(
             "lufficc",
-            lufficc.name,
+            lufficc.lufficc_name,
             mark="box_head.predictor.",
             wrapper="model",
             input_size=(320, 320),
@@ -64,7 +64,7 @@ FORMATS = {
         ),
         TorchFormat(
             "mmdetection",
-            mmdetection.name,
+            mmdetection.mmdetection_name,
             mark="bbox_head.",
             wrapper="state_dict",
             input_size=(320, 320),

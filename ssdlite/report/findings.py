@@ -6,8 +6,8 @@ A rule looks at the report and gives a finding or None. None of them guesses: wh
 from __future__ import annotations
 
 from ssdlite.report.content import Finding, Report
-from ssdlite.report.judgement_findings import RULES as JUDGEMENT_RULES
-from ssdlite.report.training_findings import RULES as TRAINING_RULES
+from ssdlite.report.judgement_findings import DETECTION_RULES
+from ssdlite.report.training_findings import TRAINING_RULES
 
 MOST = 8  # that are shown
 
@@ -17,5 +17,5 @@ def find(report: Report) -> list[Finding]:
     found = [finding for rule in TRAINING_RULES if (finding := rule(report))]
     if report.judged:
         analysis = report.judged.analysis
-        found += [finding for judge in JUDGEMENT_RULES if (finding := judge(analysis, report))]
+        found += [finding for judge in DETECTION_RULES if (finding := judge(analysis, report))]
     return sorted(found, key=lambda finding: -finding.weight)[:MOST]

@@ -183,7 +183,7 @@ def _absent_classes(analysis: Analysis, report: Report) -> Finding | None:
 
 Rule: TypeAlias = Callable[[Analysis, Report], Finding | None]
 
-RULES: tuple[Rule, ...] = (
+DETECTION_RULES: tuple[Rule, ...] = (
     _nothing_right,
     _nothing_to_find,
     _dearest_fault,

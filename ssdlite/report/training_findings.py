@@ -82,7 +82,7 @@ def _other_sizes(report: Report) -> Finding | None:
     return Finding(text, "Make the two alike, or expect other figures in use.", "data", 1.8)
 
 
-RULES: tuple[Callable[[Report], Finding | None], ...] = (
+TRAINING_RULES: tuple[Callable[[Report], Finding | None], ...] = (
     _unfinished,
     _poor_fit,
     _still_rising,

@@ -6,11 +6,12 @@ import random
 from typing import Any
 
 import numpy as np
-import torch
 
 
 def random_state() -> dict[str, Any]:
     """Of Python, NumPy and PyTorch, on every GPU, as tensors and numbers that a checkpoint may hold."""
+    import torch
+
     version, numbers, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
     return {
@@ -23,6 +24,8 @@ def random_state() -> dict[str, Any]:
 
 def set_random_state(state: dict[str, Any]) -> None:
     """Continue where `random_state` was asked; a GPU more or less than then starts anew."""
+    import torch
+
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]

@@ -14,9 +14,10 @@ import torch
 import yaml
 
 from ssdlite import Detector, build, pretrained
-from ssdlite.config import load_config
+from ssdlite.config import QUICKSTART_PATH, load_config
 from ssdlite.errors import CheckpointError, ConfigError, FetchError
 from ssdlite.model import backbone
+from ssdlite.model.architecture import DIALECTS
 from ssdlite.model.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, load_imagenet
 from ssdlite.model.corner import CornerDetector
 from ssdlite.training.checkpoint import load_checkpoint, save_checkpoint
@@ -301,8 +302,8 @@ def test_a_run_notes_what_auto_stood_for_and_never_asks_again(cli, start, drawn,
 
 def test_priors_are_fitted_in_the_dialect_of_the_start(start):
     model = load_config(None, WIDE).model
-    assert build.prior_levels(model) == build.DIALECTS["tensorflow"].prior_levels
-    assert build.prior_levels(load_config(None, TINY).model) == build.DIALECTS["paper"].prior_levels
+    assert build.prior_levels(model) == DIALECTS["tensorflow"].prior_levels
+    assert build.prior_levels(load_config(None, TINY).model) == DIALECTS["paper"].prior_levels
 
 
 def test_show_config_shows_auto_and_fetches_nothing(cli, nothing, monkeypatch):
@@ -312,7 +313,7 @@ def test_show_config_shows_auto_and_fetches_nothing(cli, nothing, monkeypatch):
 
 
 def test_the_quick_start_stays_from_scratch(weights):
-    model = load_config(Path(build.__file__).with_name("quickstart.yaml")).model
+    model = load_config(QUICKSTART_PATH).model
     assert (model.weights, model.dialect) == ("none", "pytorch-ssd")
 
 

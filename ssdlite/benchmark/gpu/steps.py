@@ -19,7 +19,7 @@ from ssdlite.benchmark.workload import take_step
 from ssdlite.structures import Batch
 from ssdlite.training.step import TrainStep
 
-WARMUP = 4  # steps until algorithms are chosen and CUDA graphs are recorded
+STEP_WARMUP = 4  # steps until algorithms are chosen and CUDA graphs are recorded
 HOST_READINGS, PROFILED = 8, 5  # steps
 BATCHES = 2  # resident, by turns
 KERNELS = 15  # named for each setting
@@ -47,7 +47,7 @@ def _measure(step: TrainStep, batches: list[Batch], setting: Setting) -> Row:
     take_step(step, batches[0])
     synchronize()
     first = time.perf_counter() - begun
-    warmup = 1 if setting.dry_run else WARMUP
+    warmup = 1 if setting.dry_run else STEP_WARMUP
     _take(step, batches, warmup)
     synchronize()
     begun = time.perf_counter()
