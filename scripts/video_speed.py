@@ -22,12 +22,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ssdlite.data.scene import draw_scene
+from ssdlite.build.load import load_model
+from ssdlite.data.synthetic.pictures import draw_scene
 from ssdlite.drawing import draw_detections
-from ssdlite.models import load_model
-from ssdlite.prediction.finder import Finder
-from ssdlite.prediction.thresholds import keep_above
-from ssdlite.prediction.video import FilmWriter, Video
+from ssdlite.inference.images import Finder, keep_above
+from ssdlite.inference.video import FilmWriter, Video
 
 SIZE, MARGIN = (480, 640), 160  # (height, width), and how far beyond it a scene reaches, pixels
 RATE = 25

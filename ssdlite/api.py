@@ -17,23 +17,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
 import numpy as np
 from PIL import Image, ImageOps
 
+from ssdlite.build.load import LoadedModel, load_model
 from ssdlite.data.images import read_image
 from ssdlite.data.records import number_classes
 from ssdlite.drawing import draw_detections, write_image
 from ssdlite.errors import ConfigError, UserError
 from ssdlite.evaluation.coco import to_coco_rows
-from ssdlite.models import LoadedModel, load_model
-from ssdlite.prediction.finder import Finder
-from ssdlite.prediction.thresholds import Thresholds, keep_above
-from ssdlite.prediction.tiles import LEAST_SIDE, MOST_OVERLAP, OVERLAP, Tiling
-from ssdlite.pretrained import model_path
+from ssdlite.importers.pretrained import model_path
+from ssdlite.inference.images import Finder, Thresholds, keep_above
+from ssdlite.inference.tiles import LEAST_SIDE, MOST_OVERLAP, OVERLAP, Tiling
 from ssdlite.structures import Detections, ImageId
 
 if TYPE_CHECKING:
     import supervision
 
+
 Picture: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray"
 """A path, a Pillow image, or an array (H, W, 3) uint8 RGB."""
+
 
 SCORE_THRESHOLD = 0.4
 
@@ -50,7 +51,7 @@ class Detector:
     """A trained network with everything that it needs to answer for images: `Detector.load("best.pt")`.
 
     This is the way in for Python programs. The network itself, a `torch.nn.Module` to train, is
-    `ssdlite.model.detector.Detector`.
+    `ssdlite.models.detector.Detector`.
     """
 
     def __init__(self, model: LoadedModel) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ssdlite.box_arrays import CENTER_VARIANCE, SIZE_VARIANCE
+from ssdlite.boxes_np import CENTER_VARIANCE, SIZE_VARIANCE
 
 MIN_SIZE = 1e-6  # second line of defence: log(0) must never reach a loss
 

@@ -21,27 +21,37 @@ app = typer.Typer(
     epilog="Every command takes --debug to show the traceback of an error.",
 )
 
+
 DEBUG = "--debug"
+
 
 ConfigArguments = Annotated[
     list[str] | None,
     typer.Argument(metavar="[CONFIG] [KEY=VALUE]...", help="A YAML file and options that replace its own."),
 ]
+
+
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Options that replace the checkpoint's own.")
 ]
+
+
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 
 
 def _model(text: str) -> Path:
     """A path, or the name of a pretrained network."""
-    from ssdlite.pretrained import model_path
+    from ssdlite.importers.pretrained import model_path
 
     return model_path(text)
 
 
 VERIFY = "Compare with PyTorch on validation images, or without data on drawn pictures."
+
+
 NAMED = "or the name coco or pedestrian, which is fetched once"
+
+
 Checkpoint = Annotated[
     Path, typer.Argument(parser=_model, metavar="CHECKPOINT", help=f"Such as runs/NAME/best.pt, {NAMED}.")
 ]
@@ -130,7 +140,7 @@ def evaluate(
     report of a result .json is written with --report only.
     """
     _show_log()
-    from ssdlite.commands.evaluate import evaluate as run
+    from ssdlite.commands.eval import evaluate as run
 
     run(
         model,
@@ -324,7 +334,7 @@ def export(
             raise ConfigError("for --head and --precision of ONNX use 'ssdlite export-onnx'.")
         return export_onnx(checkpoint, overrides, output=output, verify=verify, tolerance=tolerance)
     _show_log()
-    from ssdlite.commands.formats import export as run
+    from ssdlite.commands.export import export as run
 
     run(
         format,
@@ -360,7 +370,7 @@ def export_web(
     It opens from a disk, holds all that it needs and connects to nothing.
     """
     _show_log()
-    from ssdlite.commands.export_web import export_web as run
+    from ssdlite.commands.export import export_web as run
 
     run(model, _read_overrides(overrides), output=output, runtime_dir=runtime, title=title, verify=verify)
 
@@ -424,7 +434,7 @@ def make_data(
 ) -> None:
     """Draw a data set in COCO layout: varied shapes over cluttered backgrounds."""
     _show_log()
-    from ssdlite.commands.data import make_data as run
+    from ssdlite.commands.make_data import make_data as run
 
     run(directory, images=images, size=size, seed=seed)
 
@@ -529,9 +539,14 @@ def benchmark(
 
 
 download = typer.Typer(no_args_is_help=True, help="Fetch pretrained weights or a data set ahead of time.")
+
+
 app.add_typer(download, name="download")
 
+
 DataFolder = Annotated[Path, typer.Argument(metavar="DIR", help="Made if missing.")]
+
+
 BaseUrl = Annotated[str | None, typer.Option(help="A mirror with the same paths.")]
 
 
@@ -596,15 +611,15 @@ def _download_weights(name: str) -> None:
 
 
 def _show_log() -> None:
-    from ssdlite.commands.screen import show_log
+    from ssdlite.commands.console import show_log
 
     show_log()
 
 
 def _read_config(arguments: list[str] | None) -> tuple[Any, str]:
     """The config that `[CONFIG] [KEY=VALUE]...` stands for, and a name for its runs."""
-    from ssdlite.config import QUICKSTART_PATH, load_config
-    from ssdlite.overrides import is_among, option_names
+    from ssdlite.config.overrides import is_among, option_names
+    from ssdlite.config.schema import QUICKSTART_PATH, load_config
 
     path, overrides = _split_arguments(arguments)
     if path is not None:
@@ -627,7 +642,7 @@ def _split_arguments(arguments: list[str] | None) -> tuple[Path | None, dict[str
 
 def _is_path(argument: str) -> bool:
     """Whether it names a config file or a folder: a folder may be called x=y, but not data.path=y."""
-    from ssdlite.config import Config
+    from ssdlite.config.schema import Config
 
     if "=" not in argument:
         return True
@@ -640,6 +655,6 @@ def _is_path(argument: str) -> bool:
 
 def _read_overrides(words: list[str] | None) -> dict[str, Any]:
     """The values of `KEY=VALUE`... by dotted name."""
-    from ssdlite.config import parse_options
+    from ssdlite.config.schema import parse_options
 
     return parse_options(words or [])

@@ -15,17 +15,28 @@ from typing import NamedTuple, TypeAlias
 import cv2
 import numpy as np
 
-from ssdlite.box_arrays import iou
+from ssdlite.boxes_np import iou
 from ssdlite.errors import DataError
 from ssdlite.structures import Detections, Record
 
 Color: TypeAlias = tuple[int, int, int]  # RGB, 0..255
 
+
 WHITE: Color = (255, 255, 255)
+
+
 BLACK: Color = (0, 0, 0)
+
+
 GREY: Color = (160, 160, 160)
+
+
 FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
 JPEG_QUALITY = 92
+
+
 FOUND_IOU = 0.5  # the overlap at which a drawn detection stands for an object
 
 

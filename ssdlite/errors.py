@@ -1,5 +1,7 @@
 """Errors that are the user's to mend: one sentence that names the item, then what to do next."""
 
+from __future__ import annotations
+
 
 class UserError(Exception):
     """A failure that a person can mend. The command line prints it without a traceback."""

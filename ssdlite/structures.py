@@ -23,11 +23,14 @@ if TYPE_CHECKING:  # exported files are run where there is no PyTorch
     import torch
     from torch import Tensor
 
+
 ImageId: TypeAlias = int | str
+
 
 ScoreActivation: TypeAlias = Literal["softmax", "sigmoid"]
 """From logits to scores: over all columns of a prior, or each column by itself. The column for background is
 there in both and gives no detection."""
+
 
 ResizeAlignment: TypeAlias = Literal["half_pixel", "asymmetric"]
 """Which pixel of the image a pixel of the resized one is taken from, in the words of ONNX's Resize:

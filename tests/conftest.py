@@ -155,7 +155,7 @@ def kept(folder: Path) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A drawn data set of 24 + 8 small images."""
-    from ssdlite.data.synthetic import make_synthetic
+    from ssdlite.data.synthetic.dataset import make_synthetic
 
     path = tmp_path_factory.mktemp("data") / "drawn"
     make_synthetic(path, num_train=24, num_val=8, size=(96, 96), seed=0)
@@ -167,7 +167,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def trained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of a run of two epochs on `drawn`: enough for every file, not for any accuracy."""
     from ssdlite.commands.train import train
-    from ssdlite.config import load_config
+    from ssdlite.config.schema import load_config
 
     runs = tmp_path_factory.mktemp("runs")
     options = [f"data={drawn}", f"run.dir={runs}", "train.epochs=2", "train.val_interval=1", "train.log_interval=2"]
@@ -180,9 +180,9 @@ def trained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
 def lively(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with model.pt and its model.onnx: a random network that is sure of much, and of something else in
     each picture of `drawn`. Two epochs of training would leave all scores alike."""
-    from ssdlite import build
+    from ssdlite.build.model import empty_detector
     from ssdlite.commands.export import export_onnx
-    from ssdlite.config import load_config
+    from ssdlite.config.schema import load_config
     from ssdlite.data.images import read_image
     from ssdlite.training.checkpoint import save_checkpoint
 
@@ -190,7 +190,7 @@ def lively(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
     config = load_config(None, [f"data={drawn}", *TINY])
     class_names = ("ring", "triangle", "rectangle", "star", "cross", "heart")
     torch.manual_seed(0)
-    detector = build.empty_detector(config, class_names).train()
+    detector = empty_detector(config, class_names).train()
     pictures = [torch.from_numpy(read_image(path)) for path in sorted((drawn / "train").glob("*.jpg"))]
     for module in detector.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

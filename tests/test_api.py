@@ -15,7 +15,7 @@ from ssdlite import Detector
 from ssdlite.api import ImageDetections
 from ssdlite.errors import CheckpointError, ConfigError, DataError, UserError
 from ssdlite.structures import Detections
-from tests.deploy.conftest import assert_same_detections
+from tests.export.conftest import assert_same_detections
 
 NAMES = ("cat", "dog")
 

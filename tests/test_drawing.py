@@ -4,14 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ssdlite.drawing import (
-    class_color,
-    draw_comparison,
-    draw_detections,
-    draw_truth,
-    make_grid,
-    write_image,
-)
+from ssdlite.drawing import class_color, draw_comparison, draw_detections, draw_truth, make_grid, write_image
 from ssdlite.errors import DataError
 from ssdlite.structures import Detections, Record
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssdlite.build import build_dtype
+from ssdlite.build.training import build_dtype
 from ssdlite.training.optim import choose_precision
 from tests import conftest
 from tests.settings import sitecustomize

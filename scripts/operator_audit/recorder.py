@@ -98,8 +98,8 @@ def record(
         work: makes all its tensors itself, and takes the device.
         device: cuda or mps.
         may_wait: a pattern that is looked for in the names of the functions of ours that are running, the innermost
-            first, such as "ssdlite.model.decode._select < ssdlite.model.decode.__call__"; where it is found, values
-            may be asked for.
+            first, such as "ssdlite.models.decode._select < ssdlite.models.decode.__call__"; where it is found,
+            values may be asked for.
     """
     assert device in ("cuda", "mps")
     with warnings.catch_warnings(), FakeTensorMode(allow_non_fake_inputs=True):

@@ -21,18 +21,19 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_map_only
 
-from ssdlite import build
 from ssdlite.benchmark import step as benchmark_step
 from ssdlite.benchmark.workload import take_step, total_loss
-from ssdlite.config import Config, load_config
+from ssdlite.build.model import build_decoder, empty_detector
+from ssdlite.build.training import build_criterion, build_step
+from ssdlite.config.schema import Config, load_config
 from ssdlite.data.device import PLACEMENT, finish_images
 from ssdlite.evaluation.evaluate import predict_split
-from ssdlite.model.network import Network
-from ssdlite.model.predictor import TorchPredictor
+from ssdlite.losses.recipes import count_matches
+from ssdlite.models.network import Network
+from ssdlite.models.predictor import TorchPredictor
 from ssdlite.structures import Batch, DataSplit, HeadOutput, ScoreActivation
-from ssdlite.training import blackbox, loop
+from ssdlite.training import loop, nonfinite
 from ssdlite.training.loop import Trainer
-from ssdlite.training.matches import count_matches
 from ssdlite.training.optim import AUTOCAST_DTYPE
 from ssdlite.training.step import TrainStep
 
@@ -115,7 +116,7 @@ def config_of(options: Sequence[str], precision: str = "fp32") -> Config:
 @cache
 def _network(nodes: str) -> Network:
     """With values, on the CPU; of a config in JSON."""
-    return build.empty_detector(Config.model_validate_json(nodes), CLASSES)
+    return empty_detector(Config.model_validate_json(nodes), CLASSES)
 
 
 def make_network(config: Config, device: torch.device) -> Network:
@@ -139,9 +140,9 @@ def _empty_like(tensor: Tensor, device: torch.device) -> Tensor:
 def make_step(config: Config, device: torch.device) -> TrainStep:
     """As `ssdlite train` makes it."""
     network = make_network(config, device).train()
-    criterion = build.build_criterion(config.loss, SPLIT)
+    criterion = build_criterion(config.loss, SPLIT)
     dtype = AUTOCAST_DTYPE[config.train.precision]
-    return build.build_step(config, network, criterion, total_steps=10, device=device, dtype=dtype)
+    return build_step(config, network, criterion, total_steps=10, device=device, dtype=dtype)
 
 
 def make_batch(device: torch.device | str = "cpu", size: tuple[int, int] = SIZE) -> Batch:
@@ -169,7 +170,7 @@ def _losses(options: Sequence[str], precisions: Sequence[str]) -> Callable[[torc
 
     def work(device: torch.device) -> None:
         config = config_of(options)
-        criterion = build.build_criterion(config.loss, SPLIT).to(device)
+        criterion = build_criterion(config.loss, SPLIT).to(device)
         activation: ScoreActivation = "softmax" if config.loss.kind in ("multibox", "sampled") else "sigmoid"
         for precision in precisions:
             dtype = AUTOCAST_DTYPE[precision]
@@ -191,7 +192,7 @@ def _step(options: Sequence[str], precision: str) -> Callable[[torch.device], No
         config = config_of(options, precision)
         step = make_step(config, device)
         take_step(step, make_batch(device))
-        decoder = build.build_decoder(config.eval, SIZE)
+        decoder = build_decoder(config.eval, SIZE)
         predict_split(TorchPredictor(step.model, decoder, device, step.dtype), [make_batch()], IMAGES)
 
     return work
@@ -260,7 +261,7 @@ def make_trainer(config: Config, device: torch.device) -> Trainer:
     step = make_step(config, device)
 
     def validate(network: nn.Module, _: int) -> Mapping[str, Any]:
-        predictor = TorchPredictor(network, build.build_decoder(config.eval, SIZE), device, step.dtype)
+        predictor = TorchPredictor(network, build_decoder(config.eval, SIZE), device, step.dtype)
         predict_split(predictor, [make_batch()], IMAGES)
         network.train()
         return {}
@@ -292,7 +293,7 @@ def _matches(device: torch.device) -> None:
     """What TensorBoard shows of each assigner."""
     output = _output(device)
     for options in ASSIGNERS.values():
-        criterion = build.build_criterion(config_of(options).loss, SPLIT)
+        criterion = build_criterion(config_of(options).loss, SPLIT)
         count_matches(criterion.assign, output, make_batch(device))  # type: ignore[arg-type]
 
 
@@ -300,11 +301,11 @@ def _failure(options: Sequence[str], precision: str) -> Callable[[torch.device],
     def work(device: torch.device) -> None:
         step = make_step(config_of(options, precision), device)
         with (
-            patch.object(blackbox, "write_whole"),
-            patch.object(blackbox, "write_text"),
-            patch.object(blackbox, "write_image"),
+            patch.object(nonfinite, "write_whole"),
+            patch.object(nonfinite, "write_text"),
+            patch.object(nonfinite, "write_image"),
             TemporaryDirectory() as folder,
         ):
-            blackbox.record_failure(Path(folder), step, make_batch(device), CLASSES, {})
+            nonfinite.record_failure(Path(folder), step, make_batch(device), CLASSES, {})
 
     return work

@@ -20,7 +20,10 @@ from ssdlite.errors import UserError
 
 Result = TypeVar("Result")
 
+
 PRELOADED = ["ssdlite.build", "torchvision.models.detection"]
+
+
 PATIENCE = 5.0  # seconds for a child to end by itself
 
 

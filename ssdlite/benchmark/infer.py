@@ -1,23 +1,275 @@
-"""Latency of the network alone in every runtime that is installed, with one thread and all, and of others."""
+"""Latency of the network alone in every runtime that is installed, with one thread and all, and of others.
+
+MERGED: Who runs in the comparison of latencies: our network in every runtime that is here, and other networks.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
 from ssdlite.benchmark.children import in_child
-from ssdlite.benchmark.contenders import Contender, open_contender, prepare_contenders
-from ssdlite.benchmark.rows import Rows
-from ssdlite.benchmark.timing import measure, synchronizer
-from ssdlite.benchmark.workload import Workload, resident_batch
+from ssdlite.benchmark.timing import Rows, measure, synchronizer
+from ssdlite.benchmark.workload import Workload, build_network, resident_batch
+from ssdlite.build.model import build_decoder, export_metadata
+from ssdlite.errors import ConfigError, UserError
+from ssdlite.export.exporters.formats import export_file
+from ssdlite.export.exporters.onnx import export_onnx
+from ssdlite.export.formats.base import FORMATS, FormatName, is_installed, quietly
+from ssdlite.export.formats.opencv import OpenCvRuntime
+from ssdlite.export.formats.openvino import OpenVinoRuntime, computes_in_half
+from ssdlite.export.formats.registry import open_file
+from ssdlite.export.metadata import FileForm, HeadKind
+from ssdlite.export.onnx.model import Calibration
+from ssdlite.export.onnxruntime import OnnxPredictor
+from ssdlite.export.predictor import FilePredictor
+from ssdlite.models.decode import decode_output
+from ssdlite.models.detector import Detector
+from ssdlite.models.network import Network
 from ssdlite.training.distributed import prepare_device
+
+TORCHVISION_SIZE = 320
+
+
+SETTLING_IMAGES = 4
+
+
+PIXEL_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
+"""Of a rival's input."""
+
+
+Program: TypeAlias = Literal["torch", "onnxruntime", "opencv", "openvino-half", "file", "rival"]
+
+
+class Contender(NamedTuple):
+    """A network in a runtime; it travels to other processes."""
+
+    name: str
+    program: Program
+    path: Path | None  # of its file
+    size: int = 0  # bytes of all its files
+    note: str = ""
+
+
+class Field(NamedTuple):
+    """Who takes part."""
+
+    contenders: list[Contender]
+    left_out: list[str]  # a sentence each
+
+
+def prepare_contenders(workload: Workload) -> Field:
+    """Write the network for every runtime that is installed."""
+    network = settled_network(workload)
+    head = head_of(network)
+    onnx_path, int8_path = workload.scratch / "benchmark.onnx", workload.scratch / "benchmark-int8.onnx"
+    noise = resident_batch(network.input_size, SETTLING_IMAGES, workload.num_classes, torch.device("cpu"))
+    calibration = Calibration(noise.images.numpy(), reduce_range=True)
+    choices = _choices(workload)
+    export_onnx(network, onnx_path, evidence=None, form=FileForm(head=head), **choices)
+    int8 = FileForm(head=head, precision="int8")
+    export_onnx(network, int8_path, evidence=None, form=int8, calibration=calibration, **choices)
+    size = onnx_path.stat().st_size
+    device = workload.device.type
+    found = [
+        Contender(f"PyTorch, {device}, fp32", "torch", None),
+        Contender("ONNX Runtime, cpu, fp32", "onnxruntime", onnx_path, size, f"head {head}"),
+        Contender("ONNX Runtime, cpu, int8", "onnxruntime", int8_path, int8_path.stat().st_size, f"head {head}"),
+        Contender("OpenCV, cpu, fp32", "opencv", onnx_path, size, f"head {head}"),
+    ]
+    left_out: list[str] = []
+    if isinstance(network, Detector):
+        for name in FORMATS:
+            others, reason = _in_format(name, network, workload)
+            found += others
+            left_out += [reason] if reason else []
+    else:  # nobody has tried OpenCV's engines on the decoding of corners
+        del found[-1]
+        left_out.append("Corner networks are measured in PyTorch and ONNX Runtime only.")
+    return Field([*found, _torchvision(workload), *map(_rival, workload.rivals)], left_out)
+
+
+def settled_network(workload: Workload) -> Network:
+    """The network with norms as after a training.
+
+    Untrained ones end each residual branch with a factor of 0 (LiteRT leaves such branches out, and looked twice as
+    fast), and let what passes them shrink to nothing.
+    """
+    network = build_network(workload)
+    if not isinstance(workload.config.model.weights, Path):
+        norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+        for norm in norms:
+            norm.momentum = None  # a plain mean
+            nn.init.ones_(norm.weight)
+        batch = resident_batch(network.input_size, SETTLING_IMAGES, workload.num_classes, workload.device)
+        with torch.no_grad():
+            network.train()(batch.images)
+    return network.eval()
+
+
+def head_of(network: Network) -> HeadKind:
+    """Where the files end: as early as they can."""
+    return "raw" if isinstance(network, Detector) else "decoded"
+
+
+def _in_format(name: FormatName, network: Detector, workload: Workload) -> tuple[list[Contender], str | None]:
+    """The network in another format, or why it is not there."""
+    kind = FORMATS[name]
+    if not kind.runs_here:
+        return [], None
+    if not is_installed(name):
+        return [], f"{kind.program} is not installed: pip install 'ssdlite[{name}]'."
+    folder = workload.scratch / name
+    path = folder / f"benchmark{kind.name_suffix}"
+    try:
+        export_file(network, path, name, evidence=None, head="raw", **_choices(workload))
+        predictor = open_file(path)
+    except UserError as error:
+        return [], f"{kind.program} is left out: {error}"
+    size = sum(file.stat().st_size for file in folder.iterdir() if file.suffix != ".json")
+    note = "head raw" if predictor.batch_size is None else "head raw, one image after the other"
+    found = [Contender(f"{kind.program}, cpu, fp32", "file", path, size, note)]
+    if name == "openvino" and computes_in_half():
+        found.append(Contender(f"{kind.program}, cpu, its own choice", "openvino-half", path, size, "bf16 or fp16"))
+    return found, None
+
+
+def open_contender(contender: Contender, workload: Workload, threads: int) -> Callable[[Tensor], Any]:
+    """What answers a batch (B, 3, H, W) uint8; the work of a run and nothing else."""
+    match contender.program:
+        case "torch":
+            network = settled_network(workload)
+            return lambda images: _torch_answer(network, images)
+        case "rival":
+            assert contender.path is not None
+            return _open_rival(contender.path, threads)
+    assert contender.path is not None
+    run = _open(contender.program, contender.path, threads)
+    return lambda images: run(images.cpu().numpy())
+
+
+def _open(program: Program, path: Path, threads: int) -> Callable[[np.ndarray], Any]:
+    match program:
+        case "onnxruntime":
+            return OnnxPredictor(path, threads).run
+        case "opencv":
+            return FilePredictor(OpenCvRuntime(path, threads)).run
+        case "openvino-half":
+            return FilePredictor(OpenVinoRuntime(path, threads, precision=None)).run
+    return open_file(path, threads).run
+
+
+@torch.inference_mode()
+def _torch_answer(network: Network, images: Tensor) -> Any:
+    output = network(images.contiguous(memory_format=torch.channels_last))
+    return output if head_of(network) == "raw" else decode_output(output, network.input_size)
+
+
+def _choices(workload: Workload) -> dict[str, Any]:
+    config = workload.config
+    return {
+        "decoder": build_decoder(config.eval, config.model.input_size),
+        "metadata": export_metadata(config, workload.train.class_names, metrics={}),
+    }
+
+
+class _RawTorchvision(nn.Module):
+    """torchvision's network up to its logits and deltas, with the normalisation in front."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        model = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=num_classes + 1)
+        self.backbone, self.head = model.backbone, model.head
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        output = self.head(list(self.backbone(images / 127.5 - 1).values()))
+        return output["cls_logits"], output["bbox_regression"]
+
+
+def _torchvision(workload: Workload) -> Contender:
+    """torchvision's SSDLite as ONNX, at the size that it is made for."""
+    path = workload.scratch / "torchvision.onnx"
+    network = _RawTorchvision(workload.num_classes).eval()
+    example = torch.zeros(2, 3, TORCHVISION_SIZE, TORCHVISION_SIZE)
+    with quietly("the export of torchvision's network"):  # by the old exporter, which warns of its age
+        torch.onnx.export(
+            network, (example,), path, dynamo=False, opset_version=17, verbose=False,
+            input_names=["images"], dynamic_axes={"images": {0: "batch"}},
+        )  # fmt: skip
+    note = f"{TORCHVISION_SIZE}x{TORCHVISION_SIZE}, raw"
+    return Contender("torchvision's ssdlite320, ONNX Runtime", "rival", path, path.stat().st_size, note)
+
+
+def _rival(path: Path) -> Contender:
+    """A detector's .onnx file from elsewhere, of which only the time matters."""
+    height, width = _sides(_image_input(_session(path, 1), path))
+    return Contender(f"{path.stem}, ONNX Runtime", "rival", path, path.stat().st_size, f"{width}x{height}")
+
+
+def _open_rival(path: Path, threads: int) -> Callable[[Tensor], Any]:
+    """Noise of the file's own size goes in, as many images as are asked for."""
+    session = _session(path, threads)
+    given = _image_input(session, path)
+    kind = PIXEL_TYPES[given.type]
+    at_once = given.shape[0] if isinstance(given.shape[0], int) else None
+
+    def answer(images: Tensor) -> None:
+        size = at_once or len(images)
+        noise = np.zeros((size, 3, *_sides(given)), kind) + np.asarray(0.5, kind)
+        for _ in range(0, len(images), size):
+            session.run(None, {given.name: noise})
+
+    return answer
+
+
+def _sides(given: Any) -> tuple[int, int]:
+    """Height and width that an input takes, or is given where it takes any."""
+    height, width = (side if isinstance(side, int) else TORCHVISION_SIZE for side in given.shape[2:])
+    return height, width
+
+
+def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 3, threads
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions have no common base
+        raise ConfigError(f"--rival {path} cannot be loaded by onnxruntime: {str(error)[-200:]}") from None
+
+
+def _image_input(session: onnxruntime.InferenceSession, path: Path) -> Any:
+    """Raises ConfigError unless the file takes one batch of images (B, 3, H, W)."""
+    inputs = session.get_inputs()
+    shape = inputs[0].shape
+    if len(inputs) != 1 or len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != 3):
+        raise ConfigError(f"--rival {path} takes {[given.shape for given in inputs]}, not images (B, 3, H, W).")
+    if inputs[0].type not in PIXEL_TYPES:
+        raise ConfigError(f"--rival {path} takes {inputs[0].type}, not one of {', '.join(PIXEL_TYPES)}.")
+    return inputs[0]
+
 
 logger = logging.getLogger(__name__)
 
+
 NAME = "infer"
+
+
 BATCH_SIZES = (1, 8)
+
+
 TURNS = 4
+
+
 REST = 0.2  # seconds: a runtime's threads look for work for a while after a run and would disturb the next one
 
 

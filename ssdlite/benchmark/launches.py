@@ -33,16 +33,22 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils import _foreach_utils
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ssdlite.losses.criterion import Criterion
+from ssdlite.losses.recipes import Criterion
 from ssdlite.structures import Batch, LossTerms
-from ssdlite.training import ema
+from ssdlite.training import optim
 from ssdlite.training.step import TrainStep
 
 PARTS = ("forward", "assignment", "loss", "backward", "optimizer", "statistics", "average")
 
+
 CHUNK = 65_536  # elements; this and the next two are constants of ATen's MultiTensorApply.cuh
+
+
 MAX_CHUNKS = 320
+
+
 MAX_TENSORS = (110, 64, 48, 36, 30)  # for 1 to 5 lists of tensors
+
 
 NO_LAUNCH = frozenset(
     [
@@ -247,7 +253,7 @@ def pretended_gpu() -> Iterator[FakeTensorMode]:
         types = [*_foreach_utils._foreach_supported_types, FakeTensor]
         stack.enter_context(mock.patch.object(_foreach_utils, "_foreach_supported_types", types))
         # A copied tensor would bring a copied mode along, with which the others cannot be mixed.
-        stack.enter_context(mock.patch.object(ema, "deepcopy", lambda model: deepcopy(model, {id(mode): mode})))
+        stack.enter_context(mock.patch.object(optim, "deepcopy", lambda model: deepcopy(model, {id(mode): mode})))
         yield mode
 
 

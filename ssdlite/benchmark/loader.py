@@ -17,19 +17,18 @@ import torch
 from torch.utils.data import DataLoader
 
 from ssdlite.benchmark.children import in_child
-from ssdlite.benchmark.memory import own_memory, proportional_memory, resident_memory
-from ssdlite.benchmark.rows import Rows
-from ssdlite.benchmark.timing import reading, take_turns
+from ssdlite.benchmark.timing import Rows, own_memory, proportional_memory, reading, resident_memory, take_turns
 from ssdlite.benchmark.workload import Workload, loader_for, prepare_process, repeated, start_epoch, with_cache
 from ssdlite.data.cache import MemoryCache
-from ssdlite.data.dataset import Sample
 from ssdlite.data.images import read_image
-from ssdlite.data.loader import mix_seed
-from ssdlite.data.machine import usable_cores
+from ssdlite.data.loader import Sample, mix_seed
 from ssdlite.data.transforms import augment, build_augmentation
+from ssdlite.machine import usable_cores
 from ssdlite.structures import DataSplit, Record
 
 NAME = "loader"
+
+
 PASS_IMAGES = 128  # whose pixels are kept: 120 MB
 
 

@@ -1,4 +1,7 @@
-"""One training step on a resident batch: its parts, what it adds to the network, and what others take."""
+"""One training step on a resident batch: its parts, what it adds to the network, and what others take.
+
+MERGED: Two other ways to train a detector on the same batch: a plain one for the same network, and torchvision's.
+"""
 
 from __future__ import annotations
 
@@ -7,28 +10,126 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
 from ssdlite.benchmark.children import Child
-from ssdlite.benchmark.memory import TrainingMemory, resident_memory, training_memory
-from ssdlite.benchmark.rivals import make_plain, make_torchvision
-from ssdlite.benchmark.rows import Rows
-from ssdlite.benchmark.timing import measure, reading, synchronizer, take_turns
+from ssdlite.benchmark.timing import (
+    Rows,
+    TrainingMemory,
+    measure,
+    reading,
+    resident_memory,
+    synchronizer,
+    take_turns,
+    training_memory,
+)
 from ssdlite.benchmark.workload import Workload, build_training, resident_batch, take_step, total_loss
-from ssdlite.losses.atss import assign_atss
-from ssdlite.losses.criterion import Assigner, Criterion
+from ssdlite.build.model import empty_detector
+from ssdlite.build.training import build_criterion
+from ssdlite.losses.assigners import assign_atss, assign_task_aligned
 from ssdlite.losses.matching import assign_iou
-from ssdlite.losses.task_aligned import assign_task_aligned
-from ssdlite.model.architecture import DIALECTS
-from ssdlite.model.detector import Detector
+from ssdlite.losses.recipes import Assigner, Criterion
+from ssdlite.models.detector import Detector
+from ssdlite.models.layers import LeanReLU6
+from ssdlite.models.variants import DIALECTS
 from ssdlite.structures import DetectorOutput, HeadOutput
 from ssdlite.training.step import split_batch
 
+WARMUP_START = 1e-3  # of the rate, which stays there: at its peak an untrained network may diverge
+
+
+class Rival:
+    """A training step as one would write it first: float32, PyTorch's own memory formats and allocation.
+
+    On GPUs with TF32 it has the convolutions' factors in that, as PyTorch does by itself.
+
+    Args:
+        loss: forward and loss of the batch.
+        model: what learns, by SGD with the config's rate, momentum and decay.
+    """
+
+    def __init__(self, workload: Workload, model: nn.Module, loss: Callable[[], Tensor]) -> None:
+        self.device, self.loss = workload.device, loss
+        optim = workload.config.optim
+        self.optimizer = torch.optim.SGD(
+            model.parameters(), lr=WARMUP_START * optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay
+        )
+
+    def step(self) -> None:
+        self.loss().backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def whole(self, repeats: int) -> float:
+        """Seconds of a step."""
+        return reading(self.step, repeats=repeats, synchronize=synchronizer(self.device))()
+
+    def memory(self) -> TrainingMemory:
+        return training_memory(self.device)
+
+
+def make_plain(workload: Workload) -> Rival:
+    """Our own network and criterion without what makes them fast: float32, contiguous, ReLU6 in place."""
+    config, device = workload.config, workload.device
+    torch.manual_seed(config.run.seed)
+    model = empty_detector(config, workload.train.class_names).train()
+    restore_relu6(model)
+    model.to(device)
+    criterion = build_criterion(config.loss, workload.train, seed=config.run.seed).to(device)
+    batch = resident_batch(config.model.input_size, config.train.batch_size, workload.num_classes, device)
+    images = batch.images.contiguous()
+
+    def loss() -> Tensor:
+        terms = criterion(model(images), batch.boxes, batch.labels, batch.ignore)
+        return total_loss(terms)
+
+    return Rival(workload, model, loss)
+
+
+def make_torchvision(workload: Workload) -> Rival:
+    """torchvision's SSDLite (MobileNetV3) from scratch, at our input size in place of its 320x320."""
+    config, device = workload.config, workload.device
+    torch.manual_seed(config.run.seed)
+    model = ssdlite320_mobilenet_v3_large(
+        weights=None, weights_backbone=None, num_classes=workload.num_classes + 1
+    ).train()
+    height, width = config.model.input_size
+    model.transform.fixed_size = (width, height)
+    model.to(device)
+    batch = resident_batch(config.model.input_size, config.train.batch_size, workload.num_classes, device)
+    images = list(batch.images.contiguous().float() / 255)
+    targets = [
+        {"boxes": boxes[labels > 0], "labels": labels[labels > 0]}
+        for boxes, labels in zip(batch.boxes, batch.labels, strict=True)
+    ]
+
+    def loss() -> Tensor:
+        return total_loss(model(images, targets))
+
+    return Rival(workload, model, loss)
+
+
+def restore_relu6(module: nn.Module) -> None:
+    """Make every LeanReLU6 inside `module` PyTorch's own, in place as torchvision's networks have it."""
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, LeanReLU6):
+                setattr(parent, name, nn.ReLU6(inplace=True))
+
+
 NAME = "step"
+
+
 GPU_REPEATS = 10  # steps in a reading; on a GPU a step by itself would show the start of its kernels
+
+
 COMPILED_WARMUP = 4  # steps until torch.compile has recorded its CUDA graphs
 
+
 ASSIGNED_IMAGES, ASSIGNED_OBJECTS, ASSIGNED_SIDE = 32, 20, 300
+
+
 ASSIGNERS: dict[str, Assigner] = {"iou": assign_iou, "atss": assign_atss, "task-aligned": assign_task_aligned}
 
 

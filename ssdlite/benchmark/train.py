@@ -9,9 +9,7 @@ from itertools import chain, count, islice
 
 from ssdlite.benchmark.children import in_child
 from ssdlite.benchmark.loader import add_worker_memory
-from ssdlite.benchmark.memory import peak_memory
-from ssdlite.benchmark.rows import Rows
-from ssdlite.benchmark.timing import synchronizer
+from ssdlite.benchmark.timing import Rows, peak_memory, synchronizer
 from ssdlite.benchmark.workload import (
     Workload,
     build_training,
@@ -23,10 +21,14 @@ from ssdlite.benchmark.workload import (
 )
 from ssdlite.data.device import finish_images
 from ssdlite.structures import Batch
-from ssdlite.training.prefetch import on_device
+from ssdlite.training.step import on_device
 
 NAME = "train"
+
+
 PREFETCHED = 2  # batches that each loader process has ready, PyTorch's own number
+
+
 SETTLING = 0.5  # seconds in which they are made
 
 

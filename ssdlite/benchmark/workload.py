@@ -1,29 +1,103 @@
-"""What is measured: options, images, device; and the objects that every section makes from them."""
+"""What is measured: options, images, device; and the objects that every section makes from them.
+
+MERGED: Images that cost what photographs of COCO cost, where there are no data to measure on.
+"""
 
 from __future__ import annotations
 
+import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import torch
+from numpy.random import Generator
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ssdlite import build
-from ssdlite.benchmark.photos import CLASS_NAMES, draw_objects, draw_photos
-from ssdlite.config import CocoSourceConfig, Config, DataConfig
-from ssdlite.data.dataset import Sample
-from ssdlite.data.loader import default_workers
-from ssdlite.model.network import Network
-from ssdlite.sources import read_data
+from ssdlite.build.data import read_data
+from ssdlite.build.model import build_detector, dialect_of, empty_detector, settle_dialect
+from ssdlite.build.training import build_criterion, build_dtype, build_loader, build_step
+from ssdlite.config.data import CocoSourceConfig, DataConfig
+from ssdlite.config.schema import Config
+from ssdlite.data.loader import Sample, default_workers
+from ssdlite.data.synthetic.pictures import draw_scene
+from ssdlite.models.network import Network
 from ssdlite.structures import Batch, DataSplit, LossTerms
 from ssdlite.training.distributed import prepare_device
-from ssdlite.training.memory import keep_memory
+from ssdlite.training.process import keep_memory
 from ssdlite.training.step import TrainStep
+
+SIZE = (480, 640)  # (height, width), COCO's most frequent
+
+
+CLASS_NAMES = tuple(f"class {label}" for label in range(1, 21))
+
+
+NOISE = 8.0  # levels: with quality 95 makes 160 KB a file, COCO's mean, which takes as long to decode as COCO's
+
+
+QUALITY = 95
+
+
+MEAN_OBJECTS, MAX_OBJECTS = 7, 93  # of an image, as in COCO's train2017; one in twenty has more than 20
+
+
+EXTENT = (0.03, 0.7)  # side of an object / side of the image, log-uniform
+
+
+def draw_photos(
+    folder: Path, count: int, *, class_names: Sequence[str] = CLASS_NAMES, seed: int = 0
+) -> tuple[Path, Path]:
+    """`count` JPEGs with COCO annotations in `folder`; the paths of the images and of the annotations.
+
+    Pictures are drawn scenes under noise, and the boxes lie anywhere: there is nothing to be learnt from them.
+    """
+    images, annotations = folder / "images", folder / "instances.json"
+    images.mkdir(parents=True)
+    objects: list[dict[str, Any]] = []
+    for number in range(1, count + 1):
+        rng = np.random.default_rng([seed, number])
+        (images / f"{number:06d}.jpg").write_bytes(_photo(rng))
+        boxes, labels = draw_objects(rng, SIZE, len(class_names))
+        for (x1, y1, x2, y2), label in zip(boxes.tolist(), labels.tolist(), strict=True):
+            area = (x2 - x1) * (y2 - y1)
+            box = [x1, y1, x2 - x1, y2 - y1]
+            found = {"image_id": number, "category_id": label, "bbox": box, "area": area, "iscrowd": 0}
+            objects.append({"id": len(objects) + 1, **found})
+    document = {
+        "images": [
+            {"id": number, "file_name": f"{number:06d}.jpg", "height": SIZE[0], "width": SIZE[1]}
+            for number in range(1, count + 1)
+        ],
+        "annotations": objects,
+        "categories": [{"id": label, "name": name} for label, name in enumerate(class_names, start=1)],
+    }
+    annotations.write_text(json.dumps(document), encoding="utf-8")
+    return images, annotations
+
+
+def draw_objects(rng: Generator, size: tuple[int, int], num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (N, 4) float32 xyxy within (height, width), and labels (N,) int64 in 1..`num_classes`; N ≥ 1."""
+    count = min(int(rng.geometric(1 / MEAN_OBJECTS)), MAX_OBJECTS)  # padding follows the fullest of a batch
+    height, width = size
+    sides = np.exp(rng.uniform(math.log(EXTENT[0]), math.log(EXTENT[1]), (count, 2))) * (width, height)
+    corners = rng.uniform(0, 1, (count, 2)) * ((width, height) - sides)
+    boxes = np.concatenate([corners, corners + sides], axis=1).astype(np.float32)
+    return boxes, rng.integers(1, num_classes + 1, count)
+
+
+def _photo(rng: Generator) -> bytes:
+    scene, _ = draw_scene(rng, SIZE)
+    noisy = scene + NOISE * rng.standard_normal((*SIZE, 1), np.float32)
+    pixels = np.clip(noisy, 0, 255).astype(np.uint8)
+    return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
+
 
 STEPS = 1000  # that the schedule believes in; the rate has no influence on the time
 
@@ -45,6 +119,8 @@ class Effort(NamedTuple):
 
 
 FULL = Effort(128, 512, 5, 384, 2, 8, 4, 5, 8, 5000, 60)
+
+
 QUICK = Effort(16, 16, 1, 16, 1, 1, 1, 2, 1, 20, 4)
 
 
@@ -70,7 +146,7 @@ class Workload:
     @property
     def dtype(self) -> torch.dtype:
         """Of the network in training."""
-        return build.build_dtype(self.config.train.precision, self.device)
+        return build_dtype(self.config.train.precision, self.device)
 
     @property
     def workers(self) -> int:
@@ -96,7 +172,7 @@ def prepare(
     Raises as reading the data does.
     """
     effort = QUICK if quick else FULL
-    config = build.settle_dialect(config)
+    config = settle_dialect(config)
     if config.data.draw is not None or (config.data.path, config.data.train, config.data.val) == (None, None, None):
         images, annotations = draw_photos(
             scratch / "photos", effort.photos, class_names=config.data.class_names or CLASS_NAMES
@@ -134,8 +210,8 @@ def loader_for(
 ) -> DataLoader[Sample]:
     """The loader of `split` that a training on `device` has, for training or for validation."""
     assert config.data.cache != "disk" or config.data.cache_dir, "the folder of a run is not the benchmark's"
-    alignment = build.dialect_of(config.model).resize_alignment
-    return build.build_loader(config, split, training=training, alignment=alignment, device=device, workers=workers)
+    alignment = dialect_of(config.model).resize_alignment
+    return build_loader(config, split, training=training, alignment=alignment, device=device, workers=workers)
 
 
 def start_epoch(loader: DataLoader[Sample], epoch: int) -> Iterator[Batch]:
@@ -154,7 +230,7 @@ def build_network(workload: Workload) -> Network:
     """On the device, as for training. A checkpoint's weights are taken, those of a name are not fetched."""
     config = workload.config
     torch.manual_seed(config.run.seed)
-    make = build.build_detector if isinstance(config.model.weights, Path) else build.empty_detector
+    make = build_detector if isinstance(config.model.weights, Path) else empty_detector
     network = make(config, workload.train.class_names)
     return network.to(workload.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -163,11 +239,9 @@ def build_training(workload: Workload) -> TrainStep:
     """A step in this process under the settings of `ssdlite train`."""
     prepare_process(workload.device)
     config = workload.config
-    criterion = build.build_criterion(config.loss, workload.train, seed=config.run.seed)
+    criterion = build_criterion(config.loss, workload.train, seed=config.run.seed)
     network = build_network(workload).train()
-    return build.build_step(
-        config, network, criterion, total_steps=STEPS, device=workload.device, dtype=workload.dtype
-    )
+    return build_step(config, network, criterion, total_steps=STEPS, device=workload.device, dtype=workload.dtype)
 
 
 def take_step(step: TrainStep, batch: Batch) -> None:

@@ -1,1 +1,4 @@
-"""What each verb of the command line does, without the words on the screen being in anybody's way."""
+"""One module a verb of the command line; `ssdlite/cli.py` has their options.
+
+Start with `train`. `arguments` checks what a person typed before PyTorch is imported, `console` prints.
+"""

@@ -1,4 +1,7 @@
-"""Checks of arguments that several commands share; they come before PyTorch is imported, which takes seconds."""
+"""`ssdlite make-data`: the drawn data set; and what the other commands on data begin with.
+
+MERGED: Checks of arguments that several commands share; they come before PyTorch is imported, which takes seconds.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ssdlite.build.data import find_sources
+from ssdlite.build.load import PARTS_OF_FILE, require_checkpoint
 from ssdlite.commands.run_folder import latest_run
-from ssdlite.config import (
-    DATA_SOURCES,
-    Config,
-    DataConfig,
-    config_from_dict,
-    find_unused,
-    require_start,
-    require_steps,
-)
-from ssdlite.data.layout import require_files
+from ssdlite.config.data import DATA_SOURCES, DataConfig
+from ssdlite.config.model import require_start
+from ssdlite.config.schema import Config, config_from_dict, find_unused, load_config
+from ssdlite.config.training import require_steps
+from ssdlite.data.formats.layout import require_files
 from ssdlite.errors import ConfigError
-from ssdlite.models import PARTS_OF_FILE, require_checkpoint
-from ssdlite.sources import find_sources
 
 DATA_SET = (*DATA_SOURCES, "data.class_names")
 """Options of a data set, whatever is done with it."""
@@ -94,3 +92,16 @@ def require_data(config: DataConfig) -> None:
         if sources is None:
             raise ConfigError(f"there is no data to {split}: give data=PATH, or data.{split} with a source.")
         require_files(sources)
+
+
+def config_of(path: Path | None, overrides: Mapping[str, Any]) -> Config:
+    """Return the config that `CONFIG|PATH [KEY=VALUE]...` stands for. Raises ConfigError where it names no data."""
+    if path is not None and not path.exists():
+        raise ConfigError(f"{path}: there is no such folder or config file; check the path.")
+    if path is not None and path.is_dir():
+        config = load_config(None, {"data.path": str(path), **overrides})
+    else:
+        config = load_config(path, overrides)
+    if (config.data.path, config.data.train, config.data.val) == (None, None, None):
+        raise ConfigError("there is no data to look at: name a folder, a config file, or data=PATH.")
+    return config

@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from rich.table import Table
 
 from ssdlite.commands.arguments import require_data, require_device_name
-from ssdlite.commands.screen import console
-from ssdlite.config import Config, load_config
+from ssdlite.commands.console import console
+from ssdlite.config.overrides import is_among, option_names
+from ssdlite.config.schema import Config, load_config
 from ssdlite.errors import ConfigError
-from ssdlite.files import require_writable, write_text
-from ssdlite.overrides import is_among, option_names
+from ssdlite.io import require_writable, write_text
 
 if TYPE_CHECKING:
-    from ssdlite.benchmark.rows import Row, Rows
+    from ssdlite.benchmark.timing import Row, Rows
     from ssdlite.benchmark.workload import Workload
+
 
 Section: TypeAlias = "Callable[[Workload], Rows]"
 
@@ -41,14 +42,17 @@ SECTIONS: dict[str, Section] = {
     "infer": partial(_run, "infer"),
 }
 
+
 DEFAULTS = {"model.input_size": 300, "model.weights": "none", "train.batch_size": 16}
 """Options of a benchmark without a config; 300x300 is the size of the published SSD300."""
+
 
 UNUSED = (
     *("data.draw", "data.draw.", "run.dir", "run.name", "run.report", "train.epochs", "train.log_interval"),
     *("train.val_interval", "train.save_interval", "train.keep", "train.on_nonfinite"),
 )
 """Options that are for a run with its folder, or for drawn images."""
+
 
 WIDEST = 1000  # columns of a table
 
@@ -77,15 +81,16 @@ def benchmark(
         require_data(config.data)
     if json_path:
         require_writable(json_path)
-    from ssdlite import build  # from here on with PyTorch
-    from ssdlite.benchmark.machine import describe_machine
     from ssdlite.benchmark.workload import prepare
+    from ssdlite.build.model import prior_levels
+    from ssdlite.build.training import build_dtype
+    from ssdlite.machine import describe_machine
     from ssdlite.training.distributed import choose_device
 
-    build.prior_levels(config.model)  # refuses those that are to be fitted, before anything is drawn
+    prior_levels(config.model)  # refuses those that are to be fitted, before anything is drawn
     chosen = choose_device(device)
     started = time.perf_counter()
-    machine = describe_machine(chosen, build.build_dtype(config.train.precision, chosen))
+    machine = describe_machine(chosen, build_dtype(config.train.precision, chosen))
     _print_machine(machine, quick)
     with tempfile.TemporaryDirectory(prefix="ssdlite-benchmark-") as scratch:
         with console.status("Preparing the images"):

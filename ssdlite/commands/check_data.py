@@ -9,18 +9,19 @@ from typing import Any
 
 from rich.table import Table
 
-from ssdlite.commands.arguments import DATA_SET, require_effect
-from ssdlite.commands.data import config_of
-from ssdlite.commands.screen import console, tracker
-from ssdlite.data.checks.check import Report, check_data, quick_check
-from ssdlite.data.checks.findings import SEVERITIES, Finding, by_severity, count_errors, summarise
-from ssdlite.data.checks.fix import require_new, train_command, write_fixed
-from ssdlite.data.layout import find_layout
+from ssdlite.build.data import find_sources
+from ssdlite.commands.arguments import DATA_SET, config_of, require_effect
+from ssdlite.commands.console import console, tracker
+from ssdlite.data.formats.layout import find_layout
 from ssdlite.errors import DataError
-from ssdlite.files import require_writable, write_text
-from ssdlite.sources import find_sources
+from ssdlite.io import require_writable, write_text
+from ssdlite.validate.check import Report, check_data, quick_check
+from ssdlite.validate.findings import SEVERITIES, Finding, by_severity, count_errors, summarise
+from ssdlite.validate.repair import require_new, train_command, write_fixed
 
 NUM_SHOWN = 20  # findings printed in full
+
+
 STYLES: dict[str, str] = {"error": "red", "warning": "yellow", "note": "dim"}
 
 

@@ -7,17 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ssdlite.commands.screen import console
+from ssdlite.build.load import require_checkpoint
+from ssdlite.commands.console import console
 from ssdlite.errors import CheckpointError, ConfigError
-from ssdlite.files import require_writable
-from ssdlite.models import require_checkpoint
+from ssdlite.io import require_writable
 from ssdlite.training.checkpoint import save_checkpoint, write_whole
 
 if TYPE_CHECKING:
     from ssdlite.importers.names import ForeignNetwork
-    from ssdlite.model.detector import Detector
+    from ssdlite.models.detector import Detector
+
 
 logger = logging.getLogger(__name__)
+
 
 FORMAT_NAMES = ("auto", "pytorch-ssd", "lufficc", "mmdetection", "tensorflow")
 
@@ -39,10 +41,10 @@ def import_checkpoint(
         raise CheckpointError(
             f"{source} is a folder; name a file." if source.is_dir() else f"there is no file {source}."
         )
-    from ssdlite.importers.checkpoint import build_imported, to_checkpoint  # from here on with PyTorch
-    from ssdlite.importers.class_names import guess_class_names, read_class_names
+    from ssdlite.importers.names import guess_class_names, read_class_names
+    from ssdlite.importers.pretrained import build_imported, to_checkpoint
     from ssdlite.importers.tfjs import read_graph_model
-    from ssdlite.model.architecture import TENSORFLOW
+    from ssdlite.models.variants import TENSORFLOW
 
     if is_web:
         network = read_graph_model(source, drop_unused=class_names_path is None)
@@ -72,11 +74,11 @@ def export_checkpoint(checkpoint: Path, *, output: Path) -> None:
     """Write a checkpoint of ours as the program of its dialect does; see `ssdlite export-checkpoint --help`."""
     require_checkpoint(checkpoint, {})
     _require_apart(checkpoint, output)
-    from ssdlite import build  # from here on with PyTorch
+    from ssdlite.build.model import load_detector  # from here on with PyTorch
     from ssdlite.importers.torch_files import FORMATS, to_torch_file
-    from ssdlite.model.detector import Detector
+    from ssdlite.models.detector import Detector
 
-    loaded = build.load_detector(checkpoint)
+    loaded = load_detector(checkpoint)
     dialect = loaded.config.model.dialect
     if dialect not in FORMATS:
         raise ConfigError(

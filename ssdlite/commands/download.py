@@ -13,9 +13,14 @@ from ssdlite.fetch.archives import Archive, fetch_archives
 
 # Plain http: the certificate of this host is another's.
 COCO_URL = "http://images.cocodataset.org"
+
+
 COCO_SPLITS = ("train2017", "val2017")
 
+
 VOC_URL = "https://thor.robots.ox.ac.uk/pascal/VOC"
+
+
 # MD5 as torchvision publishes them with its VOC data sets.
 VOC_ARCHIVES = {
     "trainval2007": Archive("voc2007/VOCtrainval_06-Nov-2007.tar", "c52e279531787c972589f7e41ab4ae64"),
@@ -26,8 +31,8 @@ VOC_ARCHIVES = {
 
 def download_weights(name: str) -> None:
     """Fetch the pretrained network `name`, if it is not there yet, and say where it is. Raises FetchError."""
-    from ssdlite.commands.screen import console
-    from ssdlite.pretrained import fetch_weights, imagenet_state, license_path
+    from ssdlite.commands.console import console
+    from ssdlite.importers.pretrained import fetch_weights, imagenet_state, license_path
 
     if name == "imagenet":
         _, origin = imagenet_state()

@@ -1,27 +1,132 @@
-"""`ssdlite export-onnx`: a checkpoint as ONNX, proved on validation images."""
+"""`ssdlite export-web`: a model as one HTML page.
+
+MERGED: What a person reads of the proof of an exported file.
+
+MERGED: `ssdlite export`: a checkpoint in the format of another runtime, proved on validation images.
+
+MERGED: `ssdlite export-onnx`: a checkpoint as ONNX, proved on validation images.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from ssdlite.commands.console import console
+
+if TYPE_CHECKING:
+    from ssdlite.export.verify.verify import Proof
+import difflib
 import logging
 import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast, get_args
 
 from ssdlite.commands.arguments import require_export_options
-from ssdlite.commands.screen import console
-from ssdlite.deploy.metadata import FileForm, HeadKind, InputForm, Precision, SuppressionKind
 from ssdlite.errors import ConfigError
-from ssdlite.files import require_writable
+from ssdlite.export.formats.base import FORMATS, FormatName, WeightPrecision, require_choice
+from ssdlite.export.metadata import FileForm, HeadKind, InputForm, Precision, SuppressionKind, document_path
+from ssdlite.io import require_writable
 
 if TYPE_CHECKING:
-    from ssdlite.build import LoadedDetector
-    from ssdlite.deploy.onnx.export import Calibration
+    from ssdlite.build.model import LoadedDetector
+    from ssdlite.export.onnx.model import Calibration
+import tempfile
+
+from ssdlite.commands.arguments import require_effect
+from ssdlite.errors import CheckpointError
+from ssdlite.export.onnxruntime import OnnxPredictor
+from ssdlite.export.web.page import build_page, find_runtime, require_page
+from ssdlite.io import one_line, write_text
+
+
+def show_proof(proof: Proof | None, reason: str) -> None:
+    """Print it; `reason` says why there is none."""
+    if proof is None:
+        console.print(f"Not compared with PyTorch ({reason}).")
+        return
+    verification, latency = proof.verification, proof.latency
+    batches = " and ".join(map(str, verification.batch_sizes))
+    images = f"{verification.num_images} {'validation images' if proof.accuracy else 'drawn pictures'}"
+    console.print(f"Agrees with PyTorch on {images}, at batch {batches}:")
+    for difference in verification.differences:
+        console.print(f"  {difference}")
+    if proof.accuracy:
+        console.print(f"  {proof.accuracy}")
+    else:
+        console.print("  AP was not compared, for want of validation images; data=PATH names them.")
+    for name, found in (("this file", latency.file), ("PyTorch", latency.torch)):
+        console.print(
+            f"  {name}: {found.p50:.1f} ms (median), {found.p90:.1f} ms (90 %), batch {latency.batch_size}"
+        )
+
+
+def export(
+    format_name: str,
+    checkpoint: Path,
+    overrides: Mapping[str, Any],
+    *,
+    output: Path | None,
+    head: str | None,
+    precision: str | None,
+    verify: bool,
+    tolerance: float | None,
+) -> None:
+    """Write `checkpoint` for another runtime; see `ssdlite export --help`."""
+    name = _choose_format(format_name)
+    kind = FORMATS[name]
+    if tolerance is not None and not verify:
+        raise ConfigError("--tolerance has no effect with --no-verify.")
+    if tolerance is not None and not kind.runs_here:
+        raise ConfigError(f"--tolerance has no effect for {name}, which does not run here.")
+    output = output or checkpoint.with_name(checkpoint.stem + kind.name_suffix)
+    chosen_head, chosen_precision = head or kind.heads[0], precision or kind.precisions[0]
+    require_choice(name, output, chosen_head, chosen_precision)
+    proves = verify and kind.runs_here
+    require_export_options(checkpoint, overrides, compares=proves)
+    from ssdlite.build.model import build_decoder, export_metadata, load_detector
+    from ssdlite.commands.verification_images import gather_evidence
+    from ssdlite.export.exporters.formats import export_file, require_detector
+
+    loaded = load_detector(checkpoint, overrides)
+    require_detector(loaded.detector, name)
+    require_writable(document_path(output))
+    started = time.perf_counter()
+    with console.status(f"Converting for {kind.program}, {'and comparing, ' if proves else ''}up to a minute"):
+        proof = export_file(
+            loaded.detector,
+            output,
+            name,
+            decoder=build_decoder(loaded.config.eval, loaded.detector.input_size),
+            metadata=export_metadata(loaded.config, loaded.class_names, loaded.metrics),
+            evidence=gather_evidence(loaded, tolerance) if proves else None,
+            head=cast(HeadKind, chosen_head),
+            precision=cast(WeightPrecision, chosen_precision),
+        )
+    seconds = time.perf_counter() - started
+    console.print(
+        f"Wrote {output} for {kind.program} (head {chosen_head}, {chosen_precision}) and "
+        f"{document_path(output).name} in {seconds:.0f} s"
+    )
+    show_proof(proof, f"{kind.program} does not run here: try it where it does" if verify else "--no-verify")
+
+
+def _choose_format(format_name: str) -> FormatName:
+    for name in FORMATS:
+        if name == format_name:
+            return name
+    near = difflib.get_close_matches(format_name, FORMATS, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else "."
+    raise ConfigError(f"FORMAT is onnx, {', '.join(FORMATS)}, not '{format_name}'{hint}")
+
 
 logger = logging.getLogger(__name__)
 
+
 Choice = TypeVar("Choice", bound=str)
+
+
 Choices: TypeAlias = Any  # a Literal, which has no type of its own
 
 
@@ -67,17 +172,17 @@ def export_onnx(
         raise ConfigError(f"--output ends with .onnx, which is how its files are known; {output} does not.")
     calibrates = precision == "int8" and calibration is None
     require_export_options(checkpoint, overrides, input_size, compares=verify, calibrates=calibrates)
-    from ssdlite.deploy.onnx.opset import require_known
+    from ssdlite.export.onnx.graph import require_known
 
     require_known(opset)
-    from ssdlite import build  # from here on with PyTorch
-    from ssdlite.commands.evidence import gather_evidence
-    from ssdlite.commands.proofs import show_proof
-    from ssdlite.deploy.onnx.export import Disproved, require_form
-    from ssdlite.deploy.onnx.export import export_onnx as write_onnx
-    from ssdlite.deploy.proof.report import describe, failed_report_path, report_path, write_report
+    from ssdlite.build.model import build_decoder, export_metadata, load_detector
+    from ssdlite.commands.verification_images import gather_evidence
+    from ssdlite.export.exporters.onnx import Disproved
+    from ssdlite.export.exporters.onnx import export_onnx as write_onnx
+    from ssdlite.export.onnx.model import require_form
+    from ssdlite.export.verify.verify import describe, failed_report_path, report_path, write_report
 
-    loaded = build.load_detector(checkpoint, overrides, input_size)
+    loaded = load_detector(checkpoint, overrides, input_size)
     require_form(loaded.detector, form)
     require_writable(output)
     started = time.perf_counter()
@@ -86,8 +191,8 @@ def export_onnx(
             proof = write_onnx(
                 loaded.detector,
                 output,
-                decoder=build.build_decoder(loaded.config.eval, loaded.detector.input_size),
-                metadata=build.export_metadata(loaded.config, loaded.class_names, loaded.metrics),
+                decoder=build_decoder(loaded.config.eval, loaded.detector.input_size),
+                metadata=export_metadata(loaded.config, loaded.class_names, loaded.metrics),
                 evidence=gather_evidence(loaded, tolerance) if verify else None,
                 form=form,
                 batch=batch_size,
@@ -133,15 +238,15 @@ def _size(text: str | None) -> tuple[int, int] | None:
 
 
 def _calibration(loaded: LoadedDetector, path: Path | None, reduce_range: bool | None) -> Calibration:
-    from ssdlite.commands.evidence import calibration_images
-    from ssdlite.deploy.onnx.export import Calibration
+    from ssdlite.commands.verification_images import calibration_images
+    from ssdlite.export.onnx.model import Calibration
 
     return Calibration(calibration_images(loaded, path), reduce_range is not False)
 
 
 def _show_file(output: Path, description: dict[str, Any], seconds: float) -> None:
     """What a person wants to know of a file that was written."""
-    from ssdlite.deploy.proof.report import report_path
+    from ssdlite.export.verify.verify import report_path
 
     metadata = description["metadata"]
     size, batch = description["bytes"] / 1e6, description["inputs"]["images"]["shape"][0]
@@ -153,3 +258,61 @@ def _show_file(output: Path, description: dict[str, Any], seconds: float) -> Non
     missing = [f"{name} lacks {', '.join(lacks)}" for name, lacks in description["runtimes"].items() if lacks]
     able = [name for name, lacks in description["runtimes"].items() if not lacks]
     console.print(f"Its operators are in {', '.join(able)}" + (f"; {'; '.join(missing)}." if missing else "."))
+
+
+PLAIN_STEMS = {"best", "last", "model"}
+"""Names of files that say nothing: their folder's name does."""
+
+
+def export_web(
+    model: Path,
+    overrides: Mapping[str, Any],
+    *,
+    output: Path | None,
+    runtime_dir: Path | None,
+    title: str | None,
+    verify: bool,
+) -> None:
+    """Write `model` as a page; see `ssdlite export-web --help`."""
+    is_exported = model.suffix.lower() == ".onnx"
+    if is_exported:
+        require_effect(overrides, (), on=f"{model}, which is exported already")
+        if not verify:
+            raise ConfigError(f"--no-verify has no effect on {model}, which is exported already; leave it out.")
+    else:
+        require_export_options(model, overrides, compares=verify)
+    runtime = find_runtime(runtime_dir)  # before the minute that exporting may take
+    output = output or model.with_suffix(".html")
+    require_writable(output)
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"--output ends with .html, which is what browsers open; {output} does not.")
+    title = one_line(title or _name(model), longest=100)
+    with tempfile.TemporaryDirectory() as folder:
+        exported = model if is_exported else _export(model, overrides, Path(folder), verify)
+        predictor = OnnxPredictor(exported, threads=1)
+        require_page(predictor, model)
+        data = exported.read_bytes()
+    write_text(output, build_page(data, predictor, runtime, title))
+    console.print(
+        f"Wrote {output} ({output.stat().st_size / 1e6:.1f} MB: a network of {len(data) / 1e6:.1f} MB and "
+        f"ONNX Runtime Web {runtime.version}); open it in a browser."
+    )
+
+
+def _export(checkpoint: Path, overrides: Mapping[str, Any], folder: Path, verify: bool) -> Path:
+    """The network of `checkpoint` as a file in `folder`, compared with PyTorch."""
+    from ssdlite.export.exporters.onnx import Disproved
+
+    path = folder / checkpoint.with_suffix(".onnx").name
+    try:
+        export_onnx(checkpoint, overrides, output=path, verify=verify, passing=True)
+    except Disproved as error:
+        raise CheckpointError(
+            f"no page of {checkpoint} was written, because onnxruntime does not give PyTorch's answers: "
+            f"{error.proof.summary}; 'ssdlite export-onnx' tells more."
+        ) from None
+    return path
+
+
+def _name(model: Path) -> str:
+    return model.resolve().parent.name or model.stem if model.stem in PLAIN_STEMS else model.stem

@@ -10,24 +10,28 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from ssdlite.build.data import has_split, read_data
 from ssdlite.commands.arguments import DATA_SET, require_effect
-from ssdlite.commands.screen import console
-from ssdlite.config import Config, MultiboxConfig, as_yaml, load_config, read_options
+from ssdlite.commands.console import console
+from ssdlite.config.loss import MultiboxConfig
+from ssdlite.config.overrides import apply_overrides, expand_words
+from ssdlite.config.schema import Config, as_yaml, load_config, read_options
 from ssdlite.errors import ConfigError
-from ssdlite.files import one_line, require_writable, write_text
-from ssdlite.overrides import apply_overrides, expand_words
-from ssdlite.sources import has_split, read_data
+from ssdlite.io import one_line, require_writable, write_text
 from ssdlite.structures import DataSplit
 
 if TYPE_CHECKING:
-    from ssdlite.commands.priors import Cost
-    from ssdlite.model.prior_fit import FitRow, PriorFit
+    from ssdlite.build.priors import Cost
+    from ssdlite.priors.fit import FitRow, PriorFit
+
 
 BACKGROUND_BELOW, NEG_POS_RATIO = 0.3, 6
 """What `multibox` should have with dense priors; see `_mines_near_misses`."""
 
+
 USED = (*(*DATA_SET, "data.augmentation", "model", "model.", "loss", "loss.", "run.seed"),)
 """Options of the network that the priors are for, and of what they are fitted to."""
+
 
 ENOUGH = 0.95
 """Share of the objects with a prior of IoU .5 from which on priors are not what holds a detector back."""
@@ -56,8 +60,8 @@ def fit_model_priors(
         raise ConfigError(f"{config_path} exists already; let --write name a new file.")
     splits = _read(config)
     train = splits["training"]
-    from ssdlite.commands.priors import MAX_IMAGES, cost, fit, measure  # from here on with PyTorch
-    from ssdlite.data.boxes import draw_boxes, input_boxes, spread
+    from ssdlite.build.priors import MAX_IMAGES, cost, fit, measure
+    from ssdlite.priors.fit import draw_boxes, input_boxes, spread
 
     config = _with_place_for(config, max_priors)
     fitted = fit(config, train, max_priors=max_priors)
@@ -116,10 +120,10 @@ def _with_place_for(config: Config, max_priors: int | None) -> Config:
 
     Raises ConfigError where `max_priors` is less than those, and as `build.settle_dialect`.
     """
-    from ssdlite import build
-    from ssdlite.commands.priors import place, with_priors
+    from ssdlite.build.model import settle_dialect
+    from ssdlite.build.priors import place, with_priors
 
-    config = build.settle_dialect(config)
+    config = settle_dialect(config)
     plain = with_priors(config, "dialect")
     num_own = len(place(plain.model))
     if max_priors is not None and max_priors < num_own:

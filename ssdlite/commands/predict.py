@@ -11,26 +11,27 @@ from pathlib import Path
 
 import cv2
 
+from ssdlite.build.load import LoadedModel, is_exported, load_model, require_openable
 from ssdlite.commands.arguments import require_device_name
-from ssdlite.commands.screen import bars, console
-from ssdlite.data.machine import usable_cores
+from ssdlite.commands.console import bars, console
 from ssdlite.errors import ConfigError, DataError
-from ssdlite.files import require_writable
-from ssdlite.models import LoadedModel, is_exported, load_model, require_openable
-from ssdlite.prediction.finder import Finder
-from ssdlite.prediction.frames import Source
-from ssdlite.prediction.inputs import PATIENCE, ImageFile, find_sources
-from ssdlite.prediction.outputs import Crops, JsonFile, Outputs, Pictures, TextFiles, Writer
-from ssdlite.prediction.pipeline import Pipeline
-from ssdlite.prediction.thresholds import Thresholds, keep_above, parse_thresholds
-from ssdlite.prediction.tiles import OVERLAP, Tiling
-from ssdlite.prediction.video import Video
-from ssdlite.prediction.window import Window, has_screen
-from ssdlite.training.interrupt import Interrupt
+from ssdlite.inference.frames import Source
+from ssdlite.inference.images import Finder, Thresholds, keep_above, parse_thresholds
+from ssdlite.inference.inputs import PATIENCE, ImageFile, find_sources
+from ssdlite.inference.outputs import Crops, JsonFile, Outputs, Pictures, TextFiles, Writer
+from ssdlite.inference.pipeline import Pipeline
+from ssdlite.inference.tiles import OVERLAP, Tiling
+from ssdlite.inference.video import Video, Window, has_screen
+from ssdlite.io import require_writable
+from ssdlite.machine import usable_cores
+from ssdlite.training.process import Interrupt
 
 logger = logging.getLogger(__name__)
 
+
 SCORE_THRESHOLD = 0.4
+
+
 OUTPUT = Path("predictions")
 
 

@@ -8,21 +8,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ssdlite.build.data import read_data
+from ssdlite.build.load import load_model, require_openable
 from ssdlite.commands.arguments import require_device_name
-from ssdlite.commands.evaluate import describe_model, run_model, with_training_split
-from ssdlite.commands.pages import REPORT, write_report
+from ssdlite.commands.eval import describe_model, run_model, with_training_split
+from ssdlite.commands.report_builder import REPORT, write_report
 from ssdlite.commands.run_folder import read_detections
-from ssdlite.config import load_config, require_changeable
+from ssdlite.config.schema import load_config, require_changeable
 from ssdlite.errors import CheckpointError
 from ssdlite.evaluation.evaluate import Evaluation, score_detections
-from ssdlite.files import require_writable
-from ssdlite.models import load_model, require_openable
-from ssdlite.pretrained import is_named
-from ssdlite.sources import read_data
+from ssdlite.importers.pretrained import is_named
+from ssdlite.io import require_writable
 from ssdlite.structures import DataSplit
 from ssdlite.training.checkpoint import load_checkpoint
 
 logger = logging.getLogger(__name__)
+
 
 SAME_AP = 1e-3  # stored boxes are rounded
 
@@ -92,7 +93,7 @@ def _find_checkpoint(source: Path) -> Path | None:
 
 def _report_beginning(run_dir: Path, overrides: Mapping[str, Any], path: Path) -> None:
     """The page about a run that has no checkpoint yet: its log and its data."""
-    from ssdlite.commands.network_facts import make_subject
+    from ssdlite.commands.report_builder import make_subject
 
     config = load_config(run_dir / "config.yaml", overrides)
     train, val = read_data(config.data)

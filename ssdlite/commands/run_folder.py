@@ -12,11 +12,13 @@ from typing import Any
 
 from ssdlite.errors import CheckpointError, DataError
 from ssdlite.evaluation.coco import read_coco_results, to_coco_results
-from ssdlite.files import read_text, write_text
+from ssdlite.io import read_text, write_text
 from ssdlite.structures import DataSplit, Detections
 from ssdlite.training.checkpoint import has_newest
 
 DETECTIONS = "detections.json"  # what best.pt finds in the validation images, as COCO results
+
+
 SESSIONS = "sessions.jsonl"  # a line where a process began, and one after each validation and at the end
 
 

@@ -13,26 +13,25 @@ from typing import Any
 import torch
 from torch import nn
 
-from ssdlite import build
-from ssdlite.benchmark.machine import describe_machine
-from ssdlite.commands.board import show_curves, show_hyperparameters, show_matches, watched_batch
-from ssdlite.commands.data import draw_data
-from ssdlite.commands.pages import REPORT
-from ssdlite.commands.priors import fit_and_tell, with_priors
+from ssdlite.build.data import find_sources, read_data
+from ssdlite.build.model import build_decoder, build_detector, empty_detector, restore_norms, settle_start
+from ssdlite.build.priors import fit_and_tell, with_priors
+from ssdlite.build.training import build_criterion, build_dtype, build_loader, build_step
+from ssdlite.commands.console import bars, console, print_evaluation, tracker
+from ssdlite.commands.make_data import draw_data
 from ssdlite.commands.report import report_model
+from ssdlite.commands.report_builder import REPORT
 from ssdlite.commands.run_folder import latest_run, log_session, run_dirs, write_detections
-from ssdlite.commands.screen import bars, console, print_evaluation, tracker
-from ssdlite.config import Config, config_from_dict
-from ssdlite.data.checks.check import quick_check
-from ssdlite.data.checks.findings import SAID_BY_READERS, summary_lines
+from ssdlite.commands.tensorboard import show_curves, show_hyperparameters, show_matches, watched_batch
+from ssdlite.config.schema import Config, config_from_dict
 from ssdlite.data.device import finish_images
 from ssdlite.data.images import read_image
 from ssdlite.drawing import draw_comparison, make_grid, write_image
 from ssdlite.errors import CheckpointError, ConfigError, UserError
 from ssdlite.evaluation.evaluate import Evaluation, evaluate, warn_of_absent_classes
-from ssdlite.files import write_text
-from ssdlite.model.predictor import TorchPredictor
-from ssdlite.sources import find_sources, read_data
+from ssdlite.io import write_text
+from ssdlite.machine import describe_machine
+from ssdlite.models.predictor import TorchPredictor
 from ssdlite.structures import DataSplit
 from ssdlite.training.checkpoint import has_newest, load_newest, require_same_run
 from ssdlite.training.distributed import (
@@ -45,15 +44,24 @@ from ssdlite.training.distributed import (
     restarts,
     world_size,
 )
-from ssdlite.training.logbook import Logbook
+from ssdlite.training.loggers import Logbook
 from ssdlite.training.loop import Progress, Trainer
-from ssdlite.training.memory import keep_memory
+from ssdlite.training.process import keep_memory
+from ssdlite.validate.check import quick_check
+from ssdlite.validate.findings import SAID_BY_READERS, summary_lines
 
 logger = logging.getLogger(__name__)
 
+
 LAUNCH_FILE = ".torchrun"  # in a run's folder: which torchrun began it
+
+
 NUM_SAMPLES = 16
+
+
 SAMPLE_THRESHOLD = 0.4  # detections below are not drawn
+
+
 SAMPLE_CELL = (320, 320)  # pixels of each in the grid
 
 
@@ -95,7 +103,7 @@ def _load_run(run_dir: Path) -> dict[str, Any]:
 def _settle_start(config: Config, checkpoint: Mapping[str, Any] | None) -> Config:
     """`config` with a start and a dialect in place of auto: the run's to resume, or `build.settle_start`'s."""
     if checkpoint is None:
-        return in_main_process(lambda: build.settle_start(config))
+        return in_main_process(lambda: settle_start(config))
     old, model = config_from_dict(checkpoint["config"]).model, config.model
     settled = {name: getattr(old, name) for name in ("weights", "dialect") if getattr(model, name) == "auto"}
     return config.model_copy(update={"model": model.model_copy(update=settled)})
@@ -179,14 +187,14 @@ class _Session:
         self.config, self.device = config, device
         self.train_split, self.val_split = train_split, val_split
         # Every process draws its own.
-        self.criterion = build.build_criterion(config.loss, train_split, seed=config.run.seed * 1000 + rank())
-        self.dtype = build.build_dtype(config.train.precision, device)
+        self.criterion = build_criterion(config.loss, train_split, seed=config.run.seed * 1000 + rank())
+        self.dtype = build_dtype(config.train.precision, device)
         size = config.model.input_size
         # A run that is resumed has its own weights; those that it started from need not be there any more.
-        make = build.build_detector if fresh else build.empty_detector
+        make = build_detector if fresh else empty_detector
         detector = make(config, train_split.class_names)
         alignment = detector.dialect.resize_alignment
-        make_loader = partial(build.build_loader, config, alignment=alignment, device=device)
+        make_loader = partial(build_loader, config, alignment=alignment, device=device)
         self.train_loader = make_loader(train_split, training=True)
         self.val_loader = make_loader(val_split, training=False, beside=self.train_loader)
         if (self.train_loader.batch_size or 0) < 2 * config.train.accumulate:
@@ -195,13 +203,13 @@ class _Session:
                 "BatchNorm sees a 1x1 map; raise train.batch_size, or add images."
             )
         if fresh:
-            build.restore_norms(detector.to(device), config, train_split, device)
+            restore_norms(detector.to(device), config, train_split, device)
         if config.train.sync_norms and world_size() > 1:
             if device.type != "cuda":
                 raise ConfigError(f"train.sync_norms works between GPUs only, and this is {device}; leave it out.")
             detector = nn.SyncBatchNorm.convert_sync_batchnorm(detector)
         self.detector = detector.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.decoder = build.build_decoder(config.eval, size)
+        self.decoder = build_decoder(config.eval, size)
         self.header = {"config": config.to_dict(), "classes": list(train_split.class_names)}
         self.evaluation: Evaluation | None = None
         self.logbook: Logbook | None = None
@@ -250,7 +258,7 @@ class _Session:
     def _build_trainer(self) -> Trainer:
         options = self.config.train
         return Trainer(
-            step=build.build_step(
+            step=build_step(
                 self.config,
                 self.detector,
                 self.criterion,

@@ -10,27 +10,35 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ssdlite.commands.arguments import DATA_SET, require_effect, require_split_name
-from ssdlite.commands.data import config_of
-from ssdlite.commands.screen import console, tracker
-from ssdlite.config import Config
+from ssdlite.build.data import has_split, read_data
+from ssdlite.commands.arguments import DATA_SET, config_of, require_effect, require_split_name
+from ssdlite.commands.console import console, tracker
+from ssdlite.config.schema import Config
 from ssdlite.data.images import read_annotated
 from ssdlite.drawing import GREY, Mark, class_color, draw_marks, make_grid, write_image
 from ssdlite.errors import ConfigError, DataError
-from ssdlite.files import require_writable
-from ssdlite.sources import has_split, read_data
+from ssdlite.io import require_writable
 from ssdlite.structures import Batch, DataSplit, Record
 
 logger = logging.getLogger(__name__)
 
+
 CELL = 400  # pixels, side of a picture in the sheet
+
+
 COLUMNS = 4
+
+
 NUM_IMAGES, NUM_AUGMENTED = 16, 6  # on a sheet that fits a screen
+
+
 AUGMENTATION = (
     *("data.augmentation", "data.vertical_flip", "data.augment_on", "data.cache", "data.cache_side"),
     *("model.input_size", "model.dialect", "model.weights", "run.seed"),
 )
 """Options that decide what training makes of an image."""
+
+
 NUM_DRAWS = COLUMNS - 1  # of augmentation, beside the image itself
 
 
@@ -112,7 +120,8 @@ def _training_inputs(config: Config, data: DataSplit, indices: Sequence[int]) ->
     """What the first epochs' loaders give for the images `indices`, to the pixel: a batch an epoch."""
     import torch
 
-    from ssdlite.build import build_loader, dialect_of, settle_dialect
+    from ssdlite.build.model import dialect_of, settle_dialect
+    from ssdlite.build.training import build_loader
     from ssdlite.data.device import finish_images
     from ssdlite.data.loader import mix_seed
 

@@ -27,24 +27,30 @@ import cv2
 import numpy as np
 from torch.utils.data import get_worker_info
 
-from ssdlite.data.images import read_annotated
-from ssdlite.data.machine import available_memory
-from ssdlite.data.resize import resize
+from ssdlite.data.images import read_annotated, resize
 from ssdlite.data.transforms import AugmentationName
 from ssdlite.errors import ConfigError
+from ssdlite.machine import available_memory
 from ssdlite.structures import DataSplit, Record, ResizeAlignment
 
 logger = logging.getLogger(__name__)
 
+
 CacheKind: TypeAlias = Literal["none", "memory", "disk"]
+
 
 WINDOW_SIDE = 1.5
 """Default long side of what windows are cut out of, over that of the network's input. SSD's crops have .3 to 1 of
 the image's side: at 1.5 the mean one (.65) is as fine as the input, and smaller ones, which a COCO image (2.1)
 would still fill, are enlarged. At 2 a cache takes 1.7 times the memory."""
 
+
 MEMORY_SHARE = 0.5  # of what is available: the network, the workers and the page cache need the rest
+
+
 MEGABYTE = 1_000_000
+
+
 DAY = 24 * 3600.0  # seconds
 
 

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssdlite.data.photometric import GREY
-from ssdlite.data.window import Cut
+from ssdlite.data.augmentation import GREY, Cut
 from ssdlite.structures import Batch, ResizeAlignment
 
 # The columns of a row: width and height of the part; x1, y1, x2, y2 of its place in the output; the offset of pixel

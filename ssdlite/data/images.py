@@ -1,8 +1,12 @@
-"""Image files to RGB arrays, whatever their colour model, depth and orientation."""
+"""Bringing an image to the size of the network's input; training, validation and prediction share it.
+
+MERGED: Image files to RGB arrays, whatever their colour model, depth and orientation.
+"""
 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,10 +15,12 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ssdlite.errors import DataError
-from ssdlite.files import read_bytes, require_regular
-from ssdlite.structures import Record
+from ssdlite.io import read_bytes, require_regular
+from ssdlite.structures import Record, ResizeAlignment
 
 EXIF_ORIENTATION = 0x0112
+
+
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*")
 
 
@@ -109,3 +115,44 @@ def _is_tiff_with_alpha(data: bytes) -> bool:
             return image.mode == "RGBA"
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return False
+
+
+def resize(image: np.ndarray, size: tuple[int, int], alignment: ResizeAlignment = "half_pixel") -> np.ndarray:
+    """(H, W, 3) -> (*size, 3) with size (height, width); training, validation and prediction share it.
+
+    Bilinear, as in the published models; pixels are averaged where both sides shrink to less than half, since
+    bilinear interpolation would skip some of them. `asymmetric` never averages: it gives the pixels of TensorFlow
+    1's resize_bilinear. With OpenCV 5 they differ by rounding alone; OpenCV 4 rounds positions to 1/32 pixel, which
+    is up to five grey levels on noise and one on photographs.
+    """
+    height, width = image.shape[:2]
+    if alignment == "asymmetric":
+        scale = np.array([[width / size[1], 0, 0], [0, height / size[0], 0]])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return cv2.warpAffine(image, scale, size[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    shrinks = height > 2 * size[0] and width > 2 * size[1]
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def halvings(size: tuple[int, int], target: tuple[int, int]) -> int:
+    """How often both sides of `size` can be halved and stay at `target` (height, width) or above."""
+    ratio = min(size[0] / target[0], size[1] / target[1])
+    return max(0, math.ceil(math.log2(ratio)) - 1) if ratio > 1 else 0
+
+
+def shrink(image: np.ndarray, size: tuple[int, int], alignment: ResizeAlignment = "half_pixel") -> np.ndarray:
+    """`resize` for windows of training, where it would average: halve until bilinear interpolation skips nothing.
+
+    Averages of 2x2 pixels are vectorised in OpenCV, those of 2.13x2.13 are not: 640x640 to 150x150 takes 0.17 ms
+    in place of 1.0. Where the sides of `image` are no multiples of the power of two it is right but slow.
+    """
+    return resize(halve(image, size, alignment), size, alignment)
+
+
+def halve(image: np.ndarray, size: tuple[int, int], alignment: ResizeAlignment = "half_pixel") -> np.ndarray:
+    """The first part of `shrink`: (H, W, 3) -> what is left to interpolate."""
+    if alignment == "half_pixel":
+        for _ in range(halvings(image.shape[:2], size)):
+            half = (image.shape[1] // 2, image.shape[0] // 2)
+            image = cv2.resize(image, half, interpolation=cv2.INTER_AREA)
+    return image

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from ssdlite.errors import DataError
-from ssdlite.files import is_usable, one_line, quoted
+from ssdlite.io import is_usable, one_line, quoted
 from ssdlite.structures import DataSplit, ImageId, Record
 
 logger = logging.getLogger(__name__)
+
 
 # fmt: off
 COCO_CATEGORIES = {
@@ -34,7 +35,10 @@ COCO_CATEGORIES = {
 # fmt: on
 """COCO's 80 classes by their own category ids, 1..90, of which ten are not used."""
 
+
 NUM_NAMED = 10  # problems named one by one in a warning; the rest are counted
+
+
 MAX_SIDE = 2**20  # pixels: OpenCV decodes no larger side
 
 

@@ -9,9 +9,8 @@ from itertools import islice
 
 import numpy as np
 
-from ssdlite.data.images import read_annotated
-from ssdlite.data.machine import usable_cores
-from ssdlite.data.resize import resize
+from ssdlite.data.images import read_annotated, resize
+from ssdlite.machine import usable_cores
 from ssdlite.structures import Batch, DataSplit, Record, ResizeAlignment
 
 

@@ -9,11 +9,12 @@ import albumentations as A
 import numpy as np
 import torch
 
+from ssdlite.data.augmentation import WindowResize
 from ssdlite.data.device import describe
-from ssdlite.data.window import WindowResize
 from ssdlite.structures import ResizeAlignment, Targets
 
 AugmentationName: TypeAlias = Literal["ssd", "light", "flip", "none"]
+
 
 MEAN_COLOR = (124, 116, 104)  # RGB, ImageNet's mean: what zooming out leaves is 0 after normalisation
 

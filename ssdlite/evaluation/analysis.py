@@ -10,30 +10,30 @@ from typing import Any
 
 import numpy as np
 
-from ssdlite.evaluation.calibration import Calibration, calibration
-from ssdlite.evaluation.confusion import Confusion, confusion_matrix
+from ssdlite.evaluation.confusion import Confusion, FalseAlarms, confusion_matrix, false_alarms
 from ssdlite.evaluation.curves import (
     PRECISION_GOALS,
     RULE,
+    Calibration,
     Curve,
     ThresholdPoint,
+    calibration,
     class_curves,
     pool,
     recommend_threshold,
 )
-from ssdlite.evaluation.evaluate import Evaluation
-from ssdlite.evaluation.false_alarms import FalseAlarms, false_alarms
-from ssdlite.evaluation.fault_costs import fault_costs
-from ssdlite.evaluation.faults import (
+from ssdlite.evaluation.errors import (
     FAULT_KINDS,
     FaultKind,
     JudgedImage,
     best_images,
     count_faults,
+    fault_costs,
     judge_images,
     worst_images,
 )
-from ssdlite.evaluation.judgement import judge_split
+from ssdlite.evaluation.evaluate import Evaluation
+from ssdlite.evaluation.matching import judge_split
 from ssdlite.evaluation.sizes import SizeTable, coco_sizes, relative_sizes
 from ssdlite.structures import DataSplit
 

@@ -32,6 +32,7 @@ class StagedPredictor(Protocol):
 Progress: TypeAlias = Callable[[Iterable[Batch]], Iterable[Batch]]
 """Wraps the loader to show how far it is, such as `rich.progress.track`."""
 
+
 Gather: TypeAlias = Callable[[dict[int, Detections]], dict[int, Detections] | None]
 """Joins the detections of all processes: the whole on the first process, None on the others."""
 

@@ -13,13 +13,19 @@ from typing import Literal
 
 import numpy as np
 
-from ssdlite.box_arrays import area
-from ssdlite.evaluation.coco_curves import Backend, Curves, coco_curves
+from ssdlite.boxes_np import area
+from ssdlite.evaluation.coco import Backend, Curves, coco_curves
 from ssdlite.structures import DataSplit, Detections
 
 COCO_NAMES = ("small", "medium", "large")
+
+
 COCO_SIDES = (0.0, 32.0, 96.0, math.inf)  # pixels: side of the square of the object's own area
+
+
 SHARES = (0.0, 0.04, 0.08, 0.16, 0.32, math.inf)  # of the image's side
+
+
 SHARE_NAMES = ("< 4 %", "4–8 %", "8–16 %", "16–32 %", "> 32 %")
 
 

@@ -14,10 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssdlite.evaluation.judgement import NEUTRAL, RIGHT, judge_voc
+from ssdlite.evaluation.matching import NEUTRAL, RIGHT, judge_voc
 from ssdlite.structures import DataSplit, Detections
 
 ELEVEN_RECALLS = np.linspace(0, 1, 11)
+
+
 RECALL_TOLERANCE = 1e-9  # a recall of 3/10 must reach the threshold .3, which is not exact in binary
 
 

@@ -1,1 +1,1 @@
-"""What comes over a network: archives of data sets by HTTP, packages by the clients of their registries."""
+"""Downloads, verified by their SHA-256: archives over HTTP, packages by their registries' own clients."""

@@ -34,9 +34,16 @@ from rich.progress import (
 from ssdlite.errors import FetchError
 
 ATTEMPTS = 6  # in a row without a new byte: half a minute of pauses
+
+
 TIMEOUT_SECONDS = 60.0
+
+
 CHUNK_BYTES = 1 << 20
+
+
 FATAL_STATUSES = {400, 401, 403, 404, 405, 410, 451}  # asking again will not help
+
 
 Member = tuple[str, Callable[[], IO[bytes]]]  # path in the archive, and how to open it
 

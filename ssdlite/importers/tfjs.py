@@ -24,27 +24,41 @@ from torch import Tensor
 
 from ssdlite.data.records import COCO_CATEGORIES
 from ssdlite.errors import CheckpointError
-from ssdlite.files import is_usable, parse_json, quoted, require_regular
 from ssdlite.importers import tensorflow
-from ssdlite.importers.class_names import NUM_COCO_IDS
-from ssdlite.importers.names import ForeignNetwork, count_classes, require_shapes, take
-from ssdlite.model.architecture import TENSORFLOW
-from ssdlite.model.detector import Detector
-from ssdlite.model.layers import Layer, layers
+from ssdlite.importers.names import NUM_COCO_IDS, ForeignNetwork, count_classes, require_shapes, take
+from ssdlite.io import is_usable, parse_json, quoted, require_regular
+from ssdlite.models.detector import Detector
+from ssdlite.models.layers import Layer, layers
+from ssdlite.models.variants import TENSORFLOW
 
 MODEL_FILE = "model.json"
+
+
 ARCHIVES = (".tgz", ".tar.gz")
+
+
 PROGRAM = "TensorFlow.js"
 
+
 MAX_BYTES = 256 * 2**20  # of an unpacked archive, and of all constants: fourteen times the published network
+
+
 MAX_JSON_BYTES = 32 * 2**20  # the published model.json has .5 MB
+
+
 MAX_MEMBERS = 10_000  # of an archive
+
+
 LONGEST_NAME = 200  # characters; those of the published network have up to 90
+
+
 ITEM_BYTES = {"float32": 4, "int32": 4, "bool": 1}
+
 
 DECODING = {"iou_threshold": 0.6, "score_threshold": 0.01, "candidates_per_class": 400, "max_detections": 100}
 """A graph model leaves suppression to the page that runs it. This is the overlap of the published pipeline; its
 score threshold of 1e-8 would have all 1,917 priors of each of 80 classes suppress each other, seconds an image."""
+
 
 Read = Callable[[str], bytes]
 

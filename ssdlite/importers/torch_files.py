@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from ssdlite.errors import CheckpointError
-from ssdlite.files import is_usable, load_tensors, one_line, quoted
-from ssdlite.importers import lufficc, mmdetection, pytorch_ssd
+from ssdlite.importers import torch_tables
 from ssdlite.importers.names import ForeignNetwork, Naming, count_classes, name_table, require_shapes, take
-from ssdlite.model.architecture import DIALECTS
+from ssdlite.io import is_usable, load_tensors, one_line, quoted
+from ssdlite.models.variants import DIALECTS
 
 LONGEST_NAME = 200  # characters; those of known programs have up to 60
 
@@ -38,7 +38,7 @@ FORMATS = {
     for form in (
         TorchFormat(
             "pytorch-ssd",
-            pytorch_ssd.pytorch_ssd_name,
+            torch_tables.pytorch_ssd_name,
             mark="base_net.",
             wrapper=None,
             input_size=(300, 300),
@@ -51,7 +51,7 @@ FORMATS = {
         ),
         TorchFormat(
             "lufficc",
-            lufficc.lufficc_name,
+            torch_tables.lufficc_name,
             mark="box_head.predictor.",
             wrapper="model",
             input_size=(320, 320),
@@ -64,7 +64,7 @@ FORMATS = {
         ),
         TorchFormat(
             "mmdetection",
-            mmdetection.mmdetection_name,
+            torch_tables.mmdetection_name,
             mark="bbox_head.",
             wrapper="state_dict",
             input_size=(320, 320),
@@ -74,7 +74,7 @@ FORMATS = {
                 "candidates_per_class": 1000,
                 "max_detections": 200,
             },
-            move_background=mmdetection.move_background,
+            move_background=torch_tables.move_background,
         ),
     )
 }

@@ -5,24 +5,26 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import Any
 
-from ssdlite.report.answers import answers
-from ssdlite.report.canvas import Chart
-from ssdlite.report.content import Judged, Report
-from ssdlite.report.curve_charts import alarm_chart, calibration_chart, curve_chart, threshold_chart
-from ssdlite.report.data_charts import data_charts, fit_chart
-from ssdlite.report.fault_charts import class_fault_chart, confusion_chart, fault_chart, size_chart
-from ssdlite.report.findings import find
-from ssdlite.report.pictures import choose_pictures, legend
-from ssdlite.report.tables import (
-    class_rows,
-    confusion_rows,
-    data_rows,
-    figure_tables,
-    size_rows,
-    threshold_rows,
+from ssdlite.report.charts import (
+    alarm_chart,
+    calibration_chart,
+    class_fault_chart,
+    confusion_chart,
+    curve_chart,
+    data_charts,
+    fault_chart,
+    fit_chart,
+    size_chart,
+    threshold_chart,
+    training_charts,
 )
-from ssdlite.report.training_charts import training_charts
-from ssdlite.report.wording import count, counted, figure, percent
+from ssdlite.report.data import Judged, Report
+from ssdlite.report.figure import Chart
+from ssdlite.report.formatting import count, counted, figure, percent
+from ssdlite.report.images import choose_pictures, legend
+from ssdlite.report.recommendations import find
+from ssdlite.report.summary import answers
+from ssdlite.report.tables import class_rows, confusion_rows, data_rows, figure_tables, size_rows, threshold_rows
 
 TEMPLATE = "page.html"
 

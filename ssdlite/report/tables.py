@@ -10,11 +10,11 @@ import numpy as np
 
 from ssdlite.evaluation.analysis import Analysis
 from ssdlite.evaluation.curves import ThresholdPoint
-from ssdlite.evaluation.faults import FAULT_KINDS
+from ssdlite.evaluation.errors import FAULT_KINDS
 from ssdlite.evaluation.sizes import SizeTable
-from ssdlite.report.answers import judged_classes
-from ssdlite.report.statistics import SplitStatistics
-from ssdlite.report.wording import UNKNOWN, count, figure, percent
+from ssdlite.report.data import SplitStatistics
+from ssdlite.report.formatting import UNKNOWN, count, figure, percent
+from ssdlite.report.summary import judged_classes
 
 MEANINGS = {
     "AP": "IoU .50 to .95",
@@ -32,7 +32,11 @@ MEANINGS = {
     "VOC07_AP50": "at eleven recalls",
     "VOC12_AP50": "under the curve",
 }
+
+
 NUM_CONFUSED, LEAST_CONFUSED = 12, 2  # pairs that are listed; times that a pair is confused
+
+
 SHAPES = {"wide": "wider than 2:1", "tall": "taller than 1:2"}
 
 

@@ -1,1 +1,4 @@
-"""The training loop and what it stands on. Receives ready objects."""
+"""The training loop and what it stands on; it receives ready objects.
+
+Start with `loop`, then `step`.
+"""

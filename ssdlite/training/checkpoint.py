@@ -8,6 +8,8 @@ classes   names, in the order of the labels
 weights   the Detector's state that is validated and shipped (the average, if there is one)
 metrics   of the last validation, or {}
 training  what a resumed run needs (in last.pt only)
+
+MERGED: The states of all generators that something may draw from without saying so.
 """
 
 from __future__ import annotations
@@ -15,18 +17,52 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import random
 import zipfile
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ssdlite.errors import CheckpointError
-from ssdlite.files import load_tensors, quoted, require_regular
+from ssdlite.io import load_tensors, quoted, require_regular
+
+
+def random_state() -> dict[str, Any]:
+    """Of Python, NumPy and PyTorch, on every GPU, as tensors and numbers that a checkpoint may hold."""
+    import torch
+
+    version, numbers, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
+    return {
+        "python": [version, list(numbers), gauss],
+        "numpy": [name, torch.from_numpy(np.asarray(keys, np.int64)), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Continue where `random_state` was asked; a GPU more or less than then starts anew."""
+    import torch
+
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
 
 logger = logging.getLogger(__name__)
 
+
 SCHEMA = 1
+
+
 MAX_KEPT = 100  # checkpoints of one run to resume from
 
 

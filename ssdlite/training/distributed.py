@@ -15,13 +15,16 @@ from ssdlite.errors import ConfigError, UserError
 
 Merged = TypeVar("Merged")
 
+
 EXCHANGE_TIMEOUT = timedelta(minutes=30)
 """Of an exchange between GPUs. Processes meet at every step, but the first may write to a slow disk between two."""
+
 
 WAITING_TIMEOUT = timedelta(days=1)
 """Of waiting for the first process, which draws data, fits priors and computes AP alone, however large the data.
 
 A process that dies closes its connections and ends the waiting at once, so a long time costs nothing."""
+
 
 _waiting: distributed.ProcessGroup | None = None  # between CPUs, for objects; the default group where there is none
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ssdlite.model.network import is_norm
+from ssdlite.models.network import is_norm
 
 GROUP = 32
 """Weights that are cast together. Their gradients are ready together too, and the exchange between processes is to

@@ -16,22 +16,32 @@ from torch.utils.data import DataLoader
 from ssdlite.data.loader import sample_batch
 from ssdlite.errors import CheckpointError, UserError
 from ssdlite.structures import Batch, ImageId, LossTerms
-from ssdlite.training.blackbox import record_failure
-from ssdlite.training.checkpoint import require_same_run, save_checkpoint, save_newest
+from ssdlite.training.checkpoint import (
+    random_state,
+    require_same_run,
+    save_checkpoint,
+    save_newest,
+    set_random_state,
+)
 from ssdlite.training.distributed import any_process, broadcast, is_main, rank, synchronize_buffers, world_size
-from ssdlite.training.interrupt import Interrupt
-from ssdlite.training.logbook import Logbook
-from ssdlite.training.meter import Meter
+from ssdlite.training.loggers import Logbook, Meter
+from ssdlite.training.nonfinite import record_failure
 from ssdlite.training.optim import groups_of_parts
-from ssdlite.training.prefetch import on_device
-from ssdlite.training.random_state import random_state, set_random_state
-from ssdlite.training.step import TrainStep
+from ssdlite.training.process import Interrupt
+from ssdlite.training.step import TrainStep, on_device
 
 logger = logging.getLogger(__name__)
 
+
 UNDEFINED_AP = -1.0  # nothing to find; the latest such weights are kept until there is a real figure
+
+
 MAX_SKIPPED = 20  # steps of a run that may be left out; more are no accident
+
+
 MAX_REPLACED, MIN_REPLACED = 0.01, 10  # images that may be unreadable: a share of all, and so many in any case
+
+
 GPU_VOTE_INTERVAL = 10  # steps; torchrun kills what has not left 30 s after a signal
 
 

@@ -1,18 +1,24 @@
-"""Optimizer, schedule and autocast type."""
+"""Exponential moving average of the weights.
+
+MERGED: Optimizer, schedule and autocast type.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
+
 AUTOCAST_DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 WARMUP_SHARE = 0.1  # of the run at most, so that a short run still reaches its learning rate
 
@@ -82,3 +88,36 @@ def choose_precision(device: torch.device) -> Precision:
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         return "bf16" if native else "fp32"
     return "fp32"
+
+
+class WeightAverage:
+    """An average of a model's parameters and buffers with decay min(decay, (1 + n) / (10 + n)) at update n.
+
+    The warm-up is that of TensorFlow's ExponentialMovingAverage(num_updates): without it a short run would ship a
+    mixture with its random start. The first update copies. The number of updates is known without asking the
+    device, which is why this is not PyTorch's AveragedModel.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.module = deepcopy(model).requires_grad_(False)
+        self.decay = decay
+        self.num_updates = 0
+        # Tensors of one type, which one kernel takes many of. The model changes its own in place.
+        self._means, self._values = _by_type(self.module), _by_type(model)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the model as it is now."""
+        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates)) if self.num_updates else 0.0
+        for dtype, means in self._means.items():
+            if decay and dtype.is_floating_point:
+                torch._foreach_lerp_(means, self._values[dtype], 1 - decay)
+            else:  # BatchNorm's counters are not averaged
+                torch._foreach_copy_(means, self._values[dtype])
+        self.num_updates += 1
+
+
+def _by_type(model: nn.Module) -> dict[torch.dtype, list[Tensor]]:
+    """Parameters and saved buffers; the same types and order for a model and its copy."""
+    tensors = list(model.state_dict().values())
+    return {dtype: [one for one in tensors if one.dtype is dtype] for dtype in {one.dtype for one in tensors}}

@@ -1,8 +1,11 @@
-"""One step of training: from a batch to better weights."""
+"""One step of training: from a batch to better weights.
+
+MERGED: Batches on the device before they are asked for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,10 +21,46 @@ from torch.optim.lr_scheduler import LRScheduler
 from ssdlite.errors import ConfigError
 from ssdlite.structures import Batch, DetectorOutput, LossTerms
 from ssdlite.training.distributed import world_size
-from ssdlite.training.ema import WeightAverage
 from ssdlite.training.grouped import BufferSnapshot, NarrowConvolutions, NormCounters
+from ssdlite.training.optim import WeightAverage
+
+
+def on_device(
+    batches: Iterable[Batch], device: torch.device, finish: Callable[[Batch], Batch] = lambda batch: batch
+) -> Iterator[Batch]:
+    """`batches` in their order, on `device`; on a GPU the next one travels while this one is worked on.
+
+    The copies run beside the work if the loader has put the batches into pinned memory. `finish` is what is done
+    with a batch that is there and asked for: it makes the images of drafts.
+    """
+    if device.type != "cuda":
+        for batch in batches:
+            yield finish(batch.to(device))
+        return
+    stream = torch.cuda.Stream(device)
+    following: tuple[Batch, torch.cuda.Event] | None = None
+    for batch in batches:
+        with torch.cuda.stream(stream):
+            moved = batch.to(device), stream.record_event()
+        if following is not None:
+            yield finish(_handed_over(*following, device))
+        following = moved
+    if following is not None:
+        yield finish(_handed_over(*following, device))
+
+
+def _handed_over(batch: Batch, copied: torch.cuda.Event, device: torch.device) -> Batch:
+    """A batch that the current stream of `device` uses from when its copies are done."""
+    current = torch.cuda.current_stream(device)
+    current.wait_event(copied)
+    for tensor in (batch.images, batch.boxes, batch.labels, batch.ignore, batch.pending):
+        if tensor is not None:
+            tensor.record_stream(current)
+    return batch
+
 
 PER_IMAGE = Batch._fields.index("pending")  # the fields before it have an entry for each image
+
 
 CompileMode: TypeAlias = Literal["none", "default", "reduce-overhead"]
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from ssdlite.benchmark.children import Child, in_child
-from ssdlite.benchmark.memory import peak_memory
-from ssdlite.config import parse_options
+from ssdlite.benchmark.timing import peak_memory
+from ssdlite.config.schema import parse_options
 from ssdlite.errors import ConfigError, UserError
-from ssdlite.files import require_writable
+from ssdlite.io import require_writable
 
 
 def test_an_object_keeps_its_state_elsewhere():

@@ -13,14 +13,13 @@ import pytest
 import torch
 
 from scripts.gpu import NEEDED, missing_packages
-from ssdlite.benchmark.gpu import checks_losses, checks_network, steps
-from ssdlite.benchmark.gpu.checks_losses import broken_rule
-from ssdlite.benchmark.gpu.isolation import run_tasks
+from ssdlite.benchmark.gpu import checks, speed
+from ssdlite.benchmark.gpu.checks import broken_rule
 from ssdlite.benchmark.gpu.main import PARTS, main
 from ssdlite.benchmark.gpu.report import targets, to_markdown
-from ssdlite.benchmark.gpu.tasks import DRY, Findings, Outcome, Setting, Task, loses_device
+from ssdlite.benchmark.gpu.tasks import DRY, Findings, Outcome, Setting, Task, loses_device, run_tasks
 from ssdlite.losses import matching
-from ssdlite.model.decode import Decoder
+from ssdlite.models.decode import Decoder
 
 TINY = DRY._replace(
     side=64,
@@ -53,7 +52,7 @@ def test_checks_pass_and_their_numbers_are_kept(tmp_path: Path) -> None:
     assert code == 0 and document["passed"]
     assert statuses(document, "correctness") == dict.fromkeys(QUICK_CHECKS.split(","), "passed")
     rows = document["parts"]["correctness"]["results"][1]["rows"]
-    assert len(rows) == 4 * sum(4 for _ in checks_losses.RECIPES)  # two terms and two gradients of each pair
+    assert len(rows) == 4 * sum(4 for _ in checks.RECIPES)  # two terms and two gradients of each pair
     assert all(row["largest difference"] == 0 for row in rows)  # the CPU against itself
     assert "| recipes | passed |" in (tmp_path / "gpu.md").read_text()
 
@@ -104,7 +103,7 @@ def test_a_matching_that_is_not_greedy_is_found(tmp_path: Path, monkeypatch: pyt
         calls.append(overlaps)
         return match(overlaps) if len(calls) < 3 else match(overlaps.roll(1, dims=1))
 
-    monkeypatch.setattr(checks_losses, "match_greedily", second_best)
+    monkeypatch.setattr(checks, "match_greedily", second_best)
     code, document = dry(tmp_path, "correctness", "matching")
     assert code == 1
     assert "batches with ties: greedy" in document["parts"]["correctness"]["results"][0]["problems"][0]
@@ -244,11 +243,11 @@ def test_errors_that_end_a_process_are_known() -> None:
 
 
 def test_profiles_and_waiting_on_a_cpu() -> None:
-    with checks_network.waiting_is_an_error(torch.device("cpu")):
+    with checks.waiting_is_an_error(torch.device("cpu")):
         torch.ones(1).item()
     readings: list[int] = []
-    assert steps.host_seconds(lambda: readings.append(1), lambda: None) >= 0
-    assert len(readings) == steps.HOST_READINGS
+    assert speed.host_seconds(lambda: readings.append(1), lambda: None) >= 0
+    assert len(readings) == speed.HOST_READINGS
 
 
 def test_every_part_has_tasks_of_different_names(tmp_path: Path) -> None:

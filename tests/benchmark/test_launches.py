@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from ssdlite import build
 from ssdlite.benchmark.launches import (
     LaunchCounter,
     backward_in_python,
@@ -13,7 +12,9 @@ from ssdlite.benchmark.launches import (
     move_without_values,
     pretended_gpu,
 )
-from ssdlite.config import load_config
+from ssdlite.build.model import empty_detector
+from ssdlite.build.training import build_criterion, build_dtype, build_step
+from ssdlite.config.schema import load_config
 from ssdlite.data.device import finish_images
 from ssdlite.structures import DataSplit
 
@@ -97,13 +98,13 @@ def test_augmentation_on_the_device_has_few_launches(recipe, most):
 def test_a_step_has_at_most_1200_launches(precision, num_objects):
     names = tuple(f"class {number}" for number in range(80))
     config = load_config(None, ["model.input_size=320", "model.weights=none", f"train.precision={precision}"])
-    network = build.empty_detector(config, names).to(memory_format=torch.channels_last)
-    criterion = build.build_criterion(config.loss, DataSplit([], names, ()))
+    network = empty_detector(config, names).to(memory_format=torch.channels_last)
+    criterion = build_criterion(config.loss, DataSplit([], names, ()))
     with pretended_gpu():
         move_without_values(network.train(), CUDA)
         move_without_values(criterion, CUDA)
-        dtype = build.build_dtype(precision, CUDA)
-        step = build.build_step(config, network, criterion, total_steps=10, device=CUDA, dtype=dtype)
+        dtype = build_dtype(precision, CUDA)
+        step = build_step(config, network, criterion, total_steps=10, device=CUDA, dtype=dtype)
         counter = count_step(step, empty_batch(32, (320, 320), num_objects, CUDA))
     # Nothing is missed: the norms have a gradient each, and a part without launches was not looked into.
     norms = sum(count for (_, operator), count in counter.launches.items() if "norm_backward" in operator)

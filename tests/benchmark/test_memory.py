@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from ssdlite.benchmark.memory import (
+from ssdlite.benchmark.timing import (
     added_memory,
     own_memory,
     peak_memory,

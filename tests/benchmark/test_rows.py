@@ -2,7 +2,7 @@
 
 import json
 
-from ssdlite.benchmark.rows import Row, Rows
+from ssdlite.benchmark.timing import Row, Rows
 
 
 def test_units():

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from ssdlite.benchmark.evaluation import judge, simulate_detections, simulate_output
-from ssdlite.benchmark.photos import CLASS_NAMES, MAX_OBJECTS, SIZE, draw_photos
-from ssdlite.benchmark.rivals import restore_relu6
-from ssdlite.benchmark.step import Step
+from ssdlite.benchmark.eval import judge, simulate_detections, simulate_output
+from ssdlite.benchmark.step import Step, restore_relu6
 from ssdlite.benchmark.workload import (
+    CLASS_NAMES,
+    MAX_OBJECTS,
     QUICK,
+    SIZE,
     build_network,
+    draw_photos,
     loader_for,
     prepare,
     repeated,
@@ -21,9 +23,9 @@ from ssdlite.benchmark.workload import (
     start_epoch,
     with_cache,
 )
-from ssdlite.config import load_config
-from ssdlite.data.coco import read_coco
-from ssdlite.model.activation import LeanReLU6
+from ssdlite.config.schema import load_config
+from ssdlite.data.formats.coco import read_coco
+from ssdlite.models.layers import LeanReLU6
 from ssdlite.structures import DataSplit, HeadOutput
 
 SMALL = ["model.weights=none", "model.width=0.25", "model.input_size=64", "train.batch_size=4", "eval.batch_size=4"]

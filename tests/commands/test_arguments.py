@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ssdlite.data.synthetic import make_synthetic
+from ssdlite.data.synthetic.dataset import make_synthetic
 
 from ..conftest import TINY
 

@@ -7,13 +7,12 @@ import tempfile
 import pytest
 import torch
 
-from ssdlite.benchmark import contenders
+from ssdlite.benchmark import infer
 from ssdlite.benchmark.workload import prepare
 from ssdlite.commands import benchmark as command
-from ssdlite.config import load_config, parse_options
-from ssdlite.deploy.formats.kinds import FORMATS
-from ssdlite.deploy.formats.packages import is_installed
+from ssdlite.config.schema import load_config, parse_options
 from ssdlite.errors import CheckpointError, ConfigError
+from ssdlite.export.formats.base import FORMATS, is_installed
 
 TINY = ["model.width=0.25", "model.input_size=64", "train.batch_size=4", "eval.batch_size=4", "data.workers=1"]
 
@@ -92,10 +91,10 @@ def test_latency_of_both_programs_at_both_batches(figures):
 
 
 def test_a_runtime_that_takes_no_part_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(contenders, "is_installed", lambda name: name == "ncnn")
-    monkeypatch.setattr(contenders, "export_file", refuse)
+    monkeypatch.setattr(infer, "is_installed", lambda name: name == "ncnn")
+    monkeypatch.setattr(infer, "export_file", refuse)
     workload = prepare(load_config(None, TINY), torch.device("cpu"), tmp_path, quick=True)
-    found, left_out = contenders.prepare_contenders(workload)
+    found, left_out = infer.prepare_contenders(workload)
     assert "ncnn is left out: no kernel" in left_out and len(left_out) == 4
     assert "OpenVINO is not installed: pip install 'ssdlite[openvino]'." in left_out
     assert not any("ncnn" in contender.name for contender in found)

@@ -1,4 +1,4 @@
-"""`export-web` as a person types it; what the page does in a browser is in tests/deploy/web."""
+"""`export-web` as a person types it; what the page does in a browser is in tests/export/web."""
 
 import base64
 import gzip
@@ -8,10 +8,10 @@ import shutil
 import onnx
 import pytest
 
-from ssdlite.commands.export_web import export_web
-from ssdlite.commands.screen import console
-from ssdlite.deploy.onnx_predictor import OnnxPredictor
-from ssdlite.deploy.web.runtime import LIBRARY, WASM
+from ssdlite.commands.console import console
+from ssdlite.commands.export import export_web
+from ssdlite.export.onnxruntime import OnnxPredictor
+from ssdlite.export.web.page import LIBRARY, WASM
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ import re
 import pytest
 import yaml
 
-from ssdlite.build import load_detector
+from ssdlite.build.model import load_detector
+from ssdlite.build.priors import cost, fit, with_priors
 from ssdlite.commands.fit_priors import advice
-from ssdlite.commands.priors import cost, fit, with_priors
-from ssdlite.config import load_config
-from ssdlite.model.prior_fit import FitRow
+from ssdlite.config.schema import load_config
+from ssdlite.priors.fit import FitRow
 from ssdlite.structures import DataSplit
 from tests.conftest import TINY
 
@@ -127,7 +127,7 @@ def test_a_run_of_the_dialects_priors_is_not_resumed_with_fitted_ones(cli, train
 
 
 def test_the_same_seed_fits_the_same_priors(drawn):
-    from ssdlite.sources import read_data
+    from ssdlite.build.data import read_data
 
     config = load_config(None, [f"data={drawn}", *SMALL])
     (split,) = read_data(config.data, ["train"])
@@ -187,7 +187,7 @@ def test_what_cannot_be_fitted_gets_one_sentence(cli, drawn, arguments, code, se
 
 @pytest.mark.parametrize("dialect", ["pytorch-ssd", "lufficc", "mmdetection"])
 def test_other_programs_do_not_know_priors_of_ones_own(cli, drawn, tmp_path, dialect):
-    from ssdlite.build import empty_detector
+    from ssdlite.build.model import empty_detector
     from ssdlite.training.checkpoint import save_checkpoint
 
     shapes = [[{"scale": 0.1, "aspect": 1}]] * 6

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from ssdlite.deploy.formats.kinds import FORMATS
+from ssdlite.export.formats.base import FORMATS
 
-from ..deploy.formats.conftest import require_runtime
+from ..export.formats.conftest import require_runtime
 
 
 def figures_of(path):

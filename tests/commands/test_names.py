@@ -13,13 +13,15 @@ import pytest
 import torch
 import yaml
 
-from ssdlite import Detector, build, pretrained
-from ssdlite.config import QUICKSTART_PATH, load_config
+from ssdlite import Detector
+from ssdlite.build.model import build_detector, empty_detector, prior_levels, settle_dialect, settle_start
+from ssdlite.config.schema import QUICKSTART_PATH, load_config
 from ssdlite.errors import CheckpointError, ConfigError, FetchError
-from ssdlite.model import backbone
-from ssdlite.model.architecture import DIALECTS
-from ssdlite.model.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, load_imagenet
-from ssdlite.model.corner import CornerDetector
+from ssdlite.importers import pretrained
+from ssdlite.models import backbone
+from ssdlite.models.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, load_imagenet
+from ssdlite.models.corner import CornerDetector
+from ssdlite.models.variants import DIALECTS
 from ssdlite.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.conftest import TINY
 
@@ -57,7 +59,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network of width 1 in TensorFlow's dialect."""
     config = load_config(None, [*WIDE, "model.weights=none", "model.dialect=tensorflow"])
     torch.manual_seed(1)
-    state = build.empty_detector(config, CLASSES).state_dict()
+    state = empty_detector(config, CLASSES).state_dict()
     path = tmp_path_factory.mktemp("wide") / "model.pt"
     save_checkpoint(path, {"config": config.to_dict(), "classes": [*CLASSES], "metrics": {}, "weights": state})
     return path
@@ -139,7 +141,7 @@ def test_weights_are_a_name_or_a_file(weights):
 
 
 def settle(*options):
-    model = build.settle_start(load_config(None, options)).model
+    model = settle_start(load_config(None, options)).model
     return model.weights, model.dialect
 
 
@@ -171,7 +173,7 @@ def test_another_width_fetches_nothing(weights, monkeypatch, caplog):
     assert settle("model.width=0.5") == ("none", "paper")
     assert "model.width=1.0 only, and it is 0.5" in caplog.text
     with pytest.raises(ConfigError, match=r"'coco' for model\.width=1\.0 only"):
-        build.build_detector(load_config(None, ["model.weights=coco", "model.width=0.5"]), CLASSES)
+        build_detector(load_config(None, ["model.weights=coco", "model.width=0.5"]), CLASSES)
 
 
 def test_the_dialect_follows_the_start(start, wide):
@@ -229,28 +231,28 @@ def test_a_dialect_that_is_assumed_is_told(start, monkeypatch, caplog):
     monkeypatch.setattr(pretrained, "fetch_weights", lambda name: pytest.fail("fetched"))
     model = load_config(None, [])
     with caplog.at_level(logging.INFO):
-        assert build.settle_dialect(model).model.dialect == "tensorflow"
+        assert settle_dialect(model).model.dialect == "tensorflow"
         start.rename(start.with_name(pretrained.PRETRAINED["coco"].package.file_name))
-        build.settle_dialect(model)
+        settle_dialect(model)
         start.with_name(pretrained.PRETRAINED["coco"].package.file_name).unlink()
-        build.settle_dialect(model)
+        settle_dialect(model)
     said = [message.removeprefix("model.dialect is taken to be tensorflow: ") for message in caplog.messages]
     assert said[:2] == ["coco is on this machine."] * 2 and said[2].startswith("coco is not on this machine yet;")
     caplog.clear()
     for option in ("model.width=0.5", "model.weights=none", "model.dialect=paper"):
-        build.settle_dialect(load_config(None, [option]))
+        settle_dialect(load_config(None, [option]))
     assert not caplog.messages
 
 
 def test_a_start_of_another_dialect_than_was_set_warns(start, caplog):
-    build.build_detector(load_config(None, [*WIDE, "model.weights=coco", "model.dialect=paper"]), CLASSES)
+    build_detector(load_config(None, [*WIDE, "model.weights=coco", "model.dialect=paper"]), CLASSES)
     assert "paper has another padding; with model.dialect=tensorflow they would" in caplog.text
 
 
 def test_coco_gives_its_layers_and_the_rows_of_known_classes(start):
-    config = build.settle_start(load_config(None, WIDE))
+    config = settle_start(load_config(None, WIDE))
     torch.manual_seed(5)
-    detector = build.build_detector(config, ("heart", "moon"))
+    detector = build_detector(config, ("heart", "moon"))
     kept = load_checkpoint(start)["weights"]
     state = detector.state_dict()
     names = {name for name, value in kept.items() if value.equal(state[name])}
@@ -266,15 +268,15 @@ def test_imagenet_gives_its_backbone(weights, monkeypatch):
     state = Backbone(1.0).features.state_dict()
     monkeypatch.setattr(backbone, "download_imagenet_state", lambda: state)
     config = load_config(None, [*WIDE, "model.weights=imagenet"])
-    detector = build.build_detector(config, CLASSES)
-    expected = build.empty_detector(config, CLASSES).backbone
+    detector = build_detector(config, CLASSES)
+    expected = empty_detector(config, CLASSES).backbone
     load_imagenet(expected, state, torch.tensor([127.5] * 3), torch.tensor([127.5] * 3))
     assert all(value.equal(detector.backbone.state_dict()[name]) for name, value in expected.state_dict().items())
     assert IMAGENET_MEAN != (127.5,) * 3 != IMAGENET_STD
 
 
 def test_the_corner_head_takes_the_backbone(start):
-    detector = build.build_detector(load_config(None, ["model.head=corner", "model.input_size=128"]), CLASSES)
+    detector = build_detector(load_config(None, ["model.head=corner", "model.input_size=128"]), CLASSES)
     assert isinstance(detector, CornerDetector) and detector.dialect.name == "tensorflow"
     kept = load_checkpoint(start)["weights"]
     names = [name for name in kept if name.startswith("backbone.")]
@@ -302,8 +304,8 @@ def test_a_run_notes_what_auto_stood_for_and_never_asks_again(cli, start, drawn,
 
 def test_priors_are_fitted_in_the_dialect_of_the_start(start):
     model = load_config(None, WIDE).model
-    assert build.prior_levels(model) == DIALECTS["tensorflow"].prior_levels
-    assert build.prior_levels(load_config(None, TINY).model) == DIALECTS["paper"].prior_levels
+    assert prior_levels(model) == DIALECTS["tensorflow"].prior_levels
+    assert prior_levels(load_config(None, TINY).model) == DIALECTS["paper"].prior_levels
 
 
 def test_show_config_shows_auto_and_fetches_nothing(cli, nothing, monkeypatch):

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-from ssdlite.prediction.outputs import Outputs
+from ssdlite.inference.outputs import Outputs
 
-from ..prediction.films import read_film, serve_frames, serve_nothing
+from ..inference.films import read_film, serve_frames, serve_nothing
 
 LOW = ("--score-threshold", 0.3)
 

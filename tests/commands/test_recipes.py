@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from ssdlite import build
 from ssdlite.benchmark.workload import build_training, loader_for, prepare, start_epoch, total_loss
 from ssdlite.commands.train import train
-from ssdlite.config import load_config
+from ssdlite.config.schema import load_config
 from ssdlite.training import loop
-from ssdlite.training.interrupt import Interrupt
+from ssdlite.training.process import Interrupt
 from tests.conftest import TINY
 
 CHOICES = {
@@ -82,7 +81,6 @@ def test_the_exported_file_finds_what_the_checkpoint_finds(cli, run_dir, drawn, 
     chosen = ["--head", EXPORTED[choice], "--output", file, "--tolerance", 1]
     exported = cli("export-onnx", checkpoint, *options, *chosen)
     assert exported.code == 0, exported.err
-    monkeypatch.setattr(build, "build_dtype", lambda precision, device: torch.float32)
     expected = detections(cli, checkpoint, drawn, tmp_path / "found.json", *options)
     found = detections(cli, file, drawn, tmp_path / "found.json")  # which holds the options
     scores = [np.sort([detection["score"] for detection in each])[-200:] for each in (expected, found)]

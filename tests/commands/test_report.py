@@ -9,10 +9,10 @@ import shutil
 import pytest
 import torch
 
+from ssdlite.build.data import read_data
 from ssdlite.commands import report as command
 from ssdlite.commands.run_folder import Sessions, log_session, read_detections, read_sessions
-from ssdlite.config import load_config
-from ssdlite.sources import read_data
+from ssdlite.config.schema import load_config
 from ssdlite.structures import DataSplit
 from ssdlite.training.checkpoint import save_checkpoint
 from tests.conftest import TINY
@@ -40,7 +40,7 @@ def quick_page(monkeypatch):
         judged = report.judged
         return f"{report.title}: {len(judged.split)} {judged.split_name} images"
 
-    monkeypatch.setattr("ssdlite.commands.pages.render", render)
+    monkeypatch.setattr("ssdlite.commands.report_builder.render", render)
 
 
 def text_of(path) -> str:

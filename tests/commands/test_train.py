@@ -13,10 +13,10 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ssdlite.data.dataset import DetectionDataset
-from ssdlite.data.synthetic import make_synthetic
+from ssdlite.data.loader import DetectionDataset
+from ssdlite.data.synthetic.dataset import make_synthetic
 from ssdlite.training import loop
-from ssdlite.training.interrupt import Interrupt
+from ssdlite.training.process import Interrupt
 from tests.conftest import TINY, environment_of_children
 
 NORM = re.compile(r"running_|num_batches")
@@ -224,7 +224,7 @@ def test_the_start_may_be_of_another_dialect_size_and_classes(cli, start, drawn,
             built.append(options)
             super().__init__(*args, **options)
 
-    monkeypatch.setattr("ssdlite.data.dataset.DetectionDataset", Spy)
+    monkeypatch.setattr("ssdlite.data.loader.DetectionDataset", Spy)
     options = [f"data={drawn}", f"run.dir={tmp_path}", "run.name=other", "train.epochs=1", *TINY]
     options += [f"model.weights={start}", "model.dialect=tensorflow", "model.input_size=128"]
     options += ["data.class_names=[ring, comet, heart]", "data.vertical_flip=true"]

@@ -10,17 +10,16 @@ import pytest
 import torch
 import yaml
 
-from ssdlite import build
-from ssdlite.commands.evidence import calibration_images
-from ssdlite.config import load_config
-from ssdlite.data.images import read_image
-from ssdlite.data.resize import resize
+from ssdlite.build.load import load_model
+from ssdlite.build.model import empty_detector, load_detector
+from ssdlite.commands.verification_images import calibration_images
+from ssdlite.config.schema import load_config
+from ssdlite.data.images import read_image, resize
 from ssdlite.data.stream import ImageStream
-from ssdlite.deploy.onnx.trace import trace_detector
-from ssdlite.deploy.proof.prove import prove_onnx as prove_really
-from ssdlite.models import load_model
+from ssdlite.export.onnx.model import trace_detector
+from ssdlite.export.verify.verify import prove_onnx as prove_really
 from ssdlite.training.checkpoint import save_checkpoint
-from tests.deploy.conftest import shift_mean
+from tests.export.conftest import shift_mean
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -36,7 +35,7 @@ def one_trace():
         return made[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ssdlite.deploy.onnx.export.trace_detector", trace)
+        patch.setattr("ssdlite.export.exporters.onnx.trace_detector", trace)
         yield
 
 
@@ -129,7 +128,7 @@ def cornered(trained, exported, tmp_path_factory):
     folder = tmp_path_factory.mktemp("cornered")
     torch.manual_seed(0)
     config = load_config(None, ["model.dialect=tensorflow", "model.width=0.25", "model.input_size=96"])
-    detector = build.empty_detector(config, ("ring", "heart"))
+    detector = empty_detector(config, ("ring", "heart"))
     header = {"config": config.to_dict(), "classes": ["ring", "heart"], "metrics": {}}
     save_checkpoint(folder / "model.pt", {**header, "weights": detector.state_dict()})
     model = onnx.load(exported)
@@ -147,7 +146,7 @@ def test_pictures_are_aligned_as_the_model_asks(cli, trained, cornered, drawn, t
     cv2.imwrite(str(tmp_path / "noise.png"), noise[..., ::-1])
     seen = []
     monkeypatch.setattr(
-        "ssdlite.prediction.finder.resize", lambda *arguments: seen.append(arguments[1:]) or resize(*arguments)
+        "ssdlite.inference.images.resize", lambda *arguments: seen.append(arguments[1:]) or resize(*arguments)
     )
     result = cli("predict", path, tmp_path / "noise.png", "--output", tmp_path / "out", "--score-threshold", 0)
     assert result.code == 0, result.err
@@ -158,7 +157,7 @@ def test_pictures_are_aligned_as_the_model_asks(cli, trained, cornered, drawn, t
             seen.append(options["alignment"])
             super().__init__(*args, **options)
 
-    monkeypatch.setattr("ssdlite.commands.evaluate.ImageStream", Spy)
+    monkeypatch.setattr("ssdlite.commands.eval.ImageStream", Spy)
     known = [] if file == "model.onnx" else ["data.ignore_unknown=true"]
     result = cli("eval", path, f"data={drawn}", *known)
     assert result.code == 0, result.err
@@ -275,7 +274,7 @@ def test_eight_bits(cli, known, tmp_path):
 
 
 def test_images_for_calibration_can_be_any_folder(trained, drawn):
-    loaded = build.load_detector(trained / "best.pt", {"data": str(drawn / "gone")})
+    loaded = load_detector(trained / "best.pt", {"data": str(drawn / "gone")})
     pixels = calibration_images(loaded, drawn / "val")
     assert pixels.shape == (8, 3, 96, 96) and pixels.dtype == np.uint8
     first = sorted((drawn / "val").iterdir())[0]
@@ -290,7 +289,7 @@ def test_a_file_that_fails_its_proof_is_not_written(cli, known, tmp_path, monkey
         shift_mean(detector)
         return prove_really(temporary, detector, decoder, evidence)
 
-    monkeypatch.setattr("ssdlite.deploy.onnx.export.prove_onnx", prove)
+    monkeypatch.setattr("ssdlite.export.exporters.onnx.prove_onnx", prove)
     options = ["eval.score_threshold=0.001", "--output", path]
     result = cli("export-onnx", known.model, *options)
     assert result.code == 1 and "model.onnx was not written" in result.err and "differ by" in result.err

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from ssdlite.build import build_loader
+from ssdlite.build.data import read_data
+from ssdlite.build.training import build_loader
 from ssdlite.commands.view_data import CELL, NUM_DRAWS, _training_inputs
-from ssdlite.config import load_config
+from ssdlite.config.schema import load_config
 from ssdlite.drawing import GREY
-from ssdlite.sources import read_data
 
 SIDE = CELL + 8  # a cell and its margin
 

@@ -24,9 +24,8 @@ from ssdlite.data.cache import (
     build_cache,
     choose_form,
 )
-from ssdlite.data.dataset import DetectionDataset
 from ssdlite.data.images import read_annotated
-from ssdlite.data.loader import build_train_loader, build_val_loader
+from ssdlite.data.loader import DetectionDataset, build_train_loader, build_val_loader
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.structures import Batch, DataSplit
 from tests.data.conftest import write_image
@@ -114,7 +113,7 @@ def test_recipes_without_windows_are_bit_identical(split, tmp_path, kind, alignm
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_real_validation_is_bit_identical(real_data: Path, tmp_path: Path, kind: str) -> None:
-    from ssdlite.data.layout import find_layout, read_split
+    from ssdlite.data.formats.layout import find_layout, read_split
 
     split = read_split(find_layout(real_data / "coco128").train)
     split = dataclasses.replace(split, records=split.records[:12])

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ssdlite.data.dataset import MAX_TRIES, DetectionDataset, ReplacingDataset
-from ssdlite.data.layout import find_layout, read_split
-from ssdlite.data.loader import build_train_loader, sample_batch
-from ssdlite.data.synthetic import make_synthetic
+from ssdlite.data.formats.layout import find_layout, read_split
+from ssdlite.data.loader import MAX_TRIES, DetectionDataset, ReplacingDataset, build_train_loader, sample_batch
+from ssdlite.data.synthetic.dataset import make_synthetic
 from ssdlite.errors import DataError
 from ssdlite.structures import DataSplit
 

@@ -14,14 +14,19 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ssdlite.data.augmentation import Colors, Cut, distort
 from ssdlite.data.cache import Form, LongSide, MemoryCache, choose_form
-from ssdlite.data.dataset import DetectionDataset, DraftDataset
 from ssdlite.data.device import describe, distort_batch, finish_images
-from ssdlite.data.layout import find_layout, read_split
-from ssdlite.data.loader import build_train_loader, collate, collate_drafts, mix_seed
-from ssdlite.data.photometric import Colors, distort
-from ssdlite.data.scene import draw_scene
-from ssdlite.data.window import Cut
+from ssdlite.data.formats.layout import find_layout, read_split
+from ssdlite.data.loader import (
+    DetectionDataset,
+    DraftDataset,
+    build_train_loader,
+    collate,
+    collate_drafts,
+    mix_seed,
+)
+from ssdlite.data.synthetic.pictures import draw_scene
 from ssdlite.structures import Batch, DataSplit, Record
 
 FILL = (9, 8, 7)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from ssdlite.data import machine
-from ssdlite.data.dataset import DetectionDataset, Draft
-from ssdlite.data.layout import find_layout, read_split
+from ssdlite import machine
+from ssdlite.data.formats.layout import find_layout, read_split
 from ssdlite.data.loader import (
+    DetectionDataset,
+    Draft,
     SeededSampler,
     build_train_loader,
     build_val_loader,

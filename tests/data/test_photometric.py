@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ssdlite.data.photometric import (
+from ssdlite.data.augmentation import (
     Colors,
     adjust_brightness_and_contrast,
     adjust_saturation,

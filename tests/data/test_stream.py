@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ssdlite.data.dataset import DetectionDataset
-from ssdlite.data.layout import find_layout, read_split
+from ssdlite.data.formats.layout import find_layout, read_split
+from ssdlite.data.loader import DetectionDataset
 from ssdlite.data.stream import ImageStream, array_batch
 from ssdlite.errors import DataError
 from ssdlite.structures import DataSplit

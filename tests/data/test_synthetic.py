@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from ssdlite.data import scene, synthetic
-from ssdlite.data.scene import draw_scene
-from ssdlite.data.shapes import SHAPES, place, turned_outline
-from ssdlite.data.synthetic import CATEGORY_IDS, make_synthetic
+from ssdlite.data.synthetic import dataset, pictures
+from ssdlite.data.synthetic.dataset import CATEGORY_IDS, make_synthetic
+from ssdlite.data.synthetic.pictures import SHAPES, draw_scene, place, turned_outline
 from ssdlite.errors import ConfigError, DataError
 
 SIZE = (96, 128)
@@ -40,7 +39,7 @@ def test_same_seed_same_bytes_another_seed_others(tmp_path: Path) -> None:
 
 
 def test_processes_draw_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synthetic, "IMAGES_PER_TASK", 2)
+    monkeypatch.setattr(dataset, "IMAGES_PER_TASK", 2)
     assert digests(draw(tmp_path / "one")) == digests(draw(tmp_path / "two", workers=2))
 
 
@@ -81,7 +80,7 @@ def test_the_box_is_tight_around_a_shape(class_name: str) -> None:
     extent = np.ptp(outline[0], axis=0)
     assert np.sqrt(extent.prod()) == pytest.approx(60)
     shape = place(class_name, outline, np.array([64.0, 64.0]), (128, 128))
-    found = scene._measure(shape, shape.alpha > 127)
+    found = pictures._measure(shape, shape.alpha > 127)
     expected = np.concatenate([64 - extent / 2, 64 + extent / 2])
     # A sharp tip covers less than half of its last pixels.
     assert np.abs(np.array(found.box) - expected).max() < 2
@@ -91,12 +90,12 @@ def test_the_box_is_tight_around_a_shape(class_name: str) -> None:
 def test_a_shape_on_the_border_is_cut_and_half_of_it_is_too_little() -> None:
     owner = np.zeros((100, 100), np.uint8)
     inside = place("rectangle", SQUARE, np.array([16.0, 50.0]), (100, 100))  # 36 of 40 columns visible
-    assert scene._measure(inside, inside.alpha > 127).box == (0, 30, 36, 70)
-    assert scene._stays_visible(inside, owner, [])
+    assert pictures._measure(inside, inside.alpha > 127).box == (0, 30, 36, 70)
+    assert pictures._stays_visible(inside, owner, [])
     half = place("rectangle", SQUARE, np.array([0.0, 50.0]), (100, 100))  # 50 % < 85 %
-    assert not scene._stays_visible(half, owner, [])
+    assert not pictures._stays_visible(half, owner, [])
     outside = place("rectangle", SQUARE, np.array([-90.0, 50.0]), (100, 100))
-    assert not scene._stays_visible(outside, owner, [])
+    assert not pictures._stays_visible(outside, owner, [])
 
 
 def test_nothing_is_hidden_beyond_recognition() -> None:
@@ -106,9 +105,9 @@ def test_nothing_is_hidden_beyond_recognition() -> None:
     owner[below.window][below.alpha > 127] = 1
     # Shifted by 36 px of 40, the upper square leaves 90 % of the lower one in view; by 30 px 75 %.
     upper = place("rectangle", SQUARE, np.array([86.0, 50.0]), size)
-    assert scene._stays_visible(upper, owner, [below])
+    assert pictures._stays_visible(upper, owner, [below])
     closer = place("rectangle", SQUARE, np.array([80.0, 50.0]), size)
-    assert not scene._stays_visible(closer, owner, [below])
+    assert not pictures._stays_visible(closer, owner, [below])
 
 
 def test_a_finished_set_is_left_alone_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,11 +10,9 @@ import pytest
 import torch
 
 from ssdlite.boxes import iou
-from ssdlite.data.photometric import Colors
-from ssdlite.data.resize import resize
-from ssdlite.data.transforms import MEAN_COLOR, augment, build_augmentation, draft
-from ssdlite.data.window import (
+from ssdlite.data.augmentation import (
     CORNERS,
+    Colors,
     WindowResize,
     crop,
     halve,
@@ -25,6 +23,8 @@ from ssdlite.data.window import (
     trim,
     zoom_out,
 )
+from ssdlite.data.images import resize
+from ssdlite.data.transforms import MEAN_COLOR, augment, build_augmentation, draft
 
 RECIPES = ("ssd", "light", "flip", "none")
 SIZE = (30, 50)

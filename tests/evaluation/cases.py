@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssdlite.data.voc import read_voc
+from ssdlite.data.formats.voc import read_voc
 from ssdlite.structures import DataSplit, Detections, ImageId, Record
 
 Object = tuple[Sequence[float], int]  # box, label

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from ssdlite.evaluation.calibration import calibration, calibration_bins
-from ssdlite.evaluation.judgement import NEUTRAL, RIGHT, WRONG, judge_split
+from ssdlite.evaluation.curves import calibration, calibration_bins
+from ssdlite.evaluation.matching import NEUTRAL, RIGHT, WRONG, judge_split
 from ssdlite.structures import Detections
 
 from .cases import make_detections, make_record, make_split

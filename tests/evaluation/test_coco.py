@@ -7,13 +7,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ssdlite.errors import DataError
-from ssdlite.evaluation.coco import (
-    SUMMARY_NAMES,
-    CocoMetrics,
-    coco_metrics,
-    read_coco_results,
-    to_coco_results,
-)
+from ssdlite.evaluation.coco import SUMMARY_NAMES, CocoMetrics, coco_metrics, read_coco_results, to_coco_results
 from ssdlite.evaluation.voc import voc_metrics
 from ssdlite.structures import DataSplit, Detections
 

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from ssdlite.errors import ConfigError
-from ssdlite.evaluation import coco_curves as module
-from ssdlite.evaluation.coco import coco_metrics
-from ssdlite.evaluation.coco_curves import PycocotoolsClassEval, coco_curves, load_faster
+from ssdlite.evaluation import coco as module
+from ssdlite.evaluation.coco import PycocotoolsClassEval, coco_curves, coco_metrics, load_faster
 
 from .cases import hard_case, make_detections, make_record, make_split
 

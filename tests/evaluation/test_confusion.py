@@ -5,7 +5,7 @@ import pytest
 
 from ssdlite.evaluation.confusion import Confusion, confusion_matrix
 from ssdlite.evaluation.curves import class_curves
-from ssdlite.evaluation.judgement import NEUTRAL, judge_split
+from ssdlite.evaluation.matching import NEUTRAL, judge_split
 from ssdlite.structures import DataSplit, Detections
 
 from .cases import hard_case, make_detections, make_record, make_split, random_case

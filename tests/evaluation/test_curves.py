@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from ssdlite.evaluation.coco_curves import coco_curves
+from ssdlite.evaluation.coco import coco_curves
 from ssdlite.evaluation.curves import Curve, class_curves, make_curve, pool, recommend_threshold
-from ssdlite.evaluation.judgement import NEUTRAL, RIGHT, WRONG, judge_split
+from ssdlite.evaluation.matching import NEUTRAL, RIGHT, WRONG, judge_split
 
 from .cases import make_detections, make_record, make_split, random_case
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from ssdlite.evaluation.false_alarms import FalseAlarms, false_alarms
-from ssdlite.evaluation.judgement import judge_split
+from ssdlite.evaluation.confusion import FalseAlarms, false_alarms
+from ssdlite.evaluation.matching import judge_split
 from ssdlite.structures import DataSplit, Detections
 
 from .cases import make_detections, make_record, make_split

@@ -4,11 +4,10 @@ import math
 
 import pytest
 
-from ssdlite.evaluation import fault_costs as module
+from ssdlite.evaluation import errors as module
 from ssdlite.evaluation.coco import coco_metrics
-from ssdlite.evaluation.fault_costs import fault_costs
-from ssdlite.evaluation.faults import FAULT_KINDS
-from ssdlite.evaluation.judgement import judge_split
+from ssdlite.evaluation.errors import FAULT_KINDS, fault_costs
+from ssdlite.evaluation.matching import judge_split
 from ssdlite.structures import DataSplit, Detections
 
 from .cases import make_detections, make_record, make_split, random_case

@@ -6,8 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ssdlite.evaluation.coco import coco_metrics
-from ssdlite.evaluation.coco_curves import load_faster
+from ssdlite.evaluation.coco import coco_metrics, load_faster
 from ssdlite.evaluation.sizes import SHARES, coco_sizes, relative_sizes
 from ssdlite.structures import DataSplit, Detections
 

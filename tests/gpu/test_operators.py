@@ -19,7 +19,7 @@ from scripts.operator_audit.workloads import (
     workloads,
 )
 from ssdlite.benchmark.workload import take_step, total_loss
-from ssdlite.training.meter import Meter
+from ssdlite.training.loggers import Meter
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ssdlite.errors import UserError
-from ssdlite.files import is_usable
+from ssdlite.io import is_usable
 
 LONGEST = 2000  # characters of a sentence, whatever the file says
 PATIENCE = 60.0  # seconds: the first import of PyTorch on a busy machine takes ten

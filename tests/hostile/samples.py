@@ -16,7 +16,7 @@ import torch
 from onnx import TensorProto, helper
 from PIL import Image
 
-from ssdlite.deploy.metadata import (
+from ssdlite.export.metadata import (
     ExportMetadata,
     FileForm,
     HeadKind,

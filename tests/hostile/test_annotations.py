@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssdlite.data.coco import read_coco
-from ssdlite.data.layout import find_layout
-from ssdlite.data.voc import read_voc
+from ssdlite.data.formats.coco import read_coco
+from ssdlite.data.formats.layout import find_layout
+from ssdlite.data.formats.voc import read_voc
 from ssdlite.errors import DataError
 from ssdlite.structures import DataSplit
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from ssdlite.config import load_config
-from ssdlite.data.coco import read_coco
+from ssdlite.config.schema import load_config
+from ssdlite.data.formats.coco import read_coco
+from ssdlite.data.formats.voc import read_voc
 from ssdlite.data.images import image_size, read_image
-from ssdlite.data.voc import read_voc
-from ssdlite.deploy.onnx_predictor import OnnxPredictor
 from ssdlite.evaluation.coco import read_coco_results
-from ssdlite.files import one_line, quoted, read_json, read_text
+from ssdlite.export.onnxruntime import OnnxPredictor
 from ssdlite.importers.torch_files import read_torch_file
+from ssdlite.io import one_line, quoted, read_json, read_text
 from ssdlite.training.checkpoint import load_checkpoint
 
 from .conftest import as_nobody, assert_refused

@@ -24,14 +24,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ssdlite.config import config_from_dict, load_config, parse_options
-from ssdlite.data.coco import read_coco
+from ssdlite.config.schema import config_from_dict, load_config, parse_options
+from ssdlite.data.formats.coco import read_coco
+from ssdlite.data.formats.voc import read_voc
 from ssdlite.data.images import image_size, read_image
-from ssdlite.data.voc import read_voc
-from ssdlite.deploy.card import from_properties
-from ssdlite.deploy.onnx_predictor import OnnxPredictor
 from ssdlite.errors import UserError
 from ssdlite.evaluation.coco import read_coco_results
+from ssdlite.export.metadata import from_properties
+from ssdlite.export.onnxruntime import OnnxPredictor
 from ssdlite.importers.torch_files import read_torch_file
 from ssdlite.structures import DataSplit
 from ssdlite.training.checkpoint import load_checkpoint

@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 
 from ssdlite.data.images import image_size, read_image
-from ssdlite.deploy.onnx_predictor import OnnxPredictor
 from ssdlite.evaluation.coco import read_coco_results
+from ssdlite.export.onnxruntime import OnnxPredictor
 from ssdlite.importers.torch_files import read_torch_file
 from ssdlite.training.checkpoint import load_checkpoint, save_checkpoint
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssdlite.config import config_from_dict, load_config
+from ssdlite.config.schema import config_from_dict, load_config
 
 from .conftest import assert_refused
 from .samples import CONFIG

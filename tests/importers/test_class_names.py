@@ -4,7 +4,7 @@ import pytest
 
 from ssdlite.data.records import number_classes
 from ssdlite.errors import ConfigError
-from ssdlite.importers.class_names import guess_class_names, read_class_names
+from ssdlite.importers.names import guess_class_names, read_class_names
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import os
 import pytest
 import torch
 
-from ssdlite.build import empty_detector, load_detector
-from ssdlite.config import config_from_dict
+from ssdlite.build.model import empty_detector, load_detector
+from ssdlite.config.schema import config_from_dict
 from ssdlite.training.checkpoint import save_checkpoint
 
 from .conftest import PROGRAMS

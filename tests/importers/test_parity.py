@@ -20,14 +20,14 @@ import numpy as np
 import pytest
 from torch import nn
 
-from ssdlite.config import parse_options
+from ssdlite.build.load import load_model
+from ssdlite.config.schema import parse_options
 from ssdlite.errors import CheckpointError, FetchError
 from ssdlite.fetch import packages
 from ssdlite.importers import tensorflow, tfjs
-from ssdlite.importers.checkpoint import build_imported
-from ssdlite.model.architecture import TENSORFLOW
-from ssdlite.model.detector import Detector
-from ssdlite.models import load_model
+from ssdlite.importers.pretrained import build_imported
+from ssdlite.models.detector import Detector
+from ssdlite.models.variants import TENSORFLOW
 from ssdlite.structures import Detections
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"

@@ -9,10 +9,10 @@ import torch
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_INT32
 
-from ssdlite.build import load_detector
+from ssdlite.build.model import load_detector
 from ssdlite.importers.tensorflow import read_graph
-from ssdlite.model.architecture import TENSORFLOW
-from ssdlite.model.detector import Detector
+from ssdlite.models.detector import Detector
+from ssdlite.models.variants import TENSORFLOW
 
 NETWORK = "FeatureExtractor/MobilenetV2"
 SUPPRESSION = (

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from ssdlite.build import load_detector
+from ssdlite.build.model import load_detector
 from ssdlite.data.records import COCO_CATEGORIES
 from ssdlite.errors import CheckpointError
 from ssdlite.importers import tfjs
-from ssdlite.importers.checkpoint import build_imported
+from ssdlite.importers.pretrained import build_imported
 from ssdlite.importers.tfjs import read_graph_model
-from ssdlite.model.architecture import TENSORFLOW
-from ssdlite.model.detector import Detector
+from ssdlite.models.detector import Detector
+from ssdlite.models.variants import TENSORFLOW
 
 from .test_tensorflow import NETWORK, THEIR_PRIORS, graph_names, their_order
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ssdlite.build import load_detector
-from ssdlite.model.decode import decode_output
+from ssdlite.build.model import load_detector
+from ssdlite.models.decode import decode_output
 
 from .conftest import CLASSES, PROGRAMS
 

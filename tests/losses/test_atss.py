@@ -7,8 +7,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ssdlite.losses import atss
-from ssdlite.losses.atss import _threshold, assign_atss
+from ssdlite.losses import assigners
+from ssdlite.losses.assigners import _threshold, assign_atss
 from ssdlite.losses.matching import IGNORED_COVER
 from ssdlite.structures import Assignment, HeadOutput
 
@@ -245,8 +245,8 @@ def test_the_threshold_without_float64_is_that_with_it():
 
 def test_it_needs_no_float64_where_there_is_none(monkeypatch):
     """On tensors without values that lie on a GPU, as those of Metal can be made where it is only."""
-    assert not atss._has_float64(torch.device("mps"))
-    monkeypatch.setattr(atss, "_has_float64", lambda device: False)
+    assert not assigners._has_float64(torch.device("mps"))
+    monkeypatch.setattr(assigners, "_has_float64", lambda device: False)
     with FakeTensorMode(), NoFloat64():
         tensors = [torch.zeros(*shape, device="cuda") for shape in ((2, 30, 4), (2, 30, 4), (30, 4), (2, 3, 4))]
         labels = torch.ones(2, 3, dtype=torch.int64, device="cuda")

@@ -5,10 +5,9 @@ from functools import partial
 import pytest
 import torch
 
-from ssdlite.losses import blocks
-from ssdlite.losses.atss import assign_atss
+from ssdlite.losses import matching
+from ssdlite.losses.assigners import assign_atss, assign_task_aligned
 from ssdlite.losses.matching import assign_iou
-from ssdlite.losses.task_aligned import assign_task_aligned
 from ssdlite.structures import HeadOutput
 from tests.losses.cases import PRIORS
 
@@ -40,7 +39,7 @@ def test_equals_the_whole_batch(name, pairs, monkeypatch):
     inputs = scene(9, 6)
     whole = ASSIGNERS[name](*inputs)
     assert {-1, 0} < set(whole.labels.flatten().tolist())
-    monkeypatch.setattr(blocks, "BLOCK", pairs)
+    monkeypatch.setattr(matching, "BLOCK", pairs)
     found = ASSIGNERS[name](*inputs)
     assert found.labels.equal(whole.labels) and found.boxes.equal(whole.boxes)
     assert (found.quality is None) == (whole.quality is None)
@@ -55,7 +54,7 @@ def test_a_batch_without_images():
 
 @pytest.mark.parametrize("name", ASSIGNERS)
 def test_images_without_objects(name, monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCK", 1)
+    monkeypatch.setattr(matching, "BLOCK", 1)
     output, boxes, labels, ignore = scene(3, 2)
     assert ASSIGNERS[name](output, boxes * 0, labels * 0, ignore).labels.eq(0).all()
 
@@ -63,8 +62,8 @@ def test_images_without_objects(name, monkeypatch):
 def test_what_a_block_is():
     labels = torch.tensor([[1, 0, 0, 0], [0, 0, 0, 0], [2, 0, 2, 0], [1, 1, 1, 1], [3, 0, 0, 0]])
     # At most 6 objects: 1 and 1 fit with each other, three times 3 do not; 4 and 1 would be twice 4.
-    assert list(blocks._blocks(labels, 6)) == [(0, 2, 1), (2, 3, 3), (3, 4, 4), (4, 5, 1)]
-    assert list(blocks._blocks(labels, 100)) == [(0, 5, 4)]
+    assert list(matching._blocks(labels, 6)) == [(0, 2, 1), (2, 3, 3), (3, 4, 4), (4, 5, 1)]
+    assert list(matching._blocks(labels, 100)) == [(0, 5, 4)]
 
 
 def test_whole_batches_have_no_gradient_either():

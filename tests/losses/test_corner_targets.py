@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssdlite.losses.corner_targets import draw_corners, gaussian_radius
+from ssdlite.losses.corner import draw_corners, gaussian_radius
 
 F64 = torch.float64
 

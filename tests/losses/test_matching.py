@@ -6,8 +6,8 @@ import torch
 
 from ssdlite import boxes as box_ops
 from ssdlite.losses.matching import IGNORED_COVER, TIE, _match_in_rounds, assign_iou, depth_in, match_greedily
-from ssdlite.model.architecture import PYTORCH_SSD
-from ssdlite.model.detector import Detector
+from ssdlite.models.detector import Detector
+from ssdlite.models.variants import PYTORCH_SSD
 from ssdlite.structures import Assignment, HeadOutput
 
 

@@ -6,9 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from ssdlite import boxes as box_ops
-from ssdlite.losses.multibox import MultiboxLoss
-from ssdlite.losses.sampling import mine_hard_negatives
-from ssdlite.losses.terms import BoxTerm
+from ssdlite.losses.recipes import BoxTerm, MultiboxLoss
+from ssdlite.losses.reduction import mine_hard_negatives
 from ssdlite.structures import Assignment, HeadOutput
 from tests.losses.cases import PRIORS, gradcheck, sample
 

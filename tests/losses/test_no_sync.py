@@ -10,16 +10,10 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ssdlite.losses.atss import assign_atss
+from ssdlite.losses.assigners import assign_atss, assign_task_aligned
 from ssdlite.losses.corner import CornerCriterion
-from ssdlite.losses.criterion import Criterion
-from ssdlite.losses.focal import FocalLoss
 from ssdlite.losses.matching import assign_iou
-from ssdlite.losses.multibox import MultiboxLoss
-from ssdlite.losses.quality import QualityLoss
-from ssdlite.losses.sampled import SampledLoss
-from ssdlite.losses.task_aligned import assign_task_aligned
-from ssdlite.losses.terms import BoxTerm
+from ssdlite.losses.recipes import BoxTerm, Criterion, FocalLoss, MultiboxLoss, QualityLoss, SampledLoss
 from ssdlite.structures import CornerOutput, HeadOutput
 
 ASSIGNERS = {

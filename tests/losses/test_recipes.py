@@ -7,11 +7,7 @@ import torch.nn.functional as F
 from torchvision.ops import sigmoid_focal_loss
 
 from ssdlite import boxes as box_ops
-from ssdlite.losses.focal import FocalLoss
-from ssdlite.losses.multibox import MultiboxLoss
-from ssdlite.losses.quality import QualityLoss
-from ssdlite.losses.sampled import SampledLoss
-from ssdlite.losses.terms import BoxTerm
+from ssdlite.losses.recipes import BoxTerm, FocalLoss, MultiboxLoss, QualityLoss, SampledLoss
 from ssdlite.structures import HeadOutput
 from tests.losses.cases import PRIORS, gradcheck, sample
 

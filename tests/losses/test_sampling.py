@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ssdlite.losses.sampling import mine_hard_negatives, sample_balanced
+from ssdlite.losses.reduction import mine_hard_negatives, sample_balanced
 
 
 def labels_of(positives: int, negatives: int, ignored: int) -> torch.Tensor:

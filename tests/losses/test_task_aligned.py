@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ssdlite import boxes as box_ops
-from ssdlite.losses.task_aligned import assign_task_aligned
+from ssdlite.losses.assigners import assign_task_aligned
 from ssdlite.structures import HeadOutput
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 
 from ssdlite import boxes as box_ops
-from ssdlite.losses.terms import BoxTerm, balance_classes, class_weights, one_hot_objects, weight_of
+from ssdlite.losses.recipes import BoxTerm, balance_classes, class_weights, one_hot_objects, weight_of
 from tests.losses.cases import sample
 
 

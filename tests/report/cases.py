@@ -12,9 +12,7 @@ import numpy as np
 
 from ssdlite.evaluation.analysis import analyse
 from ssdlite.evaluation.evaluate import score_detections
-from ssdlite.report.content import Judged, Report
-from ssdlite.report.history import History, make_history
-from ssdlite.report.statistics import describe_split
+from ssdlite.report.data import History, Judged, Report, describe_split, make_history
 from ssdlite.structures import DataSplit, Detections, Record
 from tests.evaluation.cases import make_detections, make_record, make_split
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ssdlite.report.content import FitRow, FitSummary
+from ssdlite.report.data import FitRow, FitSummary
 from ssdlite.report.page import render
 
 from .cases import SCENE, make_judged, make_report

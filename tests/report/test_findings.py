@@ -5,11 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ssdlite.report.answers import answers
-from ssdlite.report.content import FitSummary
-from ssdlite.report.findings import MOST, find
-from ssdlite.report.judgement_findings import mean_excess
-from ssdlite.report.statistics import describe_split
+from ssdlite.report.data import FitSummary, describe_split
+from ssdlite.report.recommendations import MOST, find, mean_excess
+from ssdlite.report.summary import answers
 from tests.evaluation.cases import make_detections, make_record, make_split
 
 from .cases import CAT, DOG, LEFT, NO_HISTORY, RIGHT, judge, make_judged, make_log, make_report

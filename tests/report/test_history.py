@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from ssdlite.report.history import Series, make_history, read_history, thinned
+from ssdlite.report.data import Series, make_history, read_history, thinned
 
 
 def test_lines_become_series(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ssdlite.report import page
-from ssdlite.report.content import FitRow, FitSummary
+from ssdlite.report.data import FitRow, FitSummary
 from ssdlite.report.page import render
 from tests.evaluation.cases import make_detections, make_record, make_split, random_case
 

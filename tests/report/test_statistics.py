@@ -2,8 +2,8 @@
 
 import pytest
 
-from ssdlite.report.data_charts import data_charts
-from ssdlite.report.statistics import describe_split
+from ssdlite.report.charts import data_charts
+from ssdlite.report.data import describe_split
 from tests.evaluation.cases import make_record, make_split
 
 

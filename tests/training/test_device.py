@@ -3,17 +3,17 @@
 import pytest
 import torch
 
-from ssdlite import build
 from ssdlite.api import Detector
 from ssdlite.benchmark import workload
-from ssdlite.config import load_config
+from ssdlite.build.load import load_model
+from ssdlite.build.model import empty_detector
+from ssdlite.config.schema import load_config
 from ssdlite.errors import ConfigError
-from ssdlite.model.predictor import Started, TorchPredictor, working_on
-from ssdlite.models import load_model
+from ssdlite.models.predictor import Started, TorchPredictor, working_on
 from ssdlite.structures import Batch
 from ssdlite.training import distributed
 from ssdlite.training.checkpoint import save_checkpoint
-from ssdlite.training.prefetch import on_device
+from ssdlite.training.step import on_device
 from tests.training.test_step import make_batch
 
 
@@ -158,7 +158,7 @@ def test_nor_are_those_of_a_predictor(monkeypatch, device, waits):
 @pytest.fixture
 def checkpoint(tmp_path):
     config = load_config(None, ["model.width=0.25", "model.input_size=64"])
-    weights = build.empty_detector(config, ("thing",)).state_dict()
+    weights = empty_detector(config, ("thing",)).state_dict()
     save_checkpoint(tmp_path / "a.pt", {"config": config.to_dict(), "classes": ["thing"], "weights": weights})
     return tmp_path / "a.pt"
 
@@ -211,7 +211,7 @@ def test_both_stages_of_a_predictor_work_so(gpus, monkeypatch):
     def work(device):
         raise Working(str(device))
 
-    monkeypatch.setattr("ssdlite.model.predictor.working_on", work)
+    monkeypatch.setattr("ssdlite.models.predictor.working_on", work)
     monkeypatch.setattr(torch.cuda, "Stream", lambda device, priority: Stream(device))
     predictor = TorchPredictor(torch.nn.Identity(), None, torch.device("cuda:1"))
     with pytest.raises(Working, match="cuda:1"):

@@ -4,7 +4,7 @@ import torch
 from torch import multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ssdlite.losses.multibox import MultiboxLoss
+from ssdlite.losses.recipes import MultiboxLoss
 from ssdlite.structures import Assignment, HeadOutput
 from ssdlite.training import distributed
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ssdlite.training.ema import WeightAverage
+from ssdlite.training.optim import WeightAverage
 
 
 def test_average_by_hand_with_warmup():

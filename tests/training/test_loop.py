@@ -14,10 +14,9 @@ from ssdlite.errors import UserError
 from ssdlite.structures import Batch, HeadOutput
 from ssdlite.training import loop
 from ssdlite.training.checkpoint import has_newest, load_checkpoint, load_newest
-from ssdlite.training.ema import WeightAverage
-from ssdlite.training.logbook import Logbook
+from ssdlite.training.loggers import Logbook
 from ssdlite.training.loop import Trainer
-from ssdlite.training.optim import build_schedule, build_sgd
+from ssdlite.training.optim import WeightAverage, build_schedule, build_sgd
 from ssdlite.training.step import TrainStep
 
 

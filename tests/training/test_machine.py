@@ -16,9 +16,9 @@ import torch
 from torch.distributed import distributed_c10d
 from torch.multiprocessing import start_processes
 
-from ssdlite import build
-from ssdlite.config import load_config
-from ssdlite.data import machine
+from ssdlite import machine
+from ssdlite.build.training import build_loader
+from ssdlite.config.schema import load_config
 from ssdlite.structures import DataSplit, Record
 from ssdlite.training import distributed
 from ssdlite.training.step import split_batch
@@ -37,9 +37,7 @@ def split() -> DataSplit:
 
 def loader_facts(training: bool, device: str) -> dict[str, Any]:
     config = load_config(None, ["train.batch_size=16", "model.input_size=96"])
-    made = build.build_loader(
-        config, split(), training=training, alignment="half_pixel", device=torch.device(device)
-    )
+    made = build_loader(config, split(), training=training, alignment="half_pixel", device=torch.device(device))
     facts = {"workers": made.num_workers, "batch_size": made.batch_size, "pinned": made.pin_memory}
     return facts | {"indices": [index for index, _ in made.sampler]}
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from ssdlite.losses.atss import assign_atss
+from ssdlite.losses.assigners import assign_atss
 from ssdlite.losses.matching import assign_iou
+from ssdlite.losses.recipes import count_matches
 from ssdlite.structures import Batch, HeadOutput
-from ssdlite.training.matches import count_matches
 
 # Three priors of 10 x 10 in a row, and one far away.
 PRIORS = torch.tensor([[5.0, 5, 10, 10], [7, 5, 10, 10], [30, 5, 10, 10], [90, 90, 10, 10]])

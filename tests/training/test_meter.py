@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 
-from ssdlite.training.meter import Meter
+from ssdlite.training.loggers import Meter
 
 
 def count(meter: Meter, *steps: tuple[float, float]) -> None:

@@ -4,17 +4,14 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ssdlite.losses.criterion import Criterion
 from ssdlite.losses.matching import assign_iou
-from ssdlite.losses.multibox import MultiboxLoss
-from ssdlite.model.architecture import DIALECTS
-from ssdlite.model.detector import Detector
+from ssdlite.losses.recipes import Criterion, MultiboxLoss
+from ssdlite.models.detector import Detector
+from ssdlite.models.variants import DIALECTS
 from ssdlite.structures import Batch
-from ssdlite.training import blackbox, ema
-from ssdlite.training.ema import WeightAverage
-from ssdlite.training.optim import build_schedule, build_sgd
-from ssdlite.training.prefetch import on_device
-from ssdlite.training.step import TrainStep, split_batch
+from ssdlite.training import nonfinite, optim
+from ssdlite.training.optim import WeightAverage, build_schedule, build_sgd
+from ssdlite.training.step import TrainStep, on_device, split_batch
 
 CPU = torch.device("cpu")
 
@@ -160,7 +157,7 @@ def test_state_continues_bit_for_bit():
 def test_nothing_in_a_step_looks_at_a_value(monkeypatch):
     """On tensors without values that say they lie on a GPU; whatever needs a value raises."""
     device = torch.device("cuda")
-    monkeypatch.setattr(ema, "deepcopy", lambda model: make_detector(device))  # a copied fake tensor is of no use
+    monkeypatch.setattr(optim, "deepcopy", lambda model: make_detector(device))  # a copied fake tensor is of no use
     with FakeTensorMode():
         step = make_step(device)
         monkeypatch.setattr(
@@ -203,7 +200,7 @@ def test_what_is_validated_is_not_compiled(monkeypatch):
     assert step.state_dict()["model"].keys() == plain.state_dict()["model"].keys()
     assert step.model._compiled_call_impl is None
     step.model.eval()(batch.images)
-    blackbox._judge(step, batch)
+    nonfinite._judge(step, batch)
     assert calls == [4]
 
 

@@ -1,4 +1,4 @@
-"""Proof and measure of the GPU path: correctness, speed, end to end, evaluation. `scripts/gpu.py` is the command.
+"""The GPU's part of `scripts/gpu.py`: correctness against the CPU, speed, end-to-end training, evaluation.
 
-Start with `tasks` (what a task is) and `main` (which there are); `isolation` runs them, `report` writes them down.
+Start with `tasks` (what a task is and how it is run in a process of its own) and `main` (which tasks there are).
 """

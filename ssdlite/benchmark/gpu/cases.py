@@ -9,19 +9,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssdlite import build
 from ssdlite.benchmark.gpu.tasks import Setting
-from ssdlite.benchmark.photos import EXTENT, draw_photos
-from ssdlite.benchmark.workload import STEPS, prepare_process, resident_batch
-from ssdlite.config import Config, load_config
-from ssdlite.data.coco import read_coco
-from ssdlite.data.machine import usable_cores
-from ssdlite.model.network import Network
+from ssdlite.benchmark.workload import EXTENT, STEPS, draw_photos, prepare_process, resident_batch
+from ssdlite.build.model import empty_detector
+from ssdlite.build.training import build_criterion, build_dtype, build_step
+from ssdlite.config.schema import Config, load_config
+from ssdlite.data.formats.coco import read_coco
+from ssdlite.machine import usable_cores
+from ssdlite.models.network import Network
 from ssdlite.structures import Batch, DataSplit, HeadOutput, ScoreActivation
 from ssdlite.training.step import TrainStep
 
 CPU = torch.device("cpu")
+
+
 MEAN_OBJECTS = 7  # of an image, as in COCO
+
+
 IGNORED, ABSENT = 0.1, 0.2  # shares of the objects of a check that are ignored, and that are padding
 
 
@@ -38,7 +42,7 @@ def class_names(setting: Setting) -> tuple[str, ...]:
 def make_network(config: Config, setting: Setting, device: torch.device) -> Network:
     """Build the network with equal weights on every device."""
     torch.manual_seed(0)
-    network = build.empty_detector(config, class_names(setting))
+    network = empty_detector(config, class_names(setting))
     return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -46,10 +50,10 @@ def make_step(config: Config, setting: Setting, device: torch.device) -> TrainSt
     """The step of `ssdlite train` under its settings."""
     prepare_process(device)
     names = class_names(setting)
-    criterion = build.build_criterion(config.loss, DataSplit([], names, tuple(range(1, len(names) + 1))))
+    criterion = build_criterion(config.loss, DataSplit([], names, tuple(range(1, len(names) + 1))))
     network = make_network(config, setting, device).train()
-    dtype = build.build_dtype(config.train.precision, device)
-    return build.build_step(config, network, criterion, total_steps=STEPS, device=device, dtype=dtype)
+    dtype = build_dtype(config.train.precision, device)
+    return build_step(config, network, criterion, total_steps=STEPS, device=device, dtype=dtype)
 
 
 def make_batch(

@@ -13,40 +13,32 @@ from typing import get_args
 
 import torch
 
-from ssdlite.benchmark.gpu import (
-    ceilings,
-    checks_commands,
-    checks_losses,
-    checks_network,
-    end_to_end,
-    steps,
-    validation,
-)
-from ssdlite.benchmark.gpu.isolation import MakeTasks, run_tasks
+from ssdlite.benchmark.gpu import checks
+from ssdlite.benchmark.gpu import speed as speeds
 from ssdlite.benchmark.gpu.report import Report, describe
-from ssdlite.benchmark.gpu.tasks import DRY, FULL, Setting, Sizes, Task
+from ssdlite.benchmark.gpu.tasks import DRY, FULL, MakeTasks, Setting, Sizes, Task, run_tasks
 from ssdlite.training.step import CompileMode
 
 ROOT = Path(__file__).parents[3]
+
+
 MINUTES = 9.5  # of each part
 
 
 def correctness(setting: Setting) -> list[Task]:
     return [
-        Task("assigners", checks_losses.check_assigners, 60, is_check=True),
-        Task("recipes", checks_losses.check_recipes, 90, is_check=True),
-        Task("matching", checks_losses.check_matching, 60, is_check=True),
-        Task("corner loss", checks_losses.check_corner_loss, 60, is_check=True),
-        Task("network", checks_network.check_network, 90, is_check=True),
-        Task("decoder", checks_network.check_decoder, 60, is_check=True),
-        Task("device augmentation", checks_network.check_augmentation, 60, is_check=True),
-        Task("steps without waiting", checks_network.check_steps, 120, is_check=True),
-        Task("two processes", checks_commands.check_processes, 120, is_check=True),
-        Task("commands: train, interrupt, resume, eval", checks_commands.check_commands, 200, is_check=True),
-        Task(
-            "commands: corner head, drafts from the disk cache", checks_commands.check_variants, 120, is_check=True
-        ),
-        Task("tests marked cuda", checks_commands.run_marked_tests, 150, is_check=True),
+        Task("assigners", checks.check_assigners, 60, is_check=True),
+        Task("recipes", checks.check_recipes, 90, is_check=True),
+        Task("matching", checks.check_matching, 60, is_check=True),
+        Task("corner loss", checks.check_corner_loss, 60, is_check=True),
+        Task("network", checks.check_network, 90, is_check=True),
+        Task("decoder", checks.check_decoder, 60, is_check=True),
+        Task("device augmentation", checks.check_augmentation, 60, is_check=True),
+        Task("steps without waiting", checks.check_steps, 120, is_check=True),
+        Task("two processes", checks.check_processes, 120, is_check=True),
+        Task("commands: train, interrupt, resume, eval", checks.check_commands, 200, is_check=True),
+        Task("commands: corner head, drafts from the disk cache", checks.check_variants, 120, is_check=True),
+        Task("tests marked cuda", checks.run_marked_tests, 150, is_check=True),
     ]
 
 
@@ -55,12 +47,12 @@ def speed(setting: Setting) -> list[Task]:
     sizes = setting.sizes
     by_importance = sorted(sizes.batches, key=lambda images: images != 192)
     return [
-        Task("ceilings", ceilings.measure_ceilings, 60),
-        Task("depthwise convolutions", ceilings.measure_depthwise, 90),
+        Task("ceilings", speeds.measure_ceilings, 60),
+        Task("depthwise convolutions", speeds.measure_depthwise, 90),
         *(
             Task(
                 f"step, batch {images}, compile={mode}",
-                partial(steps.measure_steps, mode=mode, images=images),
+                partial(speeds.measure_steps, mode=mode, images=images),
                 60 if mode == "none" else 150,
                 table="training step",
                 fresh=True,
@@ -75,7 +67,7 @@ def loading(setting: Setting) -> list[Task]:
     return [
         Task(
             f"{source}, {workers} workers, augment_on={augment_on}",
-            partial(end_to_end.measure_loading, source=source, workers=workers, augment_on=augment_on),
+            partial(speeds.measure_loading, source=source, workers=workers, augment_on=augment_on),
             150,
             table="end to end",
         )
@@ -87,14 +79,14 @@ def loading(setting: Setting) -> list[Task]:
 
 def evaluation(setting: Setting) -> list[Task]:
     return [
-        Task("network and decoding", validation.measure_parts, 90, table="evaluation"),
+        Task("network and decoding", speeds.measure_parts, 90, table="evaluation"),
         Task(
             "validation",
-            partial(validation.measure_validation, workers=setting.sizes.workers[0]),
+            partial(speeds.measure_validation, workers=setting.sizes.workers[0]),
             240,
             table="evaluation",
         ),
-        Task("AP", validation.measure_scoring, 180, table="evaluation"),
+        Task("AP", speeds.measure_scoring, 180, table="evaluation"),
     ]
 
 

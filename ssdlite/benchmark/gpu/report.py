@@ -11,15 +11,20 @@ from typing import Any
 
 import torch
 
-from ssdlite.benchmark.gpu.isolation import Result
-from ssdlite.benchmark.gpu.tasks import Row, Setting
-from ssdlite.benchmark.machine import describe_machine
-from ssdlite.files import write_text
+from ssdlite.benchmark.gpu.tasks import Result, Row, Setting
+from ssdlite.io import write_text
+from ssdlite.machine import describe_machine
 from ssdlite.training.optim import AUTOCAST_DTYPE, choose_precision
 
 BAD = ("failed", "crashed", "timed out")
+
+
 IMAGES_PER_SECOND, CACHE_SHARE = 5000.0, 0.9  # aimed at on an H200: from resident data; of it from the disk cache
+
+
 KERNELS_SHOWN = 10
+
+
 NVIDIA_SMI = ("name", "driver_version", "memory.total", "clocks.max.sm", "clocks.max.memory", "power.limit")
 
 

@@ -1,0 +1,117 @@
+"""The images that an exported file is proved on and calibrated with, out of the checkpoint's own data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ssdlite.build.data import has_split, read_data
+from ssdlite.build.model import LoadedDetector
+from ssdlite.data.images import read_image, resize
+from ssdlite.data.stream import ImageStream
+from ssdlite.data.synthetic.pictures import draw_scene
+from ssdlite.errors import ConfigError, DataError
+from ssdlite.evaluation.evaluate import predict_split, score_detections
+from ssdlite.export.verify.verify import Evidence, Judge
+from ssdlite.inference.inputs import ImageFile, find_sources
+from ssdlite.structures import DataSplit, Predictor
+
+COMPARED_IMAGES = 16
+"""Of the validation split, on which every number is compared with float64."""
+
+
+JUDGED_IMAGES = 200
+"""Of the validation split, on which AP is compared: both take seconds."""
+
+
+CALIBRATION_IMAGES = 100
+"""Of the training split: with 50 or 100 of them int8 files scored alike."""
+
+
+def gather_evidence(loaded: LoadedDetector, allowed_loss: float | None) -> Evidence:
+    """Validation images of the checkpoint's data, spread over the split; drawn pictures where it names no data.
+
+    Drawn pictures have no AP: nothing in them is what the network has learnt. Raises ConfigError for an
+    `allowed_loss` without data, and as `validation_split`.
+    """
+    if not has_split(loaded.config.data, "val"):
+        if allowed_loss is not None:
+            raise ConfigError("--tolerance bounds the AP on validation images, and there are none: give data=PATH.")
+        return Evidence(_drawn_pictures(loaded.detector.input_size))
+    split = validation_split(loaded)
+    judged = spread(split, JUDGED_IMAGES)
+    judge = make_judge(loaded, judged, loaded.config.eval.batch_size)
+    return Evidence(_pixels(loaded, spread(split, COMPARED_IMAGES)), judge, len(judged), allowed_loss)
+
+
+def validation_split(loaded: LoadedDetector) -> DataSplit:
+    """Raises ConfigError or DataError where there are no validation images."""
+    if not has_split(loaded.config.data, "val"):
+        raise ConfigError("there are no validation images to compare on: give data=PATH, or --no-verify.")
+    (split,) = read_data(loaded.config.data, ["val"], loaded.class_names)
+    if not len(split):
+        raise DataError("there are no validation images to compare on; use --no-verify, or data=PATH.")
+    return split
+
+
+def make_judge(loaded: LoadedDetector, split: DataSplit, batch_size: int) -> Judge:
+    """What gives the AP of a predictor on `split`, `batch_size` images at a time."""
+
+    def judge(predictor: Predictor) -> float:
+        found = predict_split(predictor, _stream(loaded, split, batch_size), len(split))
+        return score_detections(split, [found[index] for index in range(len(split))]).coco.summary["AP"]
+
+    return judge
+
+
+def calibration_images(loaded: LoadedDetector, path: Path | None) -> np.ndarray:
+    """(N, 3, H, W) uint8: of the folder or file `path`, or else of the training split, spread over it.
+
+    Raises ConfigError or DataError where there are none.
+    """
+    if path is not None:
+        paths = [source.path for source in find_sources([str(path)]) if isinstance(source, ImageFile)]
+        if not paths:
+            raise DataError(f"{path} holds no images to choose 8 bits by; name a folder of images.")
+        chosen = [paths[index] for index in _positions(len(paths), CALIBRATION_IMAGES)]
+        detector = loaded.detector
+        alignment = detector.dialect.resize_alignment
+        pixels = np.stack([resize(read_image(image), detector.input_size, alignment) for image in chosen])
+        return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+    if not has_split(loaded.config.data, "train"):
+        raise ConfigError(
+            "8 bits are chosen by training images, and there are none: give data=PATH or --calibration FOLDER."
+        )
+    (split,) = read_data(loaded.config.data, ["train"], loaded.class_names)
+    if not len(split):
+        raise DataError("there are no training images to choose 8 bits by; give --calibration FOLDER.")
+    return _pixels(loaded, spread(split, CALIBRATION_IMAGES))
+
+
+def _drawn_pictures(size: tuple[int, int]) -> np.ndarray:
+    """(N, 3, H, W) uint8: `COMPARED_IMAGES` scenes, the same each time."""
+    scenes = [draw_scene(np.random.default_rng(number), size)[0] for number in range(COMPARED_IMAGES)]
+    return np.ascontiguousarray(np.stack(scenes).transpose(0, 3, 1, 2))
+
+
+def _pixels(loaded: LoadedDetector, split: DataSplit) -> np.ndarray:
+    return np.concatenate([np.asarray(batch.images) for batch in _stream(loaded, split, batch_size=16)])
+
+
+def _stream(loaded: LoadedDetector, split: DataSplit, batch_size: int) -> ImageStream:
+    """The images as the network sees them."""
+    detector = loaded.detector
+    alignment = detector.dialect.resize_alignment
+    return ImageStream(split, detector.input_size, alignment=alignment, batch_size=batch_size)
+
+
+def spread(split: DataSplit, count: int) -> DataSplit:
+    """At most `count` images of `split`, evenly spaced."""
+    records = [split.records[index] for index in _positions(len(split), count)]
+    return DataSplit(records, split.class_names, split.category_ids)
+
+
+def _positions(length: int, count: int) -> list[int]:
+    chosen = np.linspace(0, length - 1, min(count, length)).round().astype(int)
+    return [int(index) for index in chosen]

@@ -1,1 +1,0 @@
-"""Every mistake in a data set at once, where the readers stop at the first; and cleaned copies of annotations."""

@@ -1,1 +1,0 @@
-"""Shipping: files of other programs, the proof that they compute the same, and answering with them."""

@@ -1,1 +1,0 @@
-"""Files of other runtimes than ONNX Runtime: converting into them, and running them."""

@@ -1,1 +1,0 @@
-"""Writing ONNX files: the traced graph, what is put in front of it and behind it, and its precision."""

@@ -1,1 +1,0 @@
-"""Whether an exported file answers as its network does: numbers, detections, AP, and what runs it."""

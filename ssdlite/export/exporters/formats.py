@@ -1,0 +1,149 @@
+"""Writing a network in another format, and its proof, before the file gets its name."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ssdlite.errors import CheckpointError, ConfigError, UserError
+from ssdlite.export.formats.base import FORMATS, FormatName, WeightPrecision, require_choice, versions_of
+from ssdlite.export.formats.conversion import Source
+from ssdlite.export.formats.registry import open_file
+from ssdlite.export.metadata import ExportMetadata, HeadKind, document_path, write_document
+from ssdlite.export.verify.verify import Evidence, Proof, prove_file
+from ssdlite.models.decode import Decoder
+from ssdlite.models.detector import Detector
+from ssdlite.models.network import Network
+
+PACKAGES: dict[FormatName, tuple[str, ...]] = {
+    "openvino": ("openvino", "onnx"),
+    "ncnn": ("ncnn", "pnnx", "onnx"),
+    "litert": ("litert-torch", "ai-edge-litert"),
+    "executorch": ("executorch",),
+    "coreml": ("coremltools",),
+}
+"""Whose versions are noted beside those of torch and ssdlite."""
+
+
+def export_file(
+    network: Network,
+    path: Path,
+    name: FormatName,
+    *,
+    decoder: Decoder,
+    metadata: ExportMetadata,
+    evidence: Evidence | None,
+    head: HeadKind | None = None,
+    precision: WeightPrecision = "fp32",
+) -> Proof | None:
+    """Write `network` at `path` in the format `name`, with what belongs to it beside it; gives the proof.
+
+    Everything is written into a folder beside `path`, proved by `evidence`, and moved only then.
+
+    Args:
+        decoder: how detections are chosen; it is in the metadata.
+        evidence: what the file has to stand against before it is written. None: no proof.
+        head: where the file ends; None takes the first that the format has.
+
+    Raises ConfigError for what the format does not have, UserError where a package is missing or nothing can be
+    written, CheckpointError if the conversion fails or the file does not compute what the network does.
+    """
+    kind, detector = FORMATS[name], require_detector(network, name)
+    head = head or kind.heads[0]
+    require_choice(name, path, head, precision)
+    source = Source(detector, head, precision, decoder, metadata)
+    versions = versions_of("ssdlite", "torch", *PACKAGES[name])
+    facts: dict[str, Any] = {"format": name, "precision": precision, "versions": versions}
+    proof = None
+    with _folder_beside(path) as folder:
+        draft = folder / path.name
+        properties = convert(source, name, draft)
+        facts["files"] = {file.name: _size(file) for file in sorted(folder.iterdir())}
+        write_document(draft, {**facts, "proof": None}, properties)
+        if evidence and kind.runs_here:
+            proof = prove_file(open_file(draft), detector, decoder, evidence)
+            if not proof.passed:
+                raise CheckpointError(
+                    f"{path} was not written, because {kind.program} does not give PyTorch's answers: "
+                    f"{proof.summary}."
+                )
+            write_document(draft, {**facts, "proof": proof.to_dict()}, properties)
+        _move(folder, path)
+    return proof
+
+
+def convert(source: Source, name: FormatName, path: Path) -> dict[str, str]:
+    """Write `source` at `path` without its document; gives the metadata for that."""
+    match name:
+        case "openvino":
+            from ssdlite.export.formats import openvino
+
+            return openvino.convert(source, path)
+        case "ncnn":
+            from ssdlite.export.formats import ncnn
+
+            return ncnn.convert(source, path)
+        case "litert":
+            from ssdlite.export.formats import litert
+
+            return litert.convert(source, path)
+        case "executorch":
+            from ssdlite.export.formats import executorch
+
+            return executorch.convert(source, path)
+        case "coreml":
+            from ssdlite.export.formats import coreml
+
+            return coreml.convert(source, path)
+
+
+def require_detector(network: Network, name: str) -> Detector:
+    """Raises ConfigError for a network that finds corners: nobody has tried its decoding in these runtimes."""
+    if not isinstance(network, Detector):
+        raise ConfigError(f"a corner network cannot be written for {name}; write it with 'ssdlite export-onnx'.")
+    return network
+
+
+@contextlib.contextmanager
+def _folder_beside(path: Path) -> Iterator[Path]:
+    """A folder on the same disk, which is gone afterwards."""
+    with _as_sentence(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.")
+    with folder:
+        yield Path(folder.name)
+
+
+@contextlib.contextmanager
+def _as_sentence(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}.") from None
+
+
+def _move(folder: Path, path: Path) -> None:
+    """Put everything in `folder` beside `path`; `path` itself comes last, so that it is there only when all is."""
+    own = [folder / path.name]
+    document = [document_path(own[0])]
+    others = [file for file in folder.iterdir() if file not in own + document]
+    files = [*others, *document, *own]
+    for target in (path.parent / file.name for file in files):
+        is_package = target.suffix == ".mlpackage" and (target / "Manifest.json").is_file()
+        if target.is_dir() and not is_package:
+            raise UserError(f"cannot write {target}: there is a folder of that name; choose another --output.")
+    with _as_sentence(path):
+        for file in files:
+            target = path.parent / file.name
+            if target.is_dir() and not target.is_symlink():  # a package of before; folders are not replaced
+                shutil.rmtree(target)
+            file.replace(target)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    return sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())

@@ -1,0 +1,354 @@
+"""The JSON file beside an exported one: what it is, as in the metadata of ONNX, and how it was proved.
+
+format        openvino, ncnn, ...
+files         bytes of each file that belongs to it
+versions      of the programs that wrote and checked it
+proof         see `deploy.proof.prove.Proof.to_dict`; null where nothing was compared
+names, ssdlite, ssdlite.priors   as in `deploy.metadata`
+
+MERGED: What an exported file says about itself, in the `metadata_props` of ONNX: the words, and writing them.
+
+names            JSON list of the class names (the key that YOLO-style tools look for too)
+ssdlite          one JSON object: see `to_properties`
+ssdlite.priors   JSON list of (P, 4) cxcywh, input pixels; for the heads 'raw' and 'raw-levels' only
+
+`card` reads it back.
+
+MERGED: Reading what an exported file says about itself; nothing that it says is believed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+
+import numpy as np
+
+from ssdlite.boxes_np import CENTER_VARIANCE, SIZE_VARIANCE
+from ssdlite.errors import CheckpointError
+from ssdlite.io import one_line, read_json, write_text
+from ssdlite.structures import ResizeAlignment, ScoreActivation
+
+PROPERTIES = ("names", "ssdlite", "ssdlite.priors")
+"""The keys above."""
+
+
+SCHEMA = 2
+"""1 had neither `precision` nor other inputs than float32 NCHW, and held the paths of its data set."""
+
+
+HeadKind: TypeAlias = Literal["nms", "decoded", "raw", "raw-levels"]
+"""Where the graph ends: with detections, with boxes and scores, with logits and deltas, or with those by level."""
+
+
+SuppressionKind: TypeAlias = Literal["op", "tensor"]
+"""ONNX's NonMaxSuppression, or plain arithmetic."""
+
+
+InputForm: TypeAlias = Literal["float-nchw", "float-nhwc", "uint8-nchw", "uint8-nhwc"]
+
+
+Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
+
+
+OUTPUT_NAMES: dict[HeadKind, tuple[str, ...]] = {
+    "nms": ("detection_boxes", "detection_scores", "detection_labels", "num_detections"),
+    "decoded": ("boxes", "scores"),
+    "raw": ("logits", "deltas"),
+}
+"""Of the heads whose outputs are as many for every network; `output_names` knows all."""
+
+
+CORNER_MAPS = ("heatmaps", "embeddings", "offsets")
+"""What a corner head gives before decoding; no file has them as outputs."""
+
+
+BOX_FORMATS: dict[HeadKind, str] = {
+    "nms": "xyxy input pixels, clipped",
+    "decoded": "xyxy input pixels, to be clipped after suppression",
+    "raw": "deltas",
+    "raw-levels": "deltas",
+}
+
+
+LAYOUTS: dict[InputForm, tuple[str, str]] = {
+    "float-nchw": ("NCHW", "float32"),
+    "float-nhwc": ("NHWC", "float32"),
+    "uint8-nchw": ("NCHW", "uint8"),
+    "uint8-nhwc": ("NHWC", "uint8"),
+}
+"""Axes and type of the input."""
+
+
+def output_names(head: HeadKind, num_levels: int) -> tuple[str, ...]:
+    """The outputs of a file of `head`, in their order: by level, the logits of all levels come first."""
+    if head == "raw-levels":
+        return tuple(f"{name}_{level}" for name in OUTPUT_NAMES["raw"] for level in range(num_levels))
+    return OUTPUT_NAMES[head]
+
+
+@dataclass(frozen=True)
+class FileForm:
+    """What can be chosen of a file, apart from its network."""
+
+    head: HeadKind = "nms"
+    suppression: SuppressionKind = "op"  # for the head 'nms'
+    input: InputForm = "float-nchw"
+    precision: Precision = "fp32"
+
+
+@dataclass(frozen=True)
+class ExportMetadata:
+    """Where a network comes from; written into the file as it stands."""
+
+    class_names: tuple[str, ...]
+    config: Mapping[str, Any]  # options that mean something on another machine: no paths
+    dialect: str
+    width: float
+    metrics: Mapping[str, Any]  # of the checkpoint, or {}
+    version: str  # of ssdlite
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How detections are chosen among all boxes; see `model.decode.Decoder`. Both thresholds are exclusive."""
+
+    score_threshold: float
+    iou_threshold: float
+    candidates_per_class: int
+    max_detections: int
+    candidates: int | None = None  # the best of all classes together that take part; None: all
+
+
+class Level(NamedTuple):
+    """A feature map, of which every cell has the same number of priors."""
+
+    height: int  # cells
+    width: int
+    priors: int  # of a cell
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkFacts:
+    """What a file has to say about its network."""
+
+    input_size: tuple[int, int]  # (height, width), pixels
+    resize_alignment: ResizeAlignment
+    score_activation: ScoreActivation | None = None  # of the logits; None for corners
+    priors: np.ndarray | None = None  # (P, 4) cxcywh, input pixels; None for corners
+    levels: tuple[Level, ...] = ()
+
+
+def to_properties(
+    metadata: ExportMetadata, form: FileForm, facts: NetworkFacts, selection: Selection
+) -> dict[str, str]:
+    """The strings to put into a file."""
+    is_raw = form.head in ("raw", "raw-levels")
+    assert not is_raw or facts.priors is not None
+    layout, dtype = LAYOUTS[form.input]
+    output: dict[str, Any] = {
+        "box_format": BOX_FORMATS[form.head],
+        # Raw logits have a column for background in front; everything else counts classes from 0.
+        "score_activation": facts.score_activation if is_raw else "none",
+        "score_threshold": selection.score_threshold,
+        "iou_threshold": selection.iou_threshold,
+        "candidates_per_class": selection.candidates_per_class,
+        "max_detections": selection.max_detections,
+    }
+    if form.head == "nms":
+        output |= {"suppression": form.suppression, "candidates": selection.candidates}
+    if facts.priors is not None:
+        output["variances"] = [CENTER_VARIANCE, SIZE_VARIANCE]
+    if is_raw:
+        output["levels"] = [list(level) for level in facts.levels]  # height, width, priors of a cell
+    document = {
+        "schema": SCHEMA,
+        "head": form.head,
+        "precision": form.precision,
+        "detector": "corner" if facts.priors is None else "ssdlite",
+        "input": {
+            "size": list(facts.input_size),  # height, width
+            "resize_alignment": facts.resize_alignment,  # of the bilinear resize to that size
+            "layout": layout,
+            "dtype": dtype,
+            "color": "RGB",
+            "range": [0, 255],  # the normalisation is in the graph
+        },
+        "output": output,
+        "dialect": metadata.dialect,
+        "width": metadata.width,
+        "version": metadata.version,
+        "metrics": dict(metadata.metrics),
+        "config": dict(metadata.config),
+    }
+    properties = {
+        "names": json.dumps(list(metadata.class_names), ensure_ascii=False),
+        # JavaScript's parser knows no NaN.
+        "ssdlite": json.dumps(document, ensure_ascii=False, allow_nan=False),
+    }
+    if is_raw and facts.priors is not None:
+        # numpy prints the shortest decimals that give the float32 back; Python's float prints twice as many.
+        rows = [[float(str(value)) for value in row] for row in facts.priors.astype(np.float32)]
+        properties["ssdlite.priors"] = json.dumps(rows)
+    return properties
+
+
+@dataclass(frozen=True, eq=False)
+class ModelCard:
+    """The metadata of a file, read back."""
+
+    class_names: tuple[str, ...]
+    document: dict[str, Any]  # the object under 'ssdlite'
+    head: HeadKind
+    precision: Precision
+    input_form: InputForm
+    input_size: tuple[int, int]  # (height, width), pixels
+    resize_alignment: ResizeAlignment  # of images that are brought to that size
+    score_activation: ScoreActivation | None  # of the logits; None unless `head` is raw or raw-levels
+    selection: Selection
+    variances: tuple[float, float] | None  # of centre and size; None for a network without priors
+    priors: np.ndarray | None  # (P, 4) float32 cxcywh, input pixels; None unless `head` is raw or raw-levels
+    levels: tuple[Level, ...]  # in the order of the priors; () unless `head` is raw or raw-levels
+
+    @property
+    def is_raw(self) -> bool:
+        return self.head in ("raw", "raw-levels")
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        return output_names(self.head, len(self.levels))
+
+
+def from_properties(properties: Mapping[str, str], source: str) -> ModelCard:
+    """Read what `metadata.to_properties` wrote, now or with schema 1.
+
+    Raises CheckpointError that names `source` if it is not all there.
+    """
+    if "ssdlite" not in properties or "names" not in properties:
+        raise CheckpointError(
+            f"{source} was not exported by ssdlite: it names no classes and no sizes; "
+            "write it with 'ssdlite export-onnx'."
+        )
+    try:
+        card = _read(properties, source)
+    except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
+        raise CheckpointError(f"{source} has damaged metadata; export the checkpoint again.") from None
+    if part := _damaged_part(card):
+        raise CheckpointError(f"{source} has damaged metadata ({part}); export the checkpoint again.")
+    return card
+
+
+def _read(properties: Mapping[str, str], source: str) -> ModelCard:
+    document = json.loads(properties["ssdlite"])
+    given, output, head = document["input"], document["output"], document["head"]
+    if type(document["schema"]) is not int:
+        raise ValueError("no schema")
+    if not 1 <= document["schema"] <= SCHEMA:
+        raise CheckpointError(
+            f"{source} has metadata of schema {document['schema']}, but this ssdlite reads 1 to {SCHEMA}; "
+            "export the checkpoint again."
+        )
+    height, width = given["size"]
+    variances = output["variances"] if document.get("detector") != "corner" else None
+    forms = {form: name for name, form in LAYOUTS.items()}
+    is_raw = head in ("raw", "raw-levels")
+    return ModelCard(
+        class_names=_read_names(properties),
+        document=document,
+        head=head,
+        precision=document.get("precision", "fp32"),
+        input_form=forms[given.get("layout", "NCHW"), given.get("dtype", "float32")],
+        input_size=(height, width),
+        resize_alignment=given.get("resize_alignment", "half_pixel"),  # the oldest files do not say
+        score_activation=output["score_activation"] if is_raw else None,
+        selection=Selection(
+            output["score_threshold"],
+            output["iou_threshold"],
+            output["candidates_per_class"],
+            output["max_detections"],
+            output.get("candidates"),
+        ),
+        variances=None if variances is None else (variances[0], variances[1]),
+        priors=_read_priors(properties) if is_raw else None,
+        levels=tuple(Level(*level) for level in output.get("levels", ())) if is_raw else (),
+    )
+
+
+def _damaged_part(card: ModelCard) -> str | None:
+    """The first part of the metadata that prediction could not follow, if there is one."""
+    chosen = card.selection
+    numbers = [chosen.score_threshold, chosen.iou_threshold, *(card.variances or ())]
+    counts = [*card.input_size, chosen.candidates_per_class, chosen.max_detections]
+    counts += [] if chosen.candidates is None else [chosen.candidates]
+    counts += [count for level in card.levels for count in level]
+    are_counts = all(type(count) is int and 0 < count < 2**31 for count in counts)
+    activations = get_args(ScoreActivation) if card.is_raw else (None,)
+    sound = {
+        "head": isinstance(card.head, str) and card.head in get_args(HeadKind),
+        "precision": card.precision in get_args(Precision),
+        "sizes and counts": are_counts,
+        "thresholds and variances": all(type(n) in (int, float) and 0 <= n < math.inf for n in numbers),
+        "resize_alignment": card.resize_alignment in get_args(ResizeAlignment),
+        "score_activation": card.score_activation in activations,
+        "variances": card.variances is not None or not card.is_raw,
+        "priors": card.priors is None or bool(np.isfinite(card.priors).all()),
+        "levels": are_counts and _levels_fit(card),
+        "config": isinstance(card.document.get("config"), dict),
+    }
+    return next((name for name, is_sound in sound.items() if not is_sound), None)
+
+
+def _levels_fit(card: ModelCard) -> bool:
+    """Whether the maps have all the priors. Files of schema 1 do not speak of maps, and have none as outputs."""
+    if card.priors is None or (card.head == "raw" and not card.levels):
+        return True
+    return sum(math.prod(level) for level in card.levels) == len(card.priors)
+
+
+def _read_names(properties: Mapping[str, str]) -> tuple[str, ...]:
+    names = json.loads(properties["names"])
+    if not isinstance(names, list) or not names or not all(map(_is_name, names)) or len(set(names)) < len(names):
+        raise ValueError("names are no list of different names")
+    return tuple(names)
+
+
+def _is_name(name: object) -> bool:
+    """Whether it can be printed on one line. Raises UnicodeEncodeError, a ValueError, for half a character."""
+    return isinstance(name, str) and bool(name.strip()) and not {*name} & {*"\r\n"} and bool(name.encode())
+
+
+def _read_priors(properties: Mapping[str, str]) -> np.ndarray:
+    return np.array(json.loads(properties["ssdlite.priors"]), np.float32).reshape(-1, 4)
+
+
+def document_path(path: Path) -> Path:
+    """Of the file at `path`: its name and .json."""
+    return path.with_name(f"{path.name}.json")
+
+
+def write_document(path: Path, facts: Mapping[str, Any], properties: Mapping[str, str]) -> None:
+    """Write the document of the file at `path`, a line a key."""
+    parts = {**facts, **{name: json.loads(text) for name, text in properties.items()}}
+    lines = (f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in parts.items())
+    write_text(document_path(path), "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def read_card(path: Path) -> ModelCard:
+    """What the document of the file at `path` says of it. Raises CheckpointError if there is no good one."""
+    document = document_path(path)
+    try:
+        parts = read_json(document)
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path} needs {document.name} beside it, which names its classes and sizes; copy that too."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{document} cannot be read: {one_line(str(error))}.") from None
+    if not isinstance(parts, dict):
+        raise CheckpointError(f"{document} is no JSON object; export the checkpoint again.")
+    properties = {name: json.dumps(value) for name, value in parts.items() if name in PROPERTIES}
+    return from_properties(properties, source=str(document))

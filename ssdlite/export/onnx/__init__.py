@@ -1,0 +1,4 @@
+"""The ONNX graph of a network: tracing, heads, suppression, precision and operator set.
+
+Start with `model`, which traces a network and puts the parts together.
+"""

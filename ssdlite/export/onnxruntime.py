@@ -1,0 +1,120 @@
+"""An .onnx file in onnxruntime: what every head and form of it needs, guided by its metadata alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from ssdlite.errors import CheckpointError
+from ssdlite.export.metadata import LAYOUTS, ModelCard, from_properties
+from ssdlite.export.predictor import FilePredictor
+from ssdlite.export.runtime import EXACT_INT8, may_overflow
+
+ERRORS_ONLY = 3  # onnxruntime's severity
+
+
+TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}  # onnxruntime's words
+
+
+class OnnxRuntime:
+    """A file of `export_onnx`, run on the CPU.
+
+    Args:
+        threads: of one operator; None leaves it to onnxruntime (one a physical core).
+        exact_int8: no overflow in files of 8 bits, see `EXACT_INT8`; it changes nothing else, and nothing where the
+            processor cannot overflow.
+        names: the outputs that it gives; those that its head has if None.
+
+    Raises CheckpointError for a file that is missing, broken or not ours.
+    """
+
+    runs_in_threads = True
+
+    def __init__(
+        self, path: Path, threads: int | None = None, *, exact_int8: bool = True, names: Sequence[str] | None = None
+    ) -> None:
+        self.session = _open(path, threads, exact_int8)
+        self.card: ModelCard = from_properties(self.session.get_modelmeta().custom_metadata_map, source=str(path))
+        _require_fit(self.session, self.card, path)
+        self.batch_size = _fixed_batch(self.session)
+        self.names = tuple(names or self.card.output_names)
+
+    def answer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(self.names, self.session.run(self.names, {"images": images}), strict=True))
+
+
+class OnnxPredictor(FilePredictor):
+    """Batch -> the Detections of each image, by the file at `path`; see `OnnxRuntime`."""
+
+    def __init__(self, path: Path | str, threads: int | None = None, *, exact_int8: bool = True) -> None:
+        super().__init__(OnnxRuntime(Path(path), threads, exact_int8=exact_int8))
+
+
+def _open(path: Path, threads: int | None, exact_int8: bool) -> onnxruntime.InferenceSession:
+    try:
+        if not path.is_file():  # a folder or a pipe is none either
+            raise CheckpointError(f"there is no model file {path}.")
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be opened: {error.strerror}.") from None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = ERRORS_ONLY
+    options.add_session_config_entry(EXACT_INT8, "1" if exact_int8 and may_overflow() else "0")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        for node in (*session.get_inputs(), *session.get_outputs()):
+            _ = node.name, node.shape  # raises here if it is no text, and so does the next
+        _ = session.get_modelmeta().custom_metadata_map
+        return session
+    except Exception as error:  # its exceptions have no common base
+        reason = "".join(filter(str.isprintable, " ".join(str(error).split())))[-200:]
+        raise CheckpointError(f"{path} cannot be loaded by onnxruntime: {reason}") from None
+
+
+def _require_fit(session: onnxruntime.InferenceSession, card: ModelCard, path: Path) -> None:
+    """Raises CheckpointError if the network is not what its metadata says: someone changed one of the two."""
+    inputs, outputs = session.get_inputs(), {output.name for output in session.get_outputs()}
+    is_ours = len(inputs) == 1 and inputs[0].name == "images" and outputs.issuperset(card.output_names)
+    shape = inputs[0].shape if is_ours else []
+    layout, dtype = LAYOUTS[card.input_form]
+    sides = [side for side, axis in zip(shape, layout, strict=False) if axis in "HW"]
+    fits = all(
+        not isinstance(side, int) or side == known for side, known in zip(sides, card.input_size, strict=False)
+    )
+    given = {output.name: output.shape for output in session.get_outputs()}
+    fits = fits and all(_agree(given.get(name, ()), expected) for name, expected in _output_shapes(card).items())
+    if len(shape) != 4 or not fits or inputs[0].type != TYPES[dtype]:
+        raise CheckpointError(
+            f"{path} has damaged metadata: its network is not one of head '{card.head}' for "
+            f"{card.input_size[1]}x{card.input_size[0]} pixels of {dtype} and {len(card.class_names)} classes; "
+            "export the checkpoint again."
+        )
+
+
+def _output_shapes(card: ModelCard) -> dict[str, tuple[int | None, ...]]:
+    """What follows the batch in the shapes of the outputs; None where the metadata does not say."""
+    num_classes = len(card.class_names)
+    if card.head == "raw-levels":
+        logits = {f"logits_{i}": (a * (num_classes + 1), h, w) for i, (h, w, a) in enumerate(card.levels)}
+        deltas = {f"deltas_{i}": (a * 4, h, w) for i, (h, w, a) in enumerate(card.levels)}
+        return {**logits, **deltas}
+    if card.head == "raw" and card.priors is not None:
+        return {"logits": (len(card.priors), num_classes + 1), "deltas": (len(card.priors), 4)}
+    return {"scores": (None, num_classes)} if card.head == "decoded" else {}
+
+
+def _agree(shape: Sequence[object], expected: tuple[int | None, ...]) -> bool:
+    """Whether `shape` may be (B, *expected); a side that is text, for any number, agrees with all."""
+    return len(shape) == 1 + len(expected) and all(
+        known is None or not isinstance(size, int) or size == known
+        for size, known in zip(shape[1:], expected, strict=True)
+    )
+
+
+def _fixed_batch(session: onnxruntime.InferenceSession) -> int | None:
+    size = session.get_inputs()[0].shape[0]
+    return size if isinstance(size, int) else None

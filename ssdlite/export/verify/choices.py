@@ -1,0 +1,226 @@
+"""Whether a set of detections is one that greedy suppression can give, whatever the order of ties.
+
+Greedy suppression is defined by two properties of the kept set: no two of a class overlap too much, and every box
+left out is overlapped by a kept one of its class that scores better (or there was no room left). Both can be
+checked with a margin, which comparing two lists rank by rank cannot: one tie shifts all that follows.
+
+Boxes are taken as they compete, before clipping.
+
+MERGED: Which pairs of corners a file can give, when its maps are known up to rounding.
+
+A NumPy reading, in float64, of what `model.corner_decode` does. Every choice in it (is a cell a peak, is a corner
+among the best, do two embeddings agree) can fall either way when two numbers are nearly equal, and then whole
+boxes appear or vanish. So there are two answers: pairs that are there whichever way the close ones fall, and those
+that can be there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from ssdlite.boxes_np import FRAME, iou
+from ssdlite.export.metadata import Selection
+from ssdlite.models.decode import MAX_EMBEDDING_DISTANCE, NUM_CORNERS, NUM_PAIRS
+from ssdlite.structures import Detections
+
+MOST_CORNERS, MOST_PAIRS = 2000, 4000
+"""Beyond these an image tells nothing: where it is uniform, so are the maps, and every cell is as good a peak."""
+
+
+class Margins(NamedTuple):
+    """How far each map may be off."""
+
+    heatmaps: float  # logits
+    embeddings: float
+    offsets: float  # cells
+
+
+class Pairs(NamedTuple):
+    """All pairs that can be there in one image, and one of no score that stands for none."""
+
+    boxes: np.ndarray  # (P, 4) float64 xyxy, input pixels
+    scores: np.ndarray  # (P, K) float64, 0 outside the column of the class
+    is_certain: np.ndarray  # (P,) bool: there whichever way the close choices fall
+
+
+class _Corners(NamedTuple):
+    logits: np.ndarray  # (k,)
+    labels: np.ndarray  # (k,) 0..K-1
+    points: np.ndarray  # (k, 2) x and y, in cells
+    embeddings: np.ndarray  # (k,)
+    is_certain: np.ndarray  # (k,) bool
+
+
+def possible_pairs(
+    heatmaps: np.ndarray,
+    embeddings: np.ndarray,
+    offsets: np.ndarray,
+    input_size: tuple[int, int],
+    margins: Margins,
+    score_margin: float,
+) -> Pairs | None:
+    """Maps (2, K, h, w), (2, h, w) and (2, 2, h, w) of one image -> the pairs of `model.corner_decode`.
+
+    None where so much ties that a comparison would say nothing.
+    """
+    first, second = (_corners(heatmaps[k], embeddings[k], offsets[k], margins.heatmaps) for k in (0, 1))
+    if max(len(first.labels), len(second.labels)) > MOST_CORNERS:
+        return None
+    distances = np.abs(first.embeddings[:, None] - second.embeddings[None])
+    sides = (second.points[None] - first.points[:, None]).min(axis=2)
+    slack = MAX_EMBEDDING_DISTANCE - distances
+    can_be = first.labels[:, None] == second.labels[None]
+    can_be &= (slack >= -2 * margins.embeddings) & (sides > -2 * margins.offsets)
+    must_be = can_be & (slack >= 2 * margins.embeddings) & (sides > 2 * margins.offsets)
+    must_be &= first.is_certain[:, None] & second.is_certain[None]
+
+    ones, others = np.nonzero(can_be)
+    agreement = 1 - np.minimum(distances[ones, others] / MAX_EMBEDDING_DISTANCE, 1) ** 2
+    pair_scores = np.sqrt(_sigmoid(first.logits[ones]) * _sigmoid(second.logits[others])) * agreement
+    is_certain = must_be[ones, others]
+    if len(ones) > NUM_PAIRS:
+        ranked = np.sort(pair_scores)[::-1]
+        is_certain &= pair_scores > ranked[NUM_PAIRS] + score_margin
+        # Those that are only possible take no room from the others.
+        certain = np.sort(pair_scores[must_be[ones, others]])[::-1]
+        floor = certain[NUM_PAIRS - 1] if len(certain) >= NUM_PAIRS else -np.inf
+        kept = pair_scores >= floor - score_margin
+        ones, others, pair_scores, is_certain = ones[kept], others[kept], pair_scores[kept], is_certain[kept]
+    if len(ones) > MOST_PAIRS:
+        return None
+    rows, columns = heatmaps.shape[2:]
+    limits = np.array([input_size[1], input_size[0]] * 2, np.float64)
+    cell = limits / [columns, rows, columns, rows]
+    boxes = np.concatenate([first.points[ones], second.points[others]], axis=1) * cell
+    scores = np.zeros((len(ones) + 1, heatmaps.shape[1]))
+    scores[np.arange(len(ones)), first.labels[ones]] = pair_scores
+    boxes = np.concatenate([boxes.clip(-FRAME * limits, limits + FRAME * limits), np.zeros((1, 4))])
+    return Pairs(boxes, scores, np.append(is_certain, False))
+
+
+def check_pairs(
+    found: Detections, boxes: np.ndarray, scores: np.ndarray, is_optional: np.ndarray, limits: tuple[float, float]
+) -> Iterator[str]:
+    """What is missing or too much in the pairs that a file gives for one image, see `Pairs`.
+
+    `limits` are what a box may be off by in pixels, and a score.
+    """
+    allowed_box, allowed_score = limits
+    numbers, columns = np.nonzero(scores)
+    if len(found.scores) > len(numbers):
+        yield f"{len(found.scores) - len(numbers)} pairs are too many"
+    due = ~is_optional[numbers]
+    numbers, columns = numbers[due], columns[due]
+    is_there = found.labels[None] == columns[:, None] + 1
+    is_there &= np.abs(found.boxes[None] - boxes[numbers][:, None]).max(axis=2) <= allowed_box
+    is_there &= np.abs(found.scores[None] - scores[numbers, columns][:, None]) <= allowed_score
+    missing = max(int((~is_there.any(axis=1)).sum()), len(numbers) - len(found.scores))
+    if missing:
+        yield f"{missing} pairs are missing"
+
+
+def _corners(heatmap: np.ndarray, embeddings: np.ndarray, offsets: np.ndarray, margin: float) -> _Corners:
+    """The corners of one kind that can be among the best `NUM_CORNERS`, from (K, h, w), (h, w) and (2, h, w)."""
+    heights = np.nan_to_num(heatmap - _highest_neighbours(heatmap), nan=-np.inf)
+    logits, is_peak = heatmap[heights >= -2 * margin], heights[heights >= -2 * margin] > 2 * margin
+    labels, rows, columns = np.nonzero(heights >= -2 * margin)
+    is_certain = is_peak.copy()
+    if len(logits) > NUM_CORNERS:
+        is_certain &= logits > np.sort(logits)[::-1][NUM_CORNERS] + 2 * margin
+    sure = np.sort(logits[is_peak])[::-1]
+    floor = sure[NUM_CORNERS - 1] if len(sure) >= NUM_CORNERS else -np.inf
+    kept = logits >= floor - 2 * margin
+    labels, rows, columns = labels[kept], rows[kept], columns[kept]
+    points = np.stack([columns, rows], axis=1) + offsets[:, rows, columns].T
+    return _Corners(logits[kept], labels, points, embeddings[rows, columns], is_certain[kept])
+
+
+def _highest_neighbours(heatmap: np.ndarray) -> np.ndarray:
+    """(K, h, w) -> the largest of the up to eight cells around each."""
+    height, width = heatmap.shape[1:]
+    padded = np.pad(heatmap, ((0, 0), (1, 1), (1, 1)), constant_values=-np.inf)
+    shifts = [(y, x) for y in range(3) for x in range(3) if (y, x) != (1, 1)]
+    return np.max([padded[:, y : y + height, x : x + width] for y, x in shifts], axis=0)
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-logits))
+
+
+IOU_MARGIN = 0.01  # what 0.1 px change in the IoU of boxes of some 20 px
+
+
+class Matches(NamedTuple):
+    """The box of the reference that each detection is."""
+
+    priors: np.ndarray  # (D,) int64
+    box_errors: np.ndarray  # (D,) pixels, of the worst coordinate
+    score_errors: np.ndarray  # (D,)
+
+
+def match_detections(
+    found: Detections, boxes: np.ndarray, scores: np.ndarray, allowed_box: float, allowed_score: float
+) -> Matches:
+    """Find each detection of an image among all `boxes` (P, 4) and the `scores` (P, K) of its class.
+
+    Nearest is what is least, relative to what is allowed, in box and score together.
+    """
+    box_errors_DP = np.abs(found.boxes[:, None] - boxes[None]).max(axis=2)
+    score_errors_DP = np.abs(found.scores[:, None] - scores.T[found.labels - 1])
+    priors = (box_errors_DP / allowed_box + score_errors_DP / allowed_score).argmin(axis=1)
+    rows = np.arange(len(priors))
+    return Matches(priors, box_errors_DP[rows, priors], score_errors_DP[rows, priors])
+
+
+def check_selection(
+    priors: np.ndarray,
+    labels: np.ndarray,
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    is_optional: np.ndarray,
+    selection: Selection,
+    score_margin: float,
+) -> Iterator[str]:
+    """What is wrong with keeping `priors` (D,) as `labels` (D,) in an image of `boxes` (P, 4), `scores` (P, K).
+
+    `is_optional` (P,) are boxes that hardly touch the image, or pairs of corners that may be none: they may be left
+    out, or be kept and suppress others without being reported.
+    """
+    kept_scores, kept_boxes = scores[priors, labels - 1], boxes[priors]
+    floors = _score_floors(scores, selection)
+    lowest_floors = _score_floors(np.where(is_optional[:, None], 0, scores), selection)
+    if (low := kept_scores < lowest_floors[labels - 1] - score_margin).any():
+        yield f"{low.sum()} detections score too low"
+    overlaps = iou(kept_boxes, kept_boxes) * (labels[:, None] == labels[None])
+    np.fill_diagonal(overlaps, 0)
+    if (doubles := (overlaps > selection.iou_threshold + IOU_MARGIN).any(axis=1)).any():
+        yield f"{doubles.sum()} detections should have suppressed each other"
+    optional_priors, optional_columns = np.nonzero(is_optional[:, None] & (scores > floors - score_margin))
+    if len(priors) >= min(selection.max_detections, scores.size):
+        floors = np.maximum(floors, kept_scores.min(initial=np.inf))
+    due_priors, due_columns = np.nonzero(~is_optional[:, None] & (scores > floors + score_margin))
+    priors, labels = np.append(priors, optional_priors), np.append(labels, optional_columns + 1)
+    may_suppress = (
+        (labels[None] == due_columns[:, None] + 1)
+        & (scores[priors, labels - 1][None] >= scores[due_priors, due_columns][:, None] - score_margin)
+        & (iou(boxes[due_priors], boxes[priors]) > selection.iou_threshold - IOU_MARGIN)
+    )
+    is_kept = (labels[None] == due_columns[:, None] + 1) & (priors[None] == due_priors[:, None])
+    if missing := int((~(may_suppress | is_kept).any(axis=1)).sum()):
+        yield f"{missing} detections are missing"
+
+
+def _score_floors(scores: np.ndarray, selection: Selection) -> np.ndarray:
+    """(K,): the score that a box of each class must exceed to take part in suppression."""
+    floors = np.full(scores.shape[1], selection.score_threshold)
+    if selection.candidates_per_class < len(scores):
+        position = len(scores) - selection.candidates_per_class
+        floors = np.maximum(floors, np.partition(scores, position, axis=0)[position])
+    if selection.candidates is not None and selection.candidates < scores.size:
+        competing = np.where(scores >= floors, scores, 0).ravel()
+        floors = np.maximum(floors, np.partition(competing, -selection.candidates)[-selection.candidates])
+    return floors

@@ -1,0 +1,268 @@
+"""Whether a file may be written: its numbers and its AP beside those of the network; and how fast it is.
+
+MERGED: What is known about a file, as JSON beside it: NAME.onnx.json.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import helper
+
+from ssdlite.data.stream import array_batch
+from ssdlite.export.metadata import Precision
+from ssdlite.export.onnx.graph import count_operators, count_weights, needs, obstacles
+from ssdlite.export.onnxruntime import OnnxPredictor
+from ssdlite.export.predictor import FilePredictor
+from ssdlite.export.verify.compare import Verification, verify_file, verify_onnx
+from ssdlite.io import write_text
+from ssdlite.models.decode import Decoder
+from ssdlite.models.network import Network
+from ssdlite.models.predictor import TorchPredictor
+from ssdlite.structures import Predictor
+
+
+def report_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def failed_report_path(path: Path) -> Path:
+    """For a file that was not written; a report of the last one that was may lie beside."""
+    return path.with_name(f"{path.name}.failed.json")
+
+
+def describe(data: bytes) -> dict[str, Any]:
+    """What the bytes of a file of ours say: its form, its operators and who has them, and its metadata.
+
+    The metadata is there because converters of other runtimes leave it out; for raw heads with the priors.
+    """
+    model = onnx.load_from_string(data)
+    properties = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
+    priors = {"priors": properties["ssdlite.priors"]} if "ssdlite.priors" in properties else {}
+    return {
+        "bytes": len(data),
+        "weights": count_weights(model),
+        "opset": model.opset_import[0].version,
+        "ir_version": model.ir_version,
+        "inputs": {value.name: _form(value) for value in model.graph.input},
+        "outputs": {value.name: _form(value) for value in model.graph.output},
+        "operators": count_operators(model),
+        "runtimes": obstacles(needs(model)),
+        "names": properties["names"],
+        "metadata": properties["ssdlite"],
+        **priors,
+    }
+
+
+def write_report(path: Path, description: dict[str, Any], proof: Proof | None) -> None:
+    """Write what `describe` gave, with the proof that the file was put to. Raises UserError."""
+    versions = {"torch": torch.__version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
+    document = {"proof": proof and proof.to_dict(), "versions": versions, **description}
+    write_text(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _form(value: onnx.ValueInfoProto) -> dict[str, Any]:
+    """Type and shape."""
+    tensor = value.type.tensor_type
+    kind = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
+    return {"type": kind, "shape": [dim.dim_value or dim.dim_param for dim in tensor.shape.dim]}
+
+
+logger = logging.getLogger(__name__)
+
+
+MAX_AP_LOSS: dict[Precision, float] = {"fp32": 0.001, "fp16": 0.001, "int8": 0.01}
+"""COCO AP that a file may lose; with float numbers it may not gain more either, for that is a difference too."""
+
+
+TURNS, RUNS_A_TURN, WARM_UP = 3, 8, 3
+
+
+REST = 0.2  # seconds: onnxruntime's threads look for work for a while after a run and would disturb PyTorch
+
+
+Judge: TypeAlias = Callable[[Predictor], float]
+"""A predictor -> its AP on validation images; NaN where there is no object to find."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What a file has to stand against."""
+
+    images: np.ndarray  # (N, 3, H, W) uint8 RGB, N > 0: what the network sees in earnest, a dozen or two
+    judge: Judge | None = None
+    num_judged: int = 0  # images that `judge` looks at
+    allowed_loss: float | None = None  # AP; None takes `MAX_AP_LOSS`
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """The AP of a file beside that of the network, on the same validation images."""
+
+    torch: float
+    file: float
+    num_images: int
+    allowed_loss: float
+    may_gain: bool  # without limit
+    plain: float | None = None  # of an int8 file with onnxruntime's own options, see `runtime.EXACT_INT8`
+
+    @property
+    def passed(self) -> bool:
+        if math.isnan(self.torch):
+            return math.isnan(self.file)  # nothing to find, so neither says anything
+        change = self.file - self.torch
+        return change >= -self.allowed_loss and (self.may_gain or change <= self.allowed_loss)
+
+    def __str__(self) -> str:
+        return f"AP is {self.file:.4f} on {self.num_images} images, where PyTorch has {self.torch:.4f}"
+
+
+class Percentiles(NamedTuple):
+    """Milliseconds of one run."""
+
+    p50: float
+    p90: float
+
+
+@dataclass(frozen=True)
+class Latency:
+    """From pixels to detections on this machine, with as many threads as each takes by itself."""
+
+    batch_size: int
+    runs: int
+    torch: Percentiles
+    file: Percentiles
+
+
+@dataclass(frozen=True)
+class Proof:
+    """All that was seen of a file."""
+
+    verification: Verification
+    accuracy: Accuracy | None  # None where nobody judged
+    latency: Latency
+
+    @property
+    def passed(self) -> bool:
+        return self.verification.passed and (self.accuracy is None or self.accuracy.passed)
+
+    @property
+    def summary(self) -> str:
+        """What is wrong, or nearest to it, in one phrase."""
+        if self.verification.passed and self.accuracy and not self.accuracy.passed:
+            return f"{self.accuracy} (a difference of {self.accuracy.allowed_loss:g} is allowed)"
+        return self.verification.summary
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a JSON file."""
+        accuracy = self.accuracy and {**asdict(self.accuracy), "passed": self.accuracy.passed}
+        for name, value in (accuracy or {}).items():
+            if isinstance(value, float) and math.isnan(value):
+                accuracy[name] = None  # type: ignore[index]
+        latency = {
+            **asdict(self.latency),
+            "torch": self.latency.torch._asdict(),
+            "file": self.latency.file._asdict(),
+        }
+        return {
+            "passed": self.passed,
+            "verification": self.verification.to_dict(),
+            "accuracy": accuracy,
+            "latency_ms": latency,
+        }
+
+
+def prove_onnx(path: Path, detector: Network, decoder: Decoder, evidence: Evidence) -> Proof:
+    """Compare the .onnx at `path` with `detector`, which is not changed, on everything in `evidence`.
+
+    Raises CheckpointError if the file cannot be loaded.
+    """
+    verification = verify_onnx(path, detector, evidence.images)
+    file = OnnxPredictor(path)
+    plain = OnnxPredictor(path, exact_int8=False) if file.card.precision == "int8" else None
+    return _prove(file, verification, detector, decoder, evidence, plain)
+
+
+def prove_file(file: FilePredictor, detector: Network, decoder: Decoder, evidence: Evidence) -> Proof:
+    """The same of a file in another runtime."""
+    verification = verify_file(file, detector, evidence.images)
+    return _prove(file, verification, detector, decoder, evidence)
+
+
+def _prove(
+    file: FilePredictor,
+    verification: Verification,
+    detector: Network,
+    decoder: Decoder,
+    evidence: Evidence,
+    plain: FilePredictor | None = None,
+) -> Proof:
+    network = TorchPredictor(copy.deepcopy(detector).cpu().float(), decoder, torch.device("cpu"))
+    accuracy = None
+    # What computes something else need not be judged, nor need anyone wait for that.
+    if evidence.judge and verification.passed:
+        accuracy = _judge(file, network, evidence.judge, evidence, plain)
+    return Proof(verification, accuracy, _measure(file, network, evidence.images))
+
+
+def _judge(
+    file: FilePredictor, network: TorchPredictor, judge: Judge, evidence: Evidence, plain: FilePredictor | None
+) -> Accuracy:
+    precision = file.card.precision
+    allowed = MAX_AP_LOSS[precision] if evidence.allowed_loss is None else evidence.allowed_loss
+    accuracy = Accuracy(
+        torch=judge(network),
+        file=judge(file),
+        num_images=evidence.num_judged,
+        allowed_loss=allowed,
+        may_gain=precision == "int8",
+        plain=judge(plain) if plain else None,
+    )
+    if math.isnan(accuracy.torch):
+        logger.warning("AP was not compared: no object is in the %d validation images.", evidence.num_judged)
+    elif accuracy.torch <= allowed:
+        logger.warning(
+            "AP says little: PyTorch's own is %.4f, and a file may lose %g; --tolerance takes less.",
+            *(accuracy.torch, allowed),
+        )
+    elif accuracy.plain is not None and accuracy.plain < min(accuracy.torch, accuracy.file) - allowed:
+        logger.warning(
+            "on this processor onnxruntime's own options give AP %.4f in place of %.4f, because products of 8 bits "
+            "overflow; ssdlite sets session.x64quantprecision=1, which others must do too, or export with "
+            "--reduce-range.",
+            *(accuracy.plain, accuracy.file),
+        )
+    return accuracy
+
+
+def _measure(file: FilePredictor, network: TorchPredictor, images: np.ndarray) -> Latency:
+    """Both in turns, so that what else the machine does meets both."""
+    batch_size = file.batch_size or 1
+    pixels = images[np.arange(batch_size) % len(images)].transpose(0, 2, 3, 1)
+    batch = array_batch(np.ascontiguousarray(pixels), [file.input_size] * batch_size)
+    seconds: dict[str, list[float]] = {"torch": [], "file": []}
+    for _ in range(TURNS):
+        for name, predictor in (("torch", network), ("file", file)):
+            time.sleep(REST)
+            for run in range(WARM_UP + RUNS_A_TURN):
+                start = time.perf_counter()
+                predictor(batch)
+                if run >= WARM_UP:
+                    seconds[name].append(time.perf_counter() - start)
+    percentiles = {
+        name: Percentiles(*(float(value) for value in 1e3 * np.percentile(values, [50, 90])))
+        for name, values in seconds.items()
+    }
+    return Latency(batch_size, TURNS * RUNS_A_TURN, **percentiles)

@@ -1,0 +1,175 @@
+"""The page, put together from the files beside this one.
+
+Whatever a model says of itself is hostile here: a class name may hold `</script>`. Names travel as JSON in which no
+`<` is left, become text nodes and never HTML, and a Content-Security-Policy lets no script run but the page's own
+and no connection be made at all.
+
+MERGED: ONNX Runtime Web, as the npm package of that name holds it.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import html
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssdlite.errors import ConfigError, UserError
+from ssdlite.export.onnxruntime import OnnxPredictor
+
+LIBRARY = "ort.wasm.bundle.min.mjs"
+
+
+WASM = "ort-wasm-simd-threaded.wasm"
+
+
+DEFAULT_PLACES = (Path("data/onnxruntime-web"), Path())
+"""Where `scripts/fetch_web_runtime.py` and `npm install onnxruntime-web` put it."""
+
+
+INSIDE = (".", "dist", "onnxruntime-web/dist", "node_modules/onnxruntime-web/dist")
+"""From a folder that a person names to the files: itself, the package, node_modules, or what holds that."""
+
+
+ADVICE = "run 'npm install onnxruntime-web' here, or name the folder where that was run with --runtime"
+
+
+@dataclass(frozen=True)
+class WebRuntime:
+    """What a page needs to run a network in WebAssembly, on a processor with SIMD."""
+
+    version: str
+    library: bytes  # a JavaScript module
+    wasm: bytes
+
+
+def find_runtime(folder: Path | None = None) -> WebRuntime:
+    """Read it from `folder`, or from the usual places if that is None.
+
+    Raises UserError if it is not there, or is not what it should be.
+    """
+    places = DEFAULT_PLACES if folder is None else (folder,)
+    found = next((place / inside for place in places for inside in INSIDE if _is_there(place / inside)), None)
+    if found is None:
+        missing = " or ".join(str(place) if place.name else "this folder" for place in places)
+        raise UserError(f"there is no ONNX Runtime Web ({LIBRARY} and {WASM}) in {missing}; {ADVICE}.")
+    try:
+        library, wasm = (found / LIBRARY).read_bytes(), (found / WASM).read_bytes()
+    except OSError as error:
+        raise UserError(f"{error.filename} cannot be read: {error.strerror}.") from None
+    banner = re.search(rb"ONNX Runtime Web v([0-9A-Za-z.+-]{1,40})", library[:1000])
+    if banner is None or not wasm.startswith(b"\0asm"):
+        raise UserError(f"{found} holds a damaged ONNX Runtime Web; {ADVICE}.")
+    return WebRuntime(banner[1].decode(), library, wasm)
+
+
+def _is_there(folder: Path) -> bool:
+    return (folder / LIBRARY).is_file() and (folder / WASM).is_file()
+
+
+FOLDER = Path(__file__).parent
+
+
+SCRIPTS = ("pixels.js", "detector.js", "drawing.js", "sources.js", "view.js", "page.js")
+
+
+POLICY = (
+    "default-src 'none'; script-src {scripts} 'wasm-unsafe-eval' blob:; style-src {style}; img-src data: blob:; "
+    "media-src blob: mediastream:; base-uri 'none'; form-action 'none'"
+)
+"""`blob:` is ONNX Runtime's library, which the page unpacks from itself."""
+
+
+LARGEST_FIGURE = 1e9
+
+
+def require_page(predictor: OnnxPredictor, path: Path) -> None:
+    """Raises ConfigError unless the page can run the file at `path`, which `predictor` has opened."""
+    if predictor.card.head != "nms":
+        raise ConfigError(
+            f"{path} has head '{predictor.card.head}', but a page needs final detections; "
+            "export it again with --head nms."
+        )
+    if (form := predictor.card.input_form) != "float-nchw":
+        raise ConfigError(
+            f"{path} takes pixels as {form}, but a page gives float-nchw; export it again with the default input."
+        )
+    if predictor.batch_size not in (None, 1):
+        raise ConfigError(
+            f"{path} takes {predictor.batch_size} images at a time, but a page gives one; "
+            "export it again with --batch 1."
+        )
+
+
+def build_page(model: bytes, predictor: OnnxPredictor, runtime: WebRuntime, title: str) -> str:
+    """One HTML document that runs `model` on pictures: the file of `predictor`, for which `require_page` passed."""
+    style = _read("page.css")
+    scripts = [_read(name) for name in SCRIPTS]
+    policy = POLICY.format(scripts=" ".join(map(_digest, scripts)), style=_digest(style))
+    parts = {
+        "policy": html.escape(policy),
+        "title": html.escape(title),
+        "style": style,
+        "runtime_version": html.escape(runtime.version),
+        "licence": html.escape(_read("onnxruntime-licence.txt").strip()),
+        "card": _json(_describe(predictor, runtime)),
+        "model": _pack(model),
+        "library": _pack(runtime.library),
+        "wasm": _pack(runtime.wasm),
+        "scripts": "\n".join(f"<script>{script}</script>" for script in scripts),
+    }
+    # In one pass: what is filled in is not looked at again.
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _read("page.html"))
+
+
+def _describe(predictor: OnnxPredictor, runtime: WebRuntime) -> dict[str, Any]:
+    """What page.js knows about the network."""
+    card, document = predictor.card, predictor.card.document
+    kind = "MobileNetV2 with corners" if document.get("detector") == "corner" else "MobileNetV2-SSDLite"
+    network = f"{kind}, width {document.get('width')}, dialect {document.get('dialect')}"
+    if precision := document.get("precision"):
+        network += f", {precision}"
+    return {
+        "names": list(card.class_names),
+        "size": list(card.input_size),  # height, width
+        "alignment": card.resize_alignment,
+        "threshold": card.selection.score_threshold,
+        "network": network,
+        "metrics": _figures(document.get("metrics")),
+        "version": str(document.get("version")),
+        "runtime": runtime.version,
+    }
+
+
+def _figures(metrics: object) -> dict[str, float]:
+    """The numbers among `metrics`: the rest is for programs."""
+    given = metrics if isinstance(metrics, Mapping) else {}
+    return {
+        str(name): float(value)
+        for name, value in given.items()
+        if type(value) in (int, float) and abs(value) < LARGEST_FIGURE
+    }
+
+
+def _json(value: object) -> str:
+    """For a <script>: no `<` may be left, whether of `</script>` or of `<!--`."""
+    return json.dumps(value, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
+
+
+def _pack(data: bytes) -> str:
+    return base64.b64encode(gzip.compress(data, 9, mtime=0)).decode("ascii")
+
+
+def _digest(text: str) -> str:
+    """How a Content-Security-Policy names a script or a style."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}'"
+
+
+def _read(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8")

@@ -1,1 +1,0 @@
-"""The network: backbone, priors, heads, and the decoder of their output."""

@@ -1,0 +1,65 @@
+"""Numbers as a person reads them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+UNKNOWN = "–"
+
+
+SPACE = "\u00a0"  # between a number and its unit: no line breaks there
+
+
+def figure(value: float | None, digits: int = 3) -> str:
+    """0.301; a dash for what is undefined."""
+    return UNKNOWN if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def percent(share: float | None, digits: int = 0) -> str:
+    """A share in 0..1 as 30 %. What is neither none nor all is not rounded to either."""
+    if share is None or math.isnan(share):
+        return UNKNOWN
+    least = 10.0**-digits
+    if 0 < share < least / 200:
+        return f"<{SPACE}{least:.{digits}f}{SPACE}%"
+    if 1 - least / 200 < share < 1:
+        return f">{SPACE}{100 - least:.{digits}f}{SPACE}%"
+    return f"{100 * share:.{digits}f}{SPACE}%"
+
+
+def count(number: float) -> str:
+    """12,345."""
+    return f"{number:,.0f}"
+
+
+def counted(number: int, what: str, many: str | None = None) -> str:
+    """1 image, 12,345 images."""
+    return f"{count(number)}{SPACE}{what if number == 1 else many or what + 's'}"
+
+
+def of_hundred(share: float) -> str:
+    """71 of 100, for a share in 0..1."""
+    return f"{round(100 * share)} of 100"
+
+
+def named(name: str) -> str:
+    """A class name within a sentence."""
+    return f"‘{name}’"
+
+
+def listed(words: Sequence[str], most: int = 5) -> str:
+    """one, two and three; what is beyond `most` is counted."""
+    words = list(words)
+    if len(words) > most:
+        words = [*words[:most], f"{count(len(words) - most)} more"]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
+
+
+def duration(seconds: float) -> str:
+    """2 h 5 min; 6 min 22 s; 12 s."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}{SPACE}h {minutes}{SPACE}min"
+    return f"{minutes}{SPACE}min {rest}{SPACE}s" if minutes else f"{rest}{SPACE}s"

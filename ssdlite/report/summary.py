@@ -1,0 +1,209 @@
+"""The questions that a person has, and one plain sentence or two for each."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from ssdlite.evaluation.analysis import Analysis, ClassFigures
+from ssdlite.evaluation.errors import FaultKind, worst_images
+from ssdlite.evaluation.sizes import SizeBucket
+from ssdlite.report.data import Judged, Report
+from ssdlite.report.formatting import count, counted, figure, listed, named, of_hundred, percent
+
+NUM_NAMED = 3  # images, classes
+
+
+USEFUL = 0.5  # share of the recall that another threshold must keep to be named
+
+
+ENOUGH = 10  # objects of a class that is compared with others
+
+
+CLOSE = 0.03  # AP between the weakest and the best class
+
+
+MUCH_WORSE = 0.5  # a size is failed at where so much of the best size's recall is missing
+
+
+FAULT_PLURALS: dict[FaultKind, str] = {
+    "missed": "missed objects",
+    "wrong class": "objects taken for another class",
+    "badly placed": "badly placed boxes",
+    "both": "badly placed boxes of another class",
+    "duplicate": "duplicates",
+    "background": "boxes where no object is",
+}
+
+
+class Answer(NamedTuple):
+    question: str
+    text: str
+    anchor: str  # of the section that tells more
+
+
+def answers(report: Report) -> list[Answer]:
+    """All questions of which something is known."""
+    found = []
+    if report.judged:
+        analysis = report.judged.analysis
+        found += [
+            Answer("How good is it?", _how_good(analysis), "figures"),
+            Answer("Which class is weakest?", _which_class(analysis), "classes"),
+            Answer("At which object size does it fail?", _which_size(analysis), "sizes"),
+            Answer("At which threshold should it run?", _which_threshold(analysis), "threshold"),
+            Answer("What does it get wrong?", _which_faults(analysis), "faults"),
+            Answer("Which images should I look at first?", _which_images(report.judged), "images"),
+        ]
+    else:
+        found.append(Answer("How good is it?", report.why_not_judged or "It has not been judged.", "figures"))
+    if report.has_priors is not None:
+        found.append(Answer("Do the priors fit the data?", _do_priors_fit(report), "priors"))
+    if report.history.train or report.history.val:
+        found.append(Answer("How did training go?", _how_training_went(report), "training"))
+    return found
+
+
+def judged_classes(analysis: Analysis) -> list[ClassFigures]:
+    """The classes that have objects, the weakest first."""
+    return sorted((row for row in analysis.classes if row.num_objects), key=lambda row: (row.ap, row.ap50))
+
+
+def comparable_classes(analysis: Analysis) -> list[ClassFigures]:
+    """Those with enough objects to be compared, the weakest first; all, where fewer than two have them."""
+    rows = judged_classes(analysis)
+    enough = [row for row in rows if row.num_objects >= ENOUGH]
+    return enough if len(enough) > 1 else rows
+
+
+def failing_sizes(analysis: Analysis) -> tuple[list[SizeBucket], SizeBucket] | None:
+    """The sizes at which less than half of the best size's recall is reached, and that; None without objects."""
+    buckets = [bucket for bucket in analysis.relative_sizes.buckets if bucket.total]
+    if not buckets:
+        return None
+    best = max(buckets, key=lambda bucket: bucket.mean_recall50)
+    return [bucket for bucket in buckets if bucket.mean_recall50 < (1 - MUCH_WORSE) * best.mean_recall50], best
+
+
+def _how_good(analysis: Analysis) -> str:
+    objects = sum(row.num_objects for row in analysis.classes)
+    on = f"{counted(analysis.num_images, 'image')} with {counted(objects, 'object')}"
+    if not objects:
+        return f"Unknown: there is nothing to find in the {on}."
+    here = analysis.here
+    text = f"AP {figure(analysis.coco['AP'])}, AP50 {figure(analysis.coco['AP50'])} on {on}. "
+    if not here.right + here.wrong:
+        return text + "It finds nothing at all." if not len(analysis.pooled.scores) else text + "It finds nothing."
+    right = f"{of_hundred(here.precision)} of its boxes are right"
+    return text + f"At the recommended threshold it finds {of_hundred(here.recall)} objects, and {right}."
+
+
+def _which_class(analysis: Analysis) -> str:
+    rows = comparable_classes(analysis)
+    if not rows:
+        return "Unknown: no class has an object to find."
+    if len(rows) == 1:
+        return f"There is one class with objects, {named(rows[0].name)}: AP {figure(rows[0].ap)}."
+    best = rows[-1]
+    if best.ap - rows[0].ap < CLOSE:
+        against = f"against {figure(best.ap)} of {named(best.name)}"
+        return f"{named(rows[0].name)}, though not by much: AP {figure(rows[0].ap)}, {against}."
+    weakest = [f"{named(row.name)} (AP {figure(row.ap)})" for row in rows[: min(NUM_NAMED, len(rows) - 1)]]
+    if len(rows) <= NUM_NAMED:
+        weakest = weakest[:1]
+    of = f" Of the {len(rows)} with {ENOUGH} objects or more." if len(rows) < len(judged_classes(analysis)) else ""
+    return f"{listed(weakest)}; the best is {named(best.name)} ({figure(best.ap)}).{of}"
+
+
+def _which_size(analysis: Analysis) -> str:
+    failing = failing_sizes(analysis)
+    if failing is None:
+        return "Unknown: there are no objects to find."
+    buckets, best = failing
+    if not best.mean_recall50 > 0:
+        return "At every size: it can find no object."
+    top = f"of those {size_words(best)} it can find {percent(best.mean_recall50)}"
+    if buckets:
+        objects = sum(bucket.total for bucket in buckets)
+        share = percent(objects / sum(bucket.total for bucket in analysis.relative_sizes.buckets))
+        recalls = listed([percent(bucket.mean_recall50) for bucket in buckets])
+        sizes = listed([size_words(bucket) for bucket in buckets])
+        return f"Objects {sizes} of the image's side, {share} of all: it can find {recalls}; {top}."
+    others = [bucket for bucket in analysis.relative_sizes.buckets if bucket.total and bucket is not best]
+    if not others:
+        return f"All objects are {size_words(best)} of the image's side; it can find {percent(best.mean_recall50)}."
+    worst = min(others, key=lambda bucket: bucket.mean_recall50)
+    return (
+        f"At none by much: of the objects {size_words(worst)} of the image's side it can find "
+        f"{percent(worst.mean_recall50)}, {top}."
+    )
+
+
+def size_words(bucket: SizeBucket) -> str:
+    """The name of a size behind 'objects': 'under 4 %', 'of 4–8 %'."""
+    name = bucket.name.replace("<", "under").replace(">", "over")
+    return name if name != bucket.name else f"of {name}"
+
+
+def _which_threshold(analysis: Analysis) -> str:
+    here = analysis.here
+    if not here.right:
+        return "Unknown: nothing that it finds is right."
+    text = f"{figure(analysis.threshold, 2)}: precision {percent(here.precision)}, recall {percent(here.recall)}."
+    for _, point in sorted(analysis.alternatives.items(), reverse=True):
+        if point and point.precision > here.precision and point.recall >= USEFUL * here.recall:
+            return (
+                f"{text} Where false alarms are dear, {figure(point.threshold, 2)}: precision "
+                f"{percent(point.precision)}, recall {percent(point.recall)}."
+            )
+    return text
+
+
+def _which_faults(analysis: Analysis) -> str:
+    total = sum(analysis.faults.values())
+    if not total:
+        return "Nothing, at the recommended threshold."
+    kind = max(analysis.faults, key=lambda kind: analysis.faults[kind])
+    text = (
+        f"{count(analysis.faults[kind])} of its {counted(total, 'fault')} at the recommended threshold are "
+        f"{FAULT_PLURALS[kind]}."
+    )
+    costs = {kind: cost for kind, cost in analysis.fault_costs.items() if math.isfinite(cost)}
+    dearest = max(costs, key=lambda kind: costs[kind], default=None)
+    if dearest and costs[dearest] > 0:
+        text += f" What costs most are {FAULT_PLURALS[dearest]}: {figure(costs[dearest], 2)} of AP50."
+    return text
+
+
+def _which_images(judged: Judged) -> str:
+    worst = worst_images(judged.analysis.images, NUM_NAMED)
+    if not worst:
+        return "None has a fault at the recommended threshold."
+    names = [judged.split.records[image.index].image_path.name for image in worst]
+    faulty = sum(bool(image.faults) for image in judged.analysis.images)
+    return f"{listed(names)}. {counted(faulty, 'image has', 'images have')} faults; the worst are drawn below."
+
+
+def _do_priors_fit(report: Report) -> str:
+    if not report.has_priors:
+        return "This head has no priors."
+    fit = report.fit
+    if fit is None or not fit.num_objects:
+        return "Not measured."
+    objects = counted(fit.num_objects, "training object")
+    text = f"{percent(fit.reached)} of {objects} have a prior that overlaps them by IoU .5 or more; "
+    text += f"{percent(fit.forced)} are learnt by a worse one"
+    return text + (f", {percent(fit.unmatched)} by none." if fit.unmatched else ".")
+
+
+def _how_training_went(report: Report) -> str:
+    history = report.history
+    text = f"Its log has {counted(history.last_step, 'step')}"
+    epochs, loss, ap = history.train.get("epoch"), history.train.get("loss"), history.val.get("AP")
+    if epochs is not None and report.epochs:
+        text += f", up to epoch {int(epochs.values[-1]) + 1} of {report.epochs}"
+    if loss is not None and len(loss) > 1:
+        text += f". The loss went from {figure(loss.values[0], 2)} to {figure(loss.values[-1], 2)}"
+    if ap is not None:
+        text += f"; AP was {figure(ap.values[-1])} at the last of {counted(len(ap), 'validation')}"
+    return text + "."

@@ -1,0 +1,209 @@
+"""What a run writes while it trains: metrics.jsonl, and TensorBoard's events, which show more.
+
+MERGED: Means over the steps between two lines of the log.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from ssdlite.errors import UserError
+from ssdlite.io import write_text
+from ssdlite.structures import Batch, LossTerms
+
+
+class Meter:
+    """Loss terms, images a second, and the share of time spent waiting for data."""
+
+    def __init__(self) -> None:
+        self._restart()
+
+    def timed(self, loader: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches of `loader`; waiting for them is timed. A dead loader process becomes a UserError."""
+        batches = iter(loader)
+        while True:
+            asked = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise UserError(
+                    f"a loader process died ({error}); if memory ran out, lower data.workers or train.batch_size."
+                ) from None
+            self._waited += time.perf_counter() - asked
+            yield batch
+
+    def count(self, terms: LossTerms, images: int) -> None:
+        """Add a step; its loss terms are not looked at before `take`, so that a GPU need not be waited for."""
+        self._terms.append(terms)
+        self._images += images
+
+    def take(self) -> dict[str, float]:
+        """The means since the last call; {} if there was no step."""
+        names, rows = self._names(), self._rows()
+        if not names:
+            return {}
+        seconds = time.perf_counter() - self._start
+        finite = rows[rows.isfinite().all(dim=1)]  # the others were steps that are left out
+        means = dict(zip(names, finite.mean(dim=0).tolist(), strict=True))
+        rates = {"images_per_second": self._images / seconds, "waiting_for_data": self._waited / seconds}
+        self._restart()
+        return {"loss": sum(means.values()), **means, **rates}
+
+    def state_dict(self) -> list[dict[str, float]]:
+        """The loss terms that `take` has not had yet; times are not worth keeping."""
+        return [dict(zip(self._names(), row, strict=True)) for row in self._rows().tolist()]
+
+    def load_state_dict(self, state: list[dict[str, float]]) -> None:
+        self._restored[:] = [dict(terms) for terms in state]
+        self._terms.clear()
+
+    def _names(self) -> list[str]:
+        return list(next(iter([*self._restored, *self._terms]), {}))
+
+    def _rows(self) -> Tensor:
+        """(steps, terms) float32 on the CPU: one copy of what lies on the device, after what was restored."""
+        names = self._names()
+        rows = torch.tensor([[terms[name] for name in names] for terms in self._restored]).view(
+            len(self._restored), len(names)
+        )
+        if not self._terms:
+            return rows
+        counted = torch.stack([torch.stack([terms[name] for name in names]) for terms in self._terms])
+        return torch.cat([rows, counted.cpu()])
+
+    def _restart(self) -> None:
+        self._start = time.perf_counter()
+        self._waited, self._images = 0.0, 0
+        self._restored: list[dict[str, float]] = []  # numbers, so that it does not matter where they were computed
+        self._terms: list[LossTerms] = []
+
+
+CURVE_THRESHOLDS = np.linspace(0, 1, 127)
+"""Scores at which `precision_recall` wants its counts. TensorBoard takes their even spread for granted."""
+
+
+class Logbook:
+    """One JSON line and one TensorBoard point for each thing logged. Close it, or use it as a context.
+
+    What `log` is told is in both. All else is TensorBoard's alone, for those who watch.
+
+    With `keep_lines` a log that is there already is continued after so many lines, and TensorBoard's before
+    `purge_step`; what they have beyond goes.
+    """
+
+    def __init__(self, run_dir: Path, purge_step: int | None = None, keep_lines: int | None = None) -> None:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        path = run_dir / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        if keep_lines is not None and len(lines) > keep_lines:
+            lines = lines[:keep_lines]
+            write_text(path, "".join(lines))
+        self.num_lines = len(lines)
+        self._file = path.open("a", encoding="utf-8")
+        if purge_step is None and not any(run_dir.glob("events.out.tfevents.*")):
+            purge_step = 0  # TensorBoard takes back what lies beyond a restart only if it saw the start
+        self._writer = SummaryWriter(str(run_dir), purge_step=purge_step)
+
+    def __enter__(self) -> Logbook:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def log(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """Append `{"kind": kind, "step": step, **values}`; numbers, also nested ones, go to TensorBoard.
+
+        NaN (an undefined figure) is written as null and is no TensorBoard point.
+        """
+        line = {"kind": kind, "step": step, **_without_nan(values)}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        self.num_lines += 1
+        for name, value in _numbers(values):
+            self._writer.add_scalar(f"{kind}/{name}", value, step)
+
+    def watch(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        """Numbers for TensorBoard alone; NaN is no point."""
+        for name, value in _numbers(values):
+            self._writer.add_scalar(f"{kind}/{name}", value, step)
+
+    def picture(self, name: str, step: int, image: np.ndarray) -> None:
+        """An (H, W, 3) uint8 RGB picture."""
+        self._writer.add_image(name, image, step, dataformats="HWC")
+
+    def histogram(self, name: str, step: int, values: np.ndarray, edges: np.ndarray) -> None:
+        """How many of (N,) `values` lie between each two of (E,) `edges`; nothing where there are none."""
+        if len(values):
+            self._writer.add_histogram(name, values, step, bins=edges)
+
+    def precision_recall(
+        self, name: str, step: int, right: np.ndarray, wrong: np.ndarray, num_objects: int
+    ) -> None:
+        """A curve from the (S,) right and wrong detections that score at least each of CURVE_THRESHOLDS.
+
+        Where nothing is kept, precision is 1 (as in scikit-learn), so that the curve ends where it should. Nobody
+        counts what is rightly not found: TensorBoard's true negatives are 0. Needs an object.
+        """
+        kept = right + wrong
+        self._writer.add_pr_curve_raw(
+            name,
+            true_positive_counts=right,
+            false_positive_counts=wrong,
+            true_negative_counts=np.zeros_like(right),
+            false_negative_counts=num_objects - right,
+            precision=np.where(kept > 0, right / np.maximum(kept, 1), 1.0),
+            recall=right / num_objects,
+            global_step=step,
+            num_thresholds=len(CURVE_THRESHOLDS),
+        )
+
+    def hyperparameters(self, values: Mapping[str, bool | float | str], figures: Sequence[str]) -> None:
+        """The run's row in TensorBoard's table of hyperparameters, with its last points named `figures`.
+
+        `SummaryWriter.add_hparams` would make a second run of it, in a folder inside this one's. TensorBoard keeps
+        the first row of a run, so that one that is resumed may say it again.
+        """
+        experiment, start, self._end = hparams(dict(values), dict.fromkeys(figures, 0.0))
+        self._writer._get_file_writer().add_summary(experiment)
+        self._writer._get_file_writer().add_summary(start)
+
+    def finish(self) -> None:
+        """Say that the run whose `hyperparameters` were given has come to its end."""
+        self._writer._get_file_writer().add_summary(self._end)
+
+    def close(self) -> None:
+        self._file.close()
+        self._writer.close()
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def _numbers(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    found = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found += _numbers(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float) and math.isfinite(value):
+            found.append((prefix + name, float(value)))
+    return found

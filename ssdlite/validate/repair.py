@@ -1,0 +1,335 @@
+"""Cleaned copies of annotations. The originals are never touched, and images are linked, not copied.
+
+MERGED: What a cleaned copy keeps of a source, and how its boxes change. Nothing is written here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import shutil
+import xml.etree.ElementTree as ET
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssdlite.data.formats import voc as voc_reader
+from ssdlite.data.formats.layout import CocoSource, Source, VocSource, find_layout
+from ssdlite.errors import ConfigError, DataError
+from ssdlite.io import write_text
+from ssdlite.validate.check import Report, SourceCheck
+from ssdlite.validate.findings import Contents
+from ssdlite.validate.rules import TOLERANCE, looks_other, other_corners
+from ssdlite.validate.voc import CORNERS, read_object
+
+
+@dataclass(eq=False)
+class Plan:
+    """One source as it should be. I images and N objects are those of `contents`."""
+
+    contents: Contents
+    keep_images: np.ndarray  # (I,) bool
+    sizes: np.ndarray  # (I, 2) height and width
+    keep_objects: np.ndarray  # (N,) bool; none of an image that goes
+    corners: np.ndarray  # (N, 4) float64 xyxy, in the file's own counting
+    changed: np.ndarray  # (N,) bool: the box is not the file's
+    scaled: np.ndarray  # (N,) bool: with its image
+    names: list[str]  # of each class, one spelling for all
+    changes: Counter[str]  # what a person is told
+
+
+def plan_repair(source: SourceCheck, report: Report) -> Plan:
+    """Repeated and unusable images go, sizes become the images', inverted boxes are turned, and all are clipped.
+
+    If a size is wrong but has the image's proportions, and its boxes lie within it, the image was made larger or
+    smaller after it was annotated: then the boxes are scaled as well.
+    """
+    contents = source.contents
+    facts = [report.facts[path] for path in contents.paths]
+    keep_images = np.array([fact.usable for fact in facts], bool) & ~source.repeated
+    known = np.asarray((contents.sizes > 0).all(axis=1))
+    sizes = contents.sizes.copy()
+    for index, fact in enumerate(facts):
+        annotated = int(sizes[index, 0]), int(sizes[index, 1])
+        if fact.size and not (known[index] and fact.fits(annotated)):
+            sizes[index] = fact.size
+    corners = other_corners(contents) if looks_other(contents, source.sizes) else contents.corners
+    corners = np.concatenate(
+        [np.minimum(corners[:, :2], corners[:, 2:]), np.maximum(corners[:, :2], corners[:, 2:])], 1
+    )
+    boxes = contents.boxes(corners)
+    resized = known & (sizes != contents.sizes).any(axis=1) & _same_proportions(contents.sizes, sizes)
+    resized[contents.owners[~_inside(boxes, contents.sizes[contents.owners])]] = False
+    factors = np.where(resized[:, None], sizes / np.maximum(contents.sizes, 1), 1.0)[contents.owners]
+    limits = sizes[contents.owners][:, [1, 0, 1, 0]]
+    with np.errstate(invalid="ignore"):
+        boxes = np.clip(boxes * factors[:, [1, 0, 1, 0]], 0, limits)
+        rounded = boxes.astype(np.float32)
+        has_area = np.isfinite(boxes).all(axis=1) & (rounded[:, 2:] > rounded[:, :2]).all(axis=1)
+        changed = (boxes != contents.boxes()).any(axis=1)
+    corners = boxes if contents.is_coco else boxes + np.array([1, 1, 0, 0])
+    if not contents.is_coco:  # a single pixel is written as a point is, and read as one
+        has_area &= (corners[:, :2] != corners[:, 2:]).any(axis=1)
+    names = [report.spellings.get(name, name) for name in contents.class_names]
+    wanted = {report.spellings.get(name, name) for name in report.class_names}
+    is_known = np.array([report.ignore_unknown or name in wanted for name in names], bool)
+    of_kept = keep_images[contents.owners]
+    keep_objects = of_kept & has_area & is_known[contents.labels]
+    changes = Counter(
+        {
+            "images left out": int((~keep_images).sum()),
+            "objects left out": int((of_kept & ~keep_objects).sum()),
+            "boxes turned or cut": int((changed & keep_objects & ~resized[contents.owners]).sum()),
+            "sizes corrected": int((known & keep_images & (sizes != contents.sizes).any(axis=1) & ~resized).sum()),
+            "sizes corrected and boxes scaled with them": int((resized & keep_images).sum()),
+            "class names spelt as another": sum(
+                old != new for old, new in zip(contents.class_names, names, strict=True)
+            ),
+        }
+    )
+    scaled = resized[contents.owners]
+    return Plan(contents, keep_images, sizes, keep_objects, corners, changed, scaled, names, +changes)
+
+
+def _same_proportions(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """(I,) bool: whether one size (I, 2) is the other times a factor, but for rounding."""
+    factors = new / np.maximum(old, 1)
+    # A side is off by half a pixel at most, so the two factors by a share of one over the smaller image's side.
+    tolerance = factors.max(axis=1) / np.maximum(np.minimum(old, new).min(axis=1), 1)
+    return np.asarray(np.abs(factors[:, 0] - factors[:, 1]) <= tolerance)
+
+
+def _inside(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """(N,) bool: within sizes (N, 2) of height and width."""
+    limits = sizes[:, [1, 0, 1, 0]]
+    with np.errstate(invalid="ignore"):
+        return np.asarray(~((boxes < -TOLERANCE) | (boxes > limits + TOLERANCE)).any(axis=1))
+
+
+DIGITS = 4  # of a pixel that are written of a box
+
+
+@dataclass(frozen=True)
+class FixedCopy:
+    """What was written."""
+
+    train: list[Source]
+    val: list[Source]  # empty where it is the training set
+    changes: Counter[str]  # what was changed, and how often
+
+
+def require_new(directory: Path) -> None:
+    """Raises ConfigError if there is anything at `directory` but an empty folder."""
+    if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
+        raise ConfigError(f"--fix {directory}: there is something already; name a new folder.")
+
+
+def write_fixed(report: Report, directory: Path) -> FixedCopy:
+    """Write the annotations of `report`, which must be of `check_data`, into `directory`, cleaned.
+
+    COCO becomes annotations/instances_train.json with a link `train` to its images (a second source
+    instances_train2.json, and so on), VOC keeps its layout, with JPEGImages a link. See `plan_repair` for what is
+    cleaned. Raises DataError if nothing of a source can be kept, and ConfigError as `require_new`.
+    """
+    require_new(directory)
+    sources = [*report.train, *report.val]
+    plans = {id(source): plan_repair(source, report) for source in sources}
+    for source in sources:
+        if not plans[id(source)].keep_images.any():
+            raise DataError(
+                f"{source.contents.source}: none of its images can be kept; correct what is said of the whole first"
+            )
+    roots = _choose_roots(sources, directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    written: dict[str, list[Source]] = {"train": [], "val": []}
+    changes: Counter[str] = Counter()
+    done: set[Path] = set()
+    for split, members in (("train", report.train), ("val", report.val)):
+        for source in members:
+            plan = plans[id(source)]
+            changes += plan.changes
+            old = source.contents.source
+            if isinstance(old, CocoSource):
+                number = sum(isinstance(other, CocoSource) for other in written[split]) + 1
+                name = split if number == 1 else f"{split}{number}"
+                written[split].append(_write_coco(plan, old, directory, name))
+            else:
+                written[split].append(_write_voc(plan, old, roots[old.root], done))
+    return FixedCopy(written["train"], written["val"], changes)
+
+
+def train_command(copy: FixedCopy, directory: Path) -> str:
+    """The command line that trains on the copy."""
+    val = copy.val or copy.train
+    try:
+        layout = find_layout(directory)
+        if (layout.train, layout.val) == (copy.train, val):
+            return f"ssdlite train data={shlex.quote(str(directory))}"
+    except DataError:  # several sources of one kind are no layout
+        pass
+    splits = {"train": copy.train, "val": val}
+    words = [f"data.{split}={json.dumps([*map(_as_node, nodes)])}" for split, nodes in splits.items() if nodes]
+    return "ssdlite train " + " ".join(map(shlex.quote, words))
+
+
+def _as_node(source: Source) -> dict[str, Any]:
+    if isinstance(source, CocoSource):
+        return {"kind": "coco", "images": str(source.images), "annotations": str(source.annotations)}
+    return {"kind": "voc", "root": str(source.root), "splits": list(source.splits)}
+
+
+def _choose_roots(sources: Sequence[SourceCheck], directory: Path) -> dict[Path, Path]:
+    """A folder for each VOC root: `directory` itself if there is one root and no COCO, otherwise one in it."""
+    given = [source.contents.source for source in sources]
+    roots = list(dict.fromkeys(source.root for source in given if isinstance(source, VocSource)))
+    if len(roots) == 1 and not any(isinstance(source, CocoSource) for source in given):
+        return {roots[0]: directory}
+    chosen: dict[Path, Path] = {}
+    for number, root in enumerate(roots, 1):
+        name = root.resolve().name
+        taken = {path.name for path in chosen.values()} | {"annotations", "train", "val"}
+        chosen[root] = directory / (f"{name}-{number}" if name in taken or not name else name)
+    return chosen
+
+
+def _link(link: Path, folder: Path) -> bool:
+    """Whether `link` now leads to `folder`."""
+    try:
+        link.symlink_to(folder.resolve(), target_is_directory=True)
+    except OSError:  # Windows allows it to developers only
+        return False
+    return True
+
+
+def _write_coco(plan: Plan, old: CocoSource, directory: Path, name: str) -> CocoSource:
+    contents, document = plan.contents, plan.contents.document
+    images = []
+    for index in np.flatnonzero(plan.keep_images).tolist():
+        entry = document["images"][contents.entries[index]]
+        height, width = plan.sizes[index].tolist()
+        same = entry.get("height") == height and entry.get("width") == width
+        images.append(entry if same else {**entry, "height": height, "width": width})
+    categories: dict[str, dict[str, Any]] = {}
+    for category in document["categories"]:
+        label = contents.categories.get(category["id"]) if isinstance(category, dict) and "id" in category else None
+        if label is not None:
+            categories.setdefault(plan.names[label], {**category, "name": plan.names[label]})
+    ids = [categories[name]["id"] for name in plan.names]
+    annotations = [
+        _coco_object(document["annotations"][contents.positions[index]], plan, index, ids[contents.labels[index]])
+        for index in np.flatnonzero(plan.keep_objects).tolist()
+    ]
+    cleaned = {**document, "images": images, "annotations": annotations, "categories": list(categories.values())}
+    path = directory / "annotations" / f"instances_{name}.json"
+    write_text(path, json.dumps(cleaned, ensure_ascii=False))
+    link = directory / name
+    return CocoSource(link if _link(link, old.images) else old.images.resolve(), path)
+
+
+def _coco_object(item: dict[str, Any], plan: Plan, index: int, category_id: int) -> dict[str, Any]:
+    area = item.get("area")
+    if area is not None and (type(area) not in (int, float) or not abs(area) < 1e18):
+        item = {key: value for key, value in item.items() if key != "area"}
+    if item["category_id"] != category_id:
+        item = {**item, "category_id": category_id}
+    if not plan.changed[index]:
+        return item
+    x1, y1, x2, y2 = plan.corners[index].tolist()
+    box = [round(value, DIGITS) for value in (x1, y1, x2 - x1, y2 - y1)]
+    box_area = box[2] * box[3]
+    item = {**item, "bbox": box}
+    if plan.scaled[index]:
+        item.pop("segmentation", None)  # it is that of the other size
+        item["area"] = box_area
+    elif "area" in item and not 0 < item["area"] <= box_area:
+        item["area"] = box_area
+    return item
+
+
+def _write_voc(plan: Plan, old: VocSource, root: Path, done: set[Path]) -> VocSource:
+    """`done`: the files that another list of the same root has written."""
+    contents = plan.contents
+    link = root / "JPEGImages"
+    if link not in done:
+        root.mkdir(parents=True, exist_ok=True)
+        if not _link(link, old.root / "JPEGImages"):
+            raise DataError(f"{link}: links cannot be made here; give --fix a folder on another disk or system")
+        done.add(link)
+    order = np.argsort(contents.owners, kind="stable")
+    bounds = np.searchsorted(contents.owners[order], np.arange(len(contents.paths) + 1))
+    kept: dict[str, list[str]] = {split: [] for split in old.splits}
+    for index in np.flatnonzero(plan.keep_images).tolist():
+        stem = contents.entries[index]
+        kept[contents.lists[stem]].append(stem)
+        path = root / "Annotations" / f"{stem}.xml"
+        if path not in done:
+            done.add(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_xml(contents.files[index], path, plan, index, order[bounds[index] : bounds[index + 1]])
+    for split, stems in kept.items():
+        write_text(root / "ImageSets" / "Main" / f"{split}.txt", "".join(f"{stem}\n" for stem in stems))
+    return VocSource(root, tuple(split for split, stems in kept.items() if stems))
+
+
+def _write_xml(source: Path, path: Path, plan: Plan, image: int, objects: np.ndarray) -> None:
+    """The annotation of one image, which has `objects`; byte by byte where nothing changes."""
+    contents = plan.contents
+    annotation = voc_reader.parse_annotation(source)
+    is_changed = contents.sizes[image].tolist() != plan.sizes[image].tolist()
+    if is_changed:
+        _set_size(annotation, *plan.sizes[image].tolist())
+    by_position = {int(contents.positions[index]): int(index) for index in objects if plan.keep_objects[index]}
+    for position, item in enumerate(annotation.findall("object"), 1):
+        index = by_position.get(position)
+        if index is None:
+            annotation.remove(item)
+            is_changed = True
+        else:
+            is_changed |= _mend_object(item, plan, index, source)
+    if is_changed:
+        ET.ElementTree(annotation).write(path, encoding="utf-8", xml_declaration=True)
+    else:
+        shutil.copyfile(source, path)
+
+
+def _set_size(annotation: ET.Element, height: int, width: int) -> None:
+    depth = annotation.findtext("size/depth")
+    for element in annotation.findall("size"):
+        annotation.remove(element)
+    size = ET.Element("size")
+    for tag, text in (("width", str(width)), ("height", str(height)), ("depth", depth)):
+        if text is not None:
+            ET.SubElement(size, tag).text = text
+    first_object = next((place for place, child in enumerate(annotation) if child.tag == "object"), len(annotation))
+    annotation.insert(first_object, size)
+
+
+def _mend_object(item: ET.Element, plan: Plan, index: int, source: Path) -> bool:
+    """Whether anything had to be changed."""
+    is_changed = False
+    try:
+        name = read_object(item, source).category
+    except DataError:  # for `difficult`, or the object would not be among those to keep
+        for element in item.findall("difficult"):
+            item.remove(element)
+        name = read_object(item, source).category
+        is_changed = True
+    wanted = plan.names[plan.contents.labels[index]]
+    if name != wanted:
+        item.findall("name")[0].text = wanted
+        is_changed = True
+    if plan.changed[index]:
+        for tag, value in zip(CORNERS, plan.corners[index].tolist(), strict=True):
+            item.findall(f"bndbox/{tag}")[0].text = _number_text(value)
+        is_changed = True
+    return is_changed
+
+
+def _number_text(value: float) -> str:
+    value = round(value, DIGITS)
+    return str(math.floor(value)) if value.is_integer() else repr(value)

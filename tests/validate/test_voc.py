@@ -1,0 +1,132 @@
+"""What the reader refuses is an error, what it leaves out or cuts a warning: never the other way round."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ssdlite.data.formats.layout import VocSource
+from ssdlite.data.formats.voc import read_voc
+from ssdlite.errors import DataError
+from ssdlite.validate.check import quick_check
+from ssdlite.validate.findings import KINDS
+
+from .cases import kinds, write_noise
+
+SIZE = "<size><width>60</width><height>40</height></size>"
+
+
+def thing(name="cat", box=(5, 5, 20, 20), extra=""):
+    tags = "".join(
+        f"<{tag}>{value}</{tag}>" for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
+    )
+    return f"<object><name>{name}</name>{extra}<bndbox>{tags}</bndbox></object>"
+
+
+GOOD = "".join(thing() for _ in range(10))
+
+
+def annotation(objects="", size=SIZE, head=""):
+    return f"{head}<annotation>{size}{GOOD}{objects}</annotation>"
+
+
+def write_voc(root: Path, files: dict[str, str], split: str = "train", lines: str | None = None) -> Path:
+    for seed, (stem, xml) in enumerate(files.items()):
+        write_noise(root / "JPEGImages" / f"{stem}.png", seed)
+        (root / "Annotations").mkdir(exist_ok=True)
+        (root / "Annotations" / f"{stem}.xml").write_text(xml)
+    names = root / "ImageSets" / "Main" / f"{split}.txt"
+    names.parent.mkdir(parents=True, exist_ok=True)
+    names.write_text("".join(f"{stem}\n" for stem in files) if lines is None else lines)
+    return root
+
+
+def findings_of(root, files, **options):
+    write_voc(root, files, **options)
+    return quick_check([VocSource(root, ("train",))], [])
+
+
+ERRORS = {
+    "no XML": ("<annotation>", "annotations-unreadable"),
+    "a DOCTYPE": (annotation(head='<!DOCTYPE a [<!ENTITY b "c">]>'), "annotations-unreadable"),
+    "a size of text": (annotation(size="<size><width>x</width><height>4</height></size>"), "image-size-broken"),
+    "no name": (annotation("<object><bndbox/></object>"), "object-broken"),
+    "no box": (annotation("<object><name>cat</name></object>"), "object-broken"),
+    "text as a corner": (annotation(thing(box=(1, 2, "x", 4))), "object-broken"),
+    "text as difficult": (annotation(thing(extra="<difficult>very</difficult>")), "object-broken"),
+}
+WARNINGS = {
+    "a point": (thing(box=(5, 5, 5, 5)), "box-degenerate"),
+    "not a number": (thing(box=("nan", 5, 9, 9)), "box-degenerate"),
+    "inverted": (thing(box=(20, 5, 5, 20)), "box-inverted"),
+    "outside": (thing(box=(61, 5, 70, 20)), "box-outside"),
+    "over the border": (thing(box=(50, 5, 62, 20)), "box-clipped"),
+}
+
+
+@pytest.mark.parametrize(("xml", "kind"), ERRORS.values(), ids=ERRORS)
+def test_errors_are_what_the_reader_refuses(tmp_path, xml, kind):
+    found = findings_of(tmp_path, {"a": annotation(), "b": xml})
+    assert kinds(found) == [kind] and KINDS[kind] == "error"
+    assert found[0].file == tmp_path / "Annotations/b.xml" and found[0].item.startswith("b")
+    with pytest.raises(DataError):
+        read_voc(tmp_path, ["train"])
+
+
+@pytest.mark.parametrize(("objects", "kind"), WARNINGS.values(), ids=WARNINGS)
+def test_warnings_are_what_the_reader_leaves_out_or_cuts(tmp_path, objects, kind):
+    found = findings_of(tmp_path, {"a": annotation(objects)})
+    assert kinds(found) == [kind] and KINDS[kind] == "warning"
+    assert found[0].item == "a object 11 (cat)"
+    (record,) = read_voc(tmp_path, ["train"]).records
+    assert len(record.boxes) == (11 if kind == "box-clipped" else 10)
+
+
+@pytest.mark.parametrize("box", [(7, 3, 7, 20), (1, 1, 60, 40), (0, 0, 61, 41), (2.5, 3, 10.5, 8)])
+def test_boxes_that_are_fine(tmp_path, box):
+    """One pixel wide, the whole image, counted from 0, with fractions."""
+    assert kinds(findings_of(tmp_path, {"a": annotation(thing(box=box))})) == []
+
+
+def test_lists(tmp_path):
+    assert kinds(findings_of(tmp_path, {"a": annotation()}, lines="a\na 1\n")) == ["image-listed-twice"]
+    assert len(read_voc(tmp_path, ["train"])) == 1
+    for lines, expected in {"": ["list-unreadable", "no-images"], "a\n../a\n": ["list-unreadable"]}.items():
+        assert kinds(findings_of(tmp_path, {"a": annotation()}, lines=lines)) == expected
+        with pytest.raises(DataError):
+            read_voc(tmp_path, ["train"])
+    assert kinds(findings_of(tmp_path, {"a": annotation()}, lines="a\nb\n")) == ["annotations-unreadable"]
+    with pytest.raises(DataError):
+        read_voc(tmp_path, ["train"])
+
+
+def test_images(tmp_path):
+    files = {"a": annotation(), "b": annotation(), "c": annotation(size="")}
+    write_voc(tmp_path, files)
+    (tmp_path / "JPEGImages/b.png").unlink()
+    write_noise(tmp_path / "JPEGImages/c.bmp", 5)
+    found = quick_check([VocSource(tmp_path, ("train",))], [])
+    expected = ["image-ambiguous", "image-missing", "image-without-size", "no-validation"]
+    assert kinds(found, notes=True) == expected
+    with pytest.raises(DataError, match="'b'"):
+        read_voc(tmp_path, ["train"])
+
+
+def test_a_missing_folder_of_images_is_one_finding(tmp_path):
+    write_voc(tmp_path, {"a": annotation()})
+    (tmp_path / "JPEGImages/a.png").unlink()
+    (tmp_path / "JPEGImages").rmdir()
+    found = quick_check([VocSource(tmp_path, ("train",))], [])
+    assert kinds(found) == ["image-folder-missing", "no-images"]
+
+
+def test_real_bccd_has_two_points(real_data):
+    from ssdlite.data.formats.layout import find_layout
+
+    layout = find_layout(real_data / "bccd")
+    found = quick_check(layout.train, layout.val)
+    assert [finding.item for finding in found if finding.kind == "box-degenerate"] == [
+        "BloodImage_00338 object 13 (RBC)",
+        "BloodImage_00343 object 4 (RBC)",
+    ]
