@@ -19,7 +19,7 @@ import onnx
 import torch
 
 from ssdlite.build.model import LoadedDetector, build_decoder, export_metadata, load_detector
-from ssdlite.commands.verification_images import make_judge, spread, validation_split
+from ssdlite.commands.verification_images import make_evaluator, spread, validation_split
 from ssdlite.config.schema import parse_options
 from ssdlite.export.metadata import FileForm
 from ssdlite.export.onnx.graph import lower_opset
@@ -42,9 +42,9 @@ def main() -> int:
     loaded = load_detector(arguments.checkpoint, parse_options(arguments.overrides))
     split = validation_split(loaded)
     split = spread(split, arguments.images or len(split))
-    judges = {size: make_judge(loaded, split, size) for size in (1, 8)}
+    evaluators = {size: make_evaluator(loaded, split, size) for size in (1, 8)}
     decoder = build_decoder(loaded.config.eval, loaded.detector.input_size)
-    expected = judges[8](TorchPredictor(loaded.detector, decoder, torch.device("cpu")))
+    expected = evaluators[8](TorchPredictor(loaded.detector, decoder, torch.device("cpu")))
     print(f"PyTorch: AP {expected:.5f} on {len(split)} images")
     print(f"{'head':16}{'opset':>6}{'batch':>9}{'run with':>9}{'AP':>9}{'difference':>12}", flush=True)
     worst = 0.0
@@ -52,7 +52,7 @@ def main() -> int:
         for head, opset, batch, path in _files(loaded, Path(folder)):
             predictor = OnnxPredictor(path)
             for size in RUNS[batch]:
-                found = judges[size](predictor)
+                found = evaluators[size](predictor)
                 worst = max(worst, math.inf if math.isnan(found) else abs(found - expected))
                 name = "any" if batch is None else batch
                 print(f"{head:16}{opset:6}{name:>9}{size:9}{found:9.5f}{found - expected:+12.5f}", flush=True)

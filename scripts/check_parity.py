@@ -48,8 +48,8 @@ from PIL import Image
 
 from ssdlite.build.load import load_model
 from ssdlite.build.model import load_detector
-from ssdlite.commands.checkpoints import import_checkpoint
-from ssdlite.commands.export import export_onnx
+from ssdlite.commands.checkpoints import run_import_checkpoint
+from ssdlite.commands.export import run_export_onnx
 from ssdlite.data.images import read_image
 from ssdlite.errors import FetchError, UserError
 from ssdlite.importers.pretrained import PRETRAINED
@@ -81,7 +81,7 @@ def check_all(graph: Path, folder: Path) -> list[Check]:
     reference = read_reference(REFERENCE)
     checkpoint = import_graph(graph, folder / "pedestrian.pt")
     exported = folder / "pedestrian.onnx"
-    export_onnx(checkpoint, {}, output=exported, head="nms", opset=18, verify=False)
+    run_export_onnx(checkpoint, {}, output=exported, head="nms", opset=18, verify=False)
     images = write_images(folder, reference)
     detector = load_detector(checkpoint).detector
     assert isinstance(detector, Detector)
@@ -101,7 +101,7 @@ def check_tfjs(package: Path, folder: Path) -> list[Check]:
     reference = read_reference(TFJS_REFERENCE)
     images = write_tfjs_images(folder, reference)
     checkpoint = folder / "coco.pt"
-    import_checkpoint(package, output=checkpoint)
+    run_import_checkpoint(package, output=checkpoint)
     detector = load_detector(checkpoint).detector
     assert isinstance(detector, Detector)
     found = check_network(detector, reference, images, TFJS_LIMIT)

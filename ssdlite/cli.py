@@ -111,7 +111,7 @@ def train(
 
     config, name = _read_config(arguments)
     require_training(config, name, resume=resume, device=device)
-    from ssdlite.commands.train import train as run  # PyTorch takes seconds
+    from ssdlite.commands.train import run_train as run  # PyTorch takes seconds
 
     run(config, default_name=name, resume=resume, device=device)
 
@@ -140,7 +140,7 @@ def evaluate(
     report of a result .json is written with --report only.
     """
     _show_log()
-    from ssdlite.commands.eval import evaluate as run
+    from ssdlite.commands.eval import run_eval as run
 
     run(
         model,
@@ -172,7 +172,7 @@ def report(
     judges the model where that is not there. data=PATH says where the data is now.
     """
     _show_log()
-    from ssdlite.commands.report import report as write
+    from ssdlite.commands.report import run_report as write
 
     write(run, _read_overrides(overrides), output=output, device=device)
 
@@ -231,7 +231,7 @@ def predict(
     """
     _show_log()
     from ssdlite.commands.predict import FindOptions, InputOptions, OutputOptions
-    from ssdlite.commands.predict import predict as run
+    from ssdlite.commands.predict import run_predict as run
 
     run(
         model,
@@ -286,7 +286,7 @@ def export_onnx(
     NAME.onnx.json beside it holds all that was measured.
     """
     _show_log()
-    from ssdlite.commands.export import export_onnx as run
+    from ssdlite.commands.export import run_export_onnx as run
 
     run(
         checkpoint,
@@ -334,7 +334,7 @@ def export(
             raise ConfigError("for --head and --precision of ONNX use 'ssdlite export-onnx'.")
         return export_onnx(checkpoint, overrides, output=output, verify=verify, tolerance=tolerance)
     _show_log()
-    from ssdlite.commands.export import export as run
+    from ssdlite.commands.export import run_export as run
 
     run(
         format,
@@ -370,7 +370,7 @@ def export_web(
     It opens from a disk, holds all that it needs and connects to nothing.
     """
     _show_log()
-    from ssdlite.commands.export import export_web as run
+    from ssdlite.commands.export import run_export_web as run
 
     run(model, _read_overrides(overrides), output=output, runtime_dir=runtime, title=title, verify=verify)
 
@@ -399,7 +399,7 @@ def import_checkpoint(
     It can be judged, exported, and be the start of a training: ssdlite train data=PATH model.weights=FILE.
     """
     _show_log()
-    from ssdlite.commands.checkpoints import import_checkpoint as run
+    from ssdlite.commands.checkpoints import run_import_checkpoint as run
 
     run(source, output=output, file_format=format, class_names_path=class_names, input_size=input_size)
 
@@ -413,7 +413,7 @@ def export_checkpoint(
 ) -> None:
     """Write a checkpoint for the program whose dialect it has: import-checkpoint the other way round."""
     _show_log()
-    from ssdlite.commands.checkpoints import export_checkpoint as run
+    from ssdlite.commands.checkpoints import run_export_checkpoint as run
 
     run(checkpoint, output=output)
 
@@ -434,7 +434,7 @@ def make_data(
 ) -> None:
     """Draw a data set in COCO layout: varied shapes over cluttered backgrounds."""
     _show_log()
-    from ssdlite.commands.make_data import make_data as run
+    from ssdlite.commands.make_data import run_make_data as run
 
     run(directory, images=images, size=size, seed=seed)
 
@@ -456,10 +456,10 @@ def check_data(
     With --fix a cleaned copy of the annotations is written; the originals stay as they are.
     """
     _show_log()
-    from ssdlite.commands.check_data import check
+    from ssdlite.commands.check_data import run_check_data
 
     path, overrides = _split_arguments(arguments)
-    check(path, overrides, json_path=json, fixed_dir=fix)
+    run_check_data(path, overrides, json_path=json, fixed_dir=fix)
 
 
 @app.command("fit-priors")
@@ -481,7 +481,7 @@ def fit_priors(
     starts.
     """
     _show_log()
-    from ssdlite.commands.fit_priors import fit_model_priors as run
+    from ssdlite.commands.fit_priors import run_fit_priors as run
 
     path, overrides = _split_arguments(arguments)
     run(path, overrides, config_path=write, json_path=json, max_priors=max_priors)
@@ -507,7 +507,7 @@ def view_data(
     With --augmented each has a row: the image, and what the first three epochs see of it, to the pixel.
     """
     _show_log()
-    from ssdlite.commands.view_data import view_data as view
+    from ssdlite.commands.view_data import run_view_data as view
 
     path, overrides = _split_arguments(arguments)
     view(path, overrides, split=split, count=count, output=output, augmented=augmented)
@@ -521,7 +521,7 @@ def benchmark(
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
     quick: Annotated[bool, typer.Option(help="One run of each: shows that it works, not how fast.")] = False,
-    rival: Annotated[
+    baseline: Annotated[
         list[Path] | None, typer.Option(help="Another detector's .onnx, timed in the section infer; repeatable.")
     ] = None,
     device: Device = "auto",
@@ -532,10 +532,10 @@ def benchmark(
     torchvision's SSDLite trains on the same batch for comparison. Nothing is fetched, and no run folder is made.
     """
     _show_log()
-    from ssdlite.commands.benchmark import benchmark as run
+    from ssdlite.commands.benchmark import run_benchmark as run
 
     path, overrides = _split_arguments(arguments)
-    run(path, overrides, only=only, json_path=json, quick=quick, device=device, rivals=rival or [])
+    run(path, overrides, only=only, json_path=json, quick=quick, device=device, baselines=baseline or [])
 
 
 download = typer.Typer(no_args_is_help=True, help="Fetch pretrained weights or a data set ahead of time.")

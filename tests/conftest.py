@@ -166,12 +166,12 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def trained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of a run of two epochs on `drawn`: enough for every file, not for any accuracy."""
-    from ssdlite.commands.train import train
+    from ssdlite.commands.train import run_train
     from ssdlite.config.schema import load_config
 
     runs = tmp_path_factory.mktemp("runs")
     options = [f"data={drawn}", f"run.dir={runs}", "train.epochs=2", "train.val_interval=1", "train.log_interval=2"]
-    train(load_config(None, [*options, *TINY]), default_name="tiny", resume=False, device="cpu")
+    run_train(load_config(None, [*options, *TINY]), default_name="tiny", resume=False, device="cpu")
     with kept(runs):
         yield runs / "tiny"
 
@@ -181,7 +181,7 @@ def lively(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
     """A folder with model.pt and its model.onnx: a random network that is sure of much, and of something else in
     each picture of `drawn`. Two epochs of training would leave all scores alike."""
     from ssdlite.build.model import empty_detector
-    from ssdlite.commands.export import export_onnx
+    from ssdlite.commands.export import run_export_onnx
     from ssdlite.config.schema import load_config
     from ssdlite.data.images import read_image
     from ssdlite.training.checkpoint import save_checkpoint
@@ -203,7 +203,7 @@ def lively(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
     content = {"config": config.to_dict(), "classes": list(class_names), "metrics": {}}
     save_checkpoint(folder / "model.pt", {**content, "weights": detector.state_dict()})
     options = {"output": folder / "model.onnx", "head": "nms", "batch": "dynamic", "opset": 18, "verify": False}
-    export_onnx(folder / "model.pt", {}, **options)
+    run_export_onnx(folder / "model.pt", {}, **options)
     with kept(folder):
         yield folder
 

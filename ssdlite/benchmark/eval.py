@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ssdlite.benchmark.children import in_child
-from ssdlite.benchmark.timing import Rows, added_memory, reading, synchronizer, take_turns
+from ssdlite.benchmark.timing import Rows, added_memory, interleave, reading, synchronizer
 from ssdlite.benchmark.workload import Workload, build_network, loader_for, prepare_process, resident_batch
 from ssdlite.build.model import build_decoder
 from ssdlite.evaluation.coco import coco_metrics, load_faster
@@ -22,7 +22,7 @@ from ssdlite.structures import DataSplit, Detections, HeadOutput, Record
 NAME = "eval"
 
 
-JUDGED_CLASSES, JUDGED_DETECTIONS, MEAN_OBJECTS = 80, 100, 7
+EVALUATED_CLASSES, EVALUATED_DETECTIONS, MEAN_OBJECTS = 80, 100, 7
 
 
 SLOW_IMAGES = 500  # judged by pycocotools, which takes minutes for 5,000
@@ -36,7 +36,7 @@ NOISE_LOGIT, NOISE_SPREAD = -8.0, 1.4
 of an image enter suppression, as for a network that has learnt."""
 
 
-class Judged(NamedTuple):
+class Evaluated(NamedTuple):
     """What judging simulated detections took."""
 
     images: int
@@ -49,12 +49,13 @@ class Judged(NamedTuple):
 def run(workload: Workload) -> Rows:
     """All rows of the section, measured in processes of their own."""
     rows = in_child(_measure, workload, **workload.child)
-    judged = in_child(judge, workload.effort.judged, **workload.child)
-    setting = f"{judged.images} images x {JUDGED_DETECTIONS} detections, {JUDGED_CLASSES} classes, {judged.backend}"
-    rows.time("COCO AP", [judged.coco_seconds], unit="s", note=setting)
-    rows.memory("COCO AP: memory on top", judged.coco_memory, note=setting)
-    rows.time("VOC AP", [judged.voc_seconds], unit="s", note=setting)
-    seconds_each = (judged.coco_seconds + judged.voc_seconds) / judged.images
+    evaluated = in_child(evaluator, workload.effort.evaluated, **workload.child)
+    size = f"{evaluated.images} images x {EVALUATED_DETECTIONS} detections, {EVALUATED_CLASSES} classes"
+    setting = f"{size}, {evaluated.backend}"
+    rows.time("COCO AP", [evaluated.coco_seconds], unit="s", note=setting)
+    rows.memory("COCO AP: memory on top", evaluated.coco_memory, note=setting)
+    rows.time("VOC AP", [evaluated.voc_seconds], unit="s", note=setting)
+    seconds_each = (evaluated.coco_seconds + evaluated.voc_seconds) / evaluated.images
     rows.time("an image: AP", [seconds_each], note="COCO and VOC")
     return rows
 
@@ -76,7 +77,7 @@ def _measure(workload: Workload) -> Rows:
         "network": reading(lambda: predictor.start(batch), synchronize=synchronize),
         "decoding": reading(lambda: predictor.finish(started), synchronize=synchronize),
     }
-    times = take_turns(works, warmup=1, runs=effort.passes)
+    times = interleave(works, warmup=1, runs=effort.passes)
     note = f"batch {count}, {str(workload.dtype).removeprefix('torch.')}"
     rows.time("an image: network", [seconds / count for seconds in times["network"]], note=note)
     source = "what the checkpoint finds" if trained else "simulated scores"
@@ -87,7 +88,7 @@ def _measure(workload: Workload) -> Rows:
         predict_split(predictor, _some(loader, effort.batches), len(workload.val))
 
     images = min(len(workload.val), effort.batches * config.eval.batch_size)
-    readings = take_turns({"all": reading(evaluate_all)}, warmup=1, runs=min(2, effort.passes))["all"]
+    readings = interleave({"all": reading(evaluate_all)}, warmup=1, runs=min(2, effort.passes))["all"]
     rows.rate(
         "from files to detections", readings, images=images, note=f"{workload.workers} workers, {images} images"
     )
@@ -107,7 +108,7 @@ def simulate_output(output: HeadOutput, seed: int = 0) -> HeadOutput:
     return output._replace(logits=noise.to(output.logits))
 
 
-def judge(num_images: int, backend: str | None = None) -> Judged:
+def evaluator(num_images: int, backend: str | None = None) -> Evaluated:
     """COCO's and VOC's figures of simulated detections; of fewer images where only the slow package is there."""
     backend = backend or ("faster" if load_faster() else "pycocotools")
     if backend == "pycocotools":
@@ -115,13 +116,13 @@ def judge(num_images: int, backend: str | None = None) -> Judged:
     split, detections = simulate_detections(num_images)
     once: list[float] = []
 
-    def judge_coco() -> None:
+    def match_coco() -> None:
         once.append(reading(lambda: coco_metrics(split, detections, backend))())  # type: ignore[arg-type]
 
-    _, memory = added_memory(judge_coco)
+    _, memory = added_memory(match_coco)
     voc_seconds = reading(lambda: voc_metrics(split, detections))()
     package = {"faster": "faster-coco-eval", "pycocotools": "pycocotools"}[backend]
-    return Judged(num_images, package, once[0], memory, voc_seconds)
+    return Evaluated(num_images, package, once[0], memory, voc_seconds)
 
 
 def simulate_detections(num_images: int, seed: int = 0) -> tuple[DataSplit, list[Detections]]:
@@ -131,21 +132,21 @@ def simulate_detections(num_images: int, seed: int = 0) -> tuple[DataSplit, list
     for number in range(num_images):
         boxes = _boxes(rng, int(rng.poisson(MEAN_OBJECTS)))
         count = len(boxes)
-        labels = rng.integers(1, JUDGED_CLASSES + 1, count)
+        labels = rng.integers(1, EVALUATED_CLASSES + 1, count)
         no = np.zeros(count, bool)
         areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
         records.append(Record(Path("none"), number, IMAGE_SIZE, boxes, labels, no, no, areas))
-        others = _boxes(rng, JUDGED_DETECTIONS)
-        other_labels = rng.integers(1, JUDGED_CLASSES + 1, JUDGED_DETECTIONS)
-        near = min(count, JUDGED_DETECTIONS)
+        others = _boxes(rng, EVALUATED_DETECTIONS)
+        other_labels = rng.integers(1, EVALUATED_CLASSES + 1, EVALUATED_DETECTIONS)
+        near = min(count, EVALUATED_DETECTIONS)
         others[:near] = boxes[:near] + rng.normal(0, 6, (near, 4))
         others[:, 2:] = np.maximum(others[:, 2:], others[:, :2] + 1)
         other_labels[:near] = labels[:near]
-        scores = np.sort(rng.random(JUDGED_DETECTIONS, np.float32))[::-1].copy()
-        mixed = rng.permutation(JUDGED_DETECTIONS)  # or objects would have the best scores
+        scores = np.sort(rng.random(EVALUATED_DETECTIONS, np.float32))[::-1].copy()
+        mixed = rng.permutation(EVALUATED_DETECTIONS)  # or objects would have the best scores
         found.append(Detections(others[mixed], scores, other_labels[mixed]))
-    names = tuple(f"class {label}" for label in range(1, JUDGED_CLASSES + 1))
-    return DataSplit(records, names, tuple(range(1, JUDGED_CLASSES + 1))), found
+    names = tuple(f"class {label}" for label in range(1, EVALUATED_CLASSES + 1))
+    return DataSplit(records, names, tuple(range(1, EVALUATED_CLASSES + 1))), found
 
 
 def _boxes(rng: np.random.Generator, count: int) -> np.ndarray:

@@ -25,12 +25,12 @@ from ssdlite.build.model import build_decoder, export_metadata
 from ssdlite.errors import ConfigError, UserError
 from ssdlite.export.exporters.formats import export_file
 from ssdlite.export.exporters.onnx import export_onnx
-from ssdlite.export.formats.base import FORMATS, FormatName, is_installed, quietly
+from ssdlite.export.formats.base import FORMATS, FormatName, is_installed, suppress_output
 from ssdlite.export.formats.opencv import OpenCvRuntime
 from ssdlite.export.formats.openvino import OpenVinoRuntime, computes_in_half
 from ssdlite.export.formats.registry import open_file
 from ssdlite.export.metadata import FileForm, HeadKind
-from ssdlite.export.onnx.model import Calibration
+from ssdlite.export.onnx.model import QuantizationData
 from ssdlite.export.onnxruntime import OnnxPredictor
 from ssdlite.export.predictor import FilePredictor
 from ssdlite.models.decode import decode_output
@@ -51,7 +51,7 @@ PIXEL_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tens
 Program: TypeAlias = Literal["torch", "onnxruntime", "opencv", "openvino-half", "file", "rival"]
 
 
-class Contender(NamedTuple):
+class RuntimeCase(NamedTuple):
     """A network in a runtime; it travels to other processes."""
 
     name: str
@@ -64,28 +64,28 @@ class Contender(NamedTuple):
 class Field(NamedTuple):
     """Who takes part."""
 
-    contenders: list[Contender]
+    cases: list[RuntimeCase]
     left_out: list[str]  # a sentence each
 
 
-def prepare_contenders(workload: Workload) -> Field:
+def prepare_cases(workload: Workload) -> Field:
     """Write the network for every runtime that is installed."""
     network = settled_network(workload)
     head = head_of(network)
     onnx_path, int8_path = workload.scratch / "benchmark.onnx", workload.scratch / "benchmark-int8.onnx"
     noise = resident_batch(network.input_size, SETTLING_IMAGES, workload.num_classes, torch.device("cpu"))
-    calibration = Calibration(noise.images.numpy(), reduce_range=True)
+    calibration = QuantizationData(noise.images.numpy(), reduce_range=True)
     choices = _choices(workload)
-    export_onnx(network, onnx_path, evidence=None, form=FileForm(head=head), **choices)
+    export_onnx(network, onnx_path, verification_images=None, form=FileForm(head=head), **choices)
     int8 = FileForm(head=head, precision="int8")
-    export_onnx(network, int8_path, evidence=None, form=int8, calibration=calibration, **choices)
+    export_onnx(network, int8_path, verification_images=None, form=int8, calibration=calibration, **choices)
     size = onnx_path.stat().st_size
     device = workload.device.type
     found = [
-        Contender(f"PyTorch, {device}, fp32", "torch", None),
-        Contender("ONNX Runtime, cpu, fp32", "onnxruntime", onnx_path, size, f"head {head}"),
-        Contender("ONNX Runtime, cpu, int8", "onnxruntime", int8_path, int8_path.stat().st_size, f"head {head}"),
-        Contender("OpenCV, cpu, fp32", "opencv", onnx_path, size, f"head {head}"),
+        RuntimeCase(f"PyTorch, {device}, fp32", "torch", None),
+        RuntimeCase("ONNX Runtime, cpu, fp32", "onnxruntime", onnx_path, size, f"head {head}"),
+        RuntimeCase("ONNX Runtime, cpu, int8", "onnxruntime", int8_path, int8_path.stat().st_size, f"head {head}"),
+        RuntimeCase("OpenCV, cpu, fp32", "opencv", onnx_path, size, f"head {head}"),
     ]
     left_out: list[str] = []
     if isinstance(network, Detector):
@@ -96,7 +96,7 @@ def prepare_contenders(workload: Workload) -> Field:
     else:  # nobody has tried OpenCV's engines on the decoding of corners
         del found[-1]
         left_out.append("Corner networks are measured in PyTorch and ONNX Runtime only.")
-    return Field([*found, _torchvision(workload), *map(_rival, workload.rivals)], left_out)
+    return Field([*found, _torchvision(workload), *map(_baseline, workload.baselines)], left_out)
 
 
 def settled_network(workload: Workload) -> Network:
@@ -122,7 +122,7 @@ def head_of(network: Network) -> HeadKind:
     return "raw" if isinstance(network, Detector) else "decoded"
 
 
-def _in_format(name: FormatName, network: Detector, workload: Workload) -> tuple[list[Contender], str | None]:
+def _in_format(name: FormatName, network: Detector, workload: Workload) -> tuple[list[RuntimeCase], str | None]:
     """The network in another format, or why it is not there."""
     kind = FORMATS[name]
     if not kind.runs_here:
@@ -132,29 +132,31 @@ def _in_format(name: FormatName, network: Detector, workload: Workload) -> tuple
     folder = workload.scratch / name
     path = folder / f"benchmark{kind.name_suffix}"
     try:
-        export_file(network, path, name, evidence=None, head="raw", **_choices(workload))
+        export_file(network, path, name, verification_images=None, head="raw", **_choices(workload))
         predictor = open_file(path)
     except UserError as error:
         return [], f"{kind.program} is left out: {error}"
     size = sum(file.stat().st_size for file in folder.iterdir() if file.suffix != ".json")
     note = "head raw" if predictor.batch_size is None else "head raw, one image after the other"
-    found = [Contender(f"{kind.program}, cpu, fp32", "file", path, size, note)]
+    found = [RuntimeCase(f"{kind.program}, cpu, fp32", "file", path, size, note)]
     if name == "openvino" and computes_in_half():
-        found.append(Contender(f"{kind.program}, cpu, its own choice", "openvino-half", path, size, "bf16 or fp16"))
+        found.append(
+            RuntimeCase(f"{kind.program}, cpu, its own choice", "openvino-half", path, size, "bf16 or fp16")
+        )
     return found, None
 
 
-def open_contender(contender: Contender, workload: Workload, threads: int) -> Callable[[Tensor], Any]:
+def open_case(case: RuntimeCase, workload: Workload, threads: int) -> Callable[[Tensor], Any]:
     """What answers a batch (B, 3, H, W) uint8; the work of a run and nothing else."""
-    match contender.program:
+    match case.program:
         case "torch":
             network = settled_network(workload)
-            return lambda images: _torch_answer(network, images)
+            return lambda images: _torch_outputs(network, images)
         case "rival":
-            assert contender.path is not None
-            return _open_rival(contender.path, threads)
-    assert contender.path is not None
-    run = _open(contender.program, contender.path, threads)
+            assert case.path is not None
+            return _open_baseline(case.path, threads)
+    assert case.path is not None
+    run = _open(case.program, case.path, threads)
     return lambda images: run(images.cpu().numpy())
 
 
@@ -170,7 +172,7 @@ def _open(program: Program, path: Path, threads: int) -> Callable[[np.ndarray], 
 
 
 @torch.inference_mode()
-def _torch_answer(network: Network, images: Tensor) -> Any:
+def _torch_outputs(network: Network, images: Tensor) -> Any:
     output = network(images.contiguous(memory_format=torch.channels_last))
     return output if head_of(network) == "raw" else decode_output(output, network.input_size)
 
@@ -196,27 +198,27 @@ class _RawTorchvision(nn.Module):
         return output["cls_logits"], output["bbox_regression"]
 
 
-def _torchvision(workload: Workload) -> Contender:
+def _torchvision(workload: Workload) -> RuntimeCase:
     """torchvision's SSDLite as ONNX, at the size that it is made for."""
     path = workload.scratch / "torchvision.onnx"
     network = _RawTorchvision(workload.num_classes).eval()
     example = torch.zeros(2, 3, TORCHVISION_SIZE, TORCHVISION_SIZE)
-    with quietly("the export of torchvision's network"):  # by the old exporter, which warns of its age
+    with suppress_output("the export of torchvision's network"):  # by the old exporter, which warns of its age
         torch.onnx.export(
             network, (example,), path, dynamo=False, opset_version=17, verbose=False,
             input_names=["images"], dynamic_axes={"images": {0: "batch"}},
         )  # fmt: skip
     note = f"{TORCHVISION_SIZE}x{TORCHVISION_SIZE}, raw"
-    return Contender("torchvision's ssdlite320, ONNX Runtime", "rival", path, path.stat().st_size, note)
+    return RuntimeCase("torchvision's ssdlite320, ONNX Runtime", "rival", path, path.stat().st_size, note)
 
 
-def _rival(path: Path) -> Contender:
+def _baseline(path: Path) -> RuntimeCase:
     """A detector's .onnx file from elsewhere, of which only the time matters."""
     height, width = _sides(_image_input(_session(path, 1), path))
-    return Contender(f"{path.stem}, ONNX Runtime", "rival", path, path.stat().st_size, f"{width}x{height}")
+    return RuntimeCase(f"{path.stem}, ONNX Runtime", "rival", path, path.stat().st_size, f"{width}x{height}")
 
 
-def _open_rival(path: Path, threads: int) -> Callable[[Tensor], Any]:
+def _open_baseline(path: Path, threads: int) -> Callable[[Tensor], Any]:
     """Noise of the file's own size goes in, as many images as are asked for."""
     session = _session(path, threads)
     given = _image_input(session, path)
@@ -276,36 +278,34 @@ REST = 0.2  # seconds: a runtime's threads look for work for a while after a run
 def run(workload: Workload) -> Rows:
     """All rows of the section; files are written in one process, and each number of threads has one of its own."""
     rows = Rows(NAME)
-    contenders, left_out = in_child(prepare_contenders, workload, **workload.child)
+    cases, left_out = in_child(prepare_cases, workload, **workload.child)
     for reason in left_out:  # told here: other processes have no screen
         logger.warning("%s", reason)
-    for contender in contenders:
-        if contender.path is not None:
-            rows.value(f"size of {contender.name}", contender.size / 1e6, "MB", note=contender.note)
+    for case in cases:
+        if case.path is not None:
+            rows.value(f"size of {case.name}", case.size / 1e6, "MB", note=case.note)
     for threads in sorted({1, workload.threads}):
         options = {**workload.child, "threads": threads}
-        rows += in_child(_measure, workload, contenders, threads, **options)
+        rows += in_child(_measure, workload, cases, threads, **options)
     return rows
 
 
-def _measure(workload: Workload, contenders: list[Contender], threads: int) -> Rows:
+def _measure(workload: Workload, cases: list[RuntimeCase], threads: int) -> Rows:
     rows, device = Rows(NAME), workload.device
     prepare_device(device)
-    works = {contender: open_contender(contender, workload, threads) for contender in contenders}
+    works = {case: open_case(case, workload, threads) for case in cases}
     label = f"{threads} thread{'s' if threads > 1 else ''}"
     for batch_size in BATCH_SIZES:
         images = resident_batch(workload.config.model.input_size, batch_size, workload.num_classes, device).images
         runs = workload.effort.latencies // (1 if batch_size == 1 else 2)
-        readings: dict[Contender, list[float]] = {contender: [] for contender in works}
+        readings: dict[RuntimeCase, list[float]] = {case: [] for case in works}
         for _ in range(TURNS):
-            for contender, work in works.items():
+            for case, work in works.items():
                 time.sleep(REST)
                 once = partial(work, images)
-                readings[contender] += measure(
-                    once, warmup=3, runs=-(-runs // TURNS), synchronize=synchronizer(device)
-                )
-        for contender, seconds in readings.items():
-            name = f"{contender.name}, batch {batch_size}, {label}"
+                readings[case] += measure(once, warmup=3, runs=-(-runs // TURNS), synchronize=synchronizer(device))
+        for case, seconds in readings.items():
+            name = f"{case.name}, batch {batch_size}, {label}"
             rows.latency(name, seconds)
             rows.rate(name, seconds, images=batch_size)
     return rows

@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ssdlite.benchmark.children import in_child
-from ssdlite.benchmark.timing import Rows, own_memory, proportional_memory, reading, resident_memory, take_turns
+from ssdlite.benchmark.timing import Rows, interleave, own_memory, proportional_memory, reading, resident_memory
 from ssdlite.benchmark.workload import Workload, loader_for, prepare_process, repeated, start_epoch, with_cache
 from ssdlite.data.cache import MemoryCache
 from ssdlite.data.images import read_image
@@ -104,10 +104,10 @@ def _add_parts(rows: Rows, workload: Workload) -> None:
         },
         "decode + resize: a validation sample": reading(lambda: _each(val_set.__getitem__, range(len(records)))),
     }
-    for name, readings in take_turns(works, warmup=1, runs=effort.passes).items():
+    for name, readings in interleave(works, warmup=1, runs=effort.passes).items():
         rows.rate(name, readings, images=len(records), note="one core")
     samples = [train_set[index % len(records), index] for index in range(config.train.batch_size)]
-    readings = take_turns({"collate": reading(lambda: train_loader.collate_fn(samples))}, warmup=2, runs=10)[
+    readings = interleave({"collate": reading(lambda: train_loader.collate_fn(samples))}, warmup=2, runs=10)[
         "collate"
     ]
     rows.rate("collate", readings, images=len(samples), note=f"batches of {len(samples)}, one core")

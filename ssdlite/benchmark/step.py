@@ -17,11 +17,11 @@ from ssdlite.benchmark.children import Child
 from ssdlite.benchmark.timing import (
     Rows,
     TrainingMemory,
+    interleave,
     measure,
     reading,
     resident_memory,
     synchronizer,
-    take_turns,
     training_memory,
 )
 from ssdlite.benchmark.workload import Workload, build_training, resident_batch, take_step, total_loss
@@ -39,7 +39,7 @@ from ssdlite.training.step import split_batch
 WARMUP_START = 1e-3  # of the rate, which stays there: at its peak an untrained network may diverge
 
 
-class Rival:
+class Baseline:
     """A training step as one would write it first: float32, PyTorch's own memory formats and allocation.
 
     On GPUs with TF32 it has the convolutions' factors in that, as PyTorch does by itself.
@@ -69,7 +69,7 @@ class Rival:
         return training_memory(self.device)
 
 
-def make_plain(workload: Workload) -> Rival:
+def make_plain(workload: Workload) -> Baseline:
     """Our own network and criterion without what makes them fast: float32, contiguous, ReLU6 in place."""
     config, device = workload.config, workload.device
     torch.manual_seed(config.run.seed)
@@ -84,10 +84,10 @@ def make_plain(workload: Workload) -> Rival:
         terms = criterion(model(images), batch.boxes, batch.labels, batch.ignore)
         return total_loss(terms)
 
-    return Rival(workload, model, loss)
+    return Baseline(workload, model, loss)
 
 
-def make_torchvision(workload: Workload) -> Rival:
+def make_torchvision(workload: Workload) -> Baseline:
     """torchvision's SSDLite (MobileNetV3) from scratch, at our input size in place of its 320x320."""
     config, device = workload.config, workload.device
     torch.manual_seed(config.run.seed)
@@ -107,7 +107,7 @@ def make_torchvision(workload: Workload) -> Rival:
     def loss() -> Tensor:
         return total_loss(model(images, targets))
 
-    return Rival(workload, model, loss)
+    return Baseline(workload, model, loss)
 
 
 def restore_relu6(module: nn.Module) -> None:
@@ -241,7 +241,7 @@ def run(workload: Workload) -> Rows:
         for _ in range(warmup):
             ours.call("whole", repeats)
         memory, before = ours.call("memory")
-        times = take_turns(
+        times = interleave(
             {
                 "whole": lambda: ours.call("whole", repeats),
                 "network": lambda: ours.call("network", repeats),
@@ -249,9 +249,9 @@ def run(workload: Workload) -> Rows:
             warmup=1,
             runs=effort.steps,
         )
-        take_turns({"parts": read_parts}, warmup=1, runs=effort.steps)
+        interleave({"parts": read_parts}, warmup=1, runs=effort.steps)
         # Apart from the turns above, so that each of these comes after another process.
-        times |= take_turns(
+        times |= interleave(
             {
                 "ours": lambda: ours.call("whole", repeats),
                 "plain": lambda: plain.call("whole", repeats),

@@ -88,7 +88,7 @@ def reading(
     return read
 
 
-def take_turns(works: Mapping[str, Reading], *, warmup: int = 1, runs: int = 5) -> dict[str, list[float]]:
+def interleave(works: Mapping[str, Reading], *, warmup: int = 1, runs: int = 5) -> dict[str, list[float]]:
     """`runs` readings of each of `works` in turns, A B C A B C: what disturbs the machine disturbs all alike."""
     readings: dict[str, list[float]] = {name: [] for name in works}
     for run in range(warmup + runs):

@@ -114,7 +114,7 @@ class Effort(NamedTuple):
     blocks: int  # of `block_steps` steps with the loader, and as many without
     block_steps: int
     batches: int  # of an evaluation
-    judged: int  # simulated images whose AP is computed
+    evaluated: int  # simulated images whose AP is computed
     latencies: int  # runs at batch 1; at batch 8 half as many
 
 
@@ -137,7 +137,7 @@ class Workload:
     read_seconds: float  # to read the annotations of `read_images` images
     read_images: int
     scratch: Path  # a folder for files that nobody needs afterwards
-    rivals: tuple[Path, ...] = ()  # .onnx files of other detectors, to be timed beside ours
+    baselines: tuple[Path, ...] = ()  # .onnx files of other detectors, to be timed beside ours
 
     @property
     def effort(self) -> Effort:
@@ -165,7 +165,7 @@ class Workload:
 
 
 def prepare(
-    config: Config, device: torch.device, scratch: Path, *, quick: bool, rivals: Sequence[Path] = ()
+    config: Config, device: torch.device, scratch: Path, *, quick: bool, baselines: Sequence[Path] = ()
 ) -> Workload:
     """The workload of `config`; where that names no data, or drawn ones, images are drawn into `scratch`.
 
@@ -194,7 +194,7 @@ def prepare(
         read_seconds=seconds,
         read_images=len(train) + len(val),
         scratch=scratch,
-        rivals=tuple(rivals),
+        baselines=tuple(baselines),
     )
 
 

@@ -57,7 +57,7 @@ UNUSED = (
 WIDEST = 1000  # columns of a table
 
 
-def benchmark(
+def run_benchmark(
     config_path: Path | None,
     overrides: Mapping[str, Any],
     *,
@@ -65,13 +65,13 @@ def benchmark(
     json_path: Path | None,
     quick: bool,
     device: str,
-    rivals: Sequence[Path] = (),
+    baselines: Sequence[Path] = (),
 ) -> None:
     """Measure, print a table a section, and write the figures; see `ssdlite benchmark --help`."""
     names = choose_sections(only)
-    if rivals and "infer" not in names:
+    if baselines and "infer" not in names:
         raise ConfigError("--rival has no effect without the section infer; add it to --only.")
-    if missing := next((path for path in rivals if not path.is_file()), None):
+    if missing := next((path for path in baselines if not path.is_file()), None):
         raise ConfigError(f"--rival {missing}: there is no such file.")
     require_device_name(device)
     config = load_config(config_path, overrides if config_path else {**DEFAULTS, **overrides})
@@ -94,7 +94,7 @@ def benchmark(
     _print_machine(machine, quick)
     with tempfile.TemporaryDirectory(prefix="ssdlite-benchmark-") as scratch:
         with console.status("Preparing the images"):
-            workload = prepare(config, chosen, Path(scratch), quick=quick, rivals=rivals)
+            workload = prepare(config, chosen, Path(scratch), quick=quick, baselines=baselines)
         rows: list[Row] = []
         for number, name in enumerate(names, start=1):
             with console.status(f"Measuring {name}, {number} of {len(names)}"):

@@ -15,8 +15,8 @@ from ssdlite.commands.console import console, tracker
 from ssdlite.data.formats.layout import find_layout
 from ssdlite.errors import DataError
 from ssdlite.io import require_writable, write_text
-from ssdlite.validate.check import Report, check_data, quick_check
-from ssdlite.validate.findings import SEVERITIES, Finding, by_severity, count_errors, summarise
+from ssdlite.validate.check import CheckReport, check_splits, quick_check
+from ssdlite.validate.problems import SEVERITIES, Problem, by_severity, count_errors, summarise
 from ssdlite.validate.repair import require_new, train_command, write_fixed
 
 NUM_SHOWN = 20  # findings printed in full
@@ -25,7 +25,7 @@ NUM_SHOWN = 20  # findings printed in full
 STYLES: dict[str, str] = {"error": "red", "warning": "yellow", "note": "dim"}
 
 
-def check(
+def run_check_data(
     path: Path | None, overrides: Mapping[str, Any], *, json_path: Path | None, fixed_dir: Path | None
 ) -> None:
     """Check a config's data or a folder; see `ssdlite check-data --help`. Raises DataError if there are errors."""
@@ -38,7 +38,7 @@ def check(
     sources = find_sources(config)
     if config.path is not None:
         console.print(find_layout(config.path).description)
-    report = check_data(
+    report = check_splits(
         sources["train"] or [],
         sources["val"] or [],
         config.class_names,
@@ -51,7 +51,7 @@ def check(
         console.print(f"Wrote {json_path}")
     if fixed_dir:
         _write_copy(report, fixed_dir, config.class_names, ignore_unknown=config.ignore_unknown)
-    if num_errors := count_errors(report.findings):
+    if num_errors := count_errors(report.problems):
         next_step = (
             "train on the cleaned copy" if fixed_dir else "correct them, or let --fix DIR write a cleaned copy"
         )
@@ -61,7 +61,7 @@ def check(
 
 
 def _write_copy(
-    report: Report, directory: Path, class_names: Sequence[str] | None, *, ignore_unknown: bool
+    report: CheckReport, directory: Path, class_names: Sequence[str] | None, *, ignore_unknown: bool
 ) -> None:
     copy = write_fixed(report, directory)
     changes = ", ".join(f"{count} {what}" for what, count in copy.changes.items())
@@ -72,18 +72,18 @@ def _write_copy(
         console.print(f"  the class '{name}' is now '{other}'")
     console.print(train_command(copy, directory), soft_wrap=True)
     left = quick_check(copy.train, copy.val, class_names, ignore_unknown=ignore_unknown)
-    for finding in left:
-        if finding.severity == "error":
-            console.print(f"still to be corrected: {finding}", style="red")
+    for problem in left:
+        if problem.severity == "error":
+            console.print(f"still to be corrected: {problem}", style="red")
 
 
-def _print_report(report: Report) -> None:
+def _print_report(report: CheckReport) -> None:
     speed = report.num_images / max(report.image_seconds, 1e-9)
     console.print(
         f"{report.num_images} images with {report.num_objects} objects of {len(report.class_names)} classes; "
         f"read in {report.image_seconds:.1f} s ({speed:.0f} images/s)"
     )
-    rows = summarise(report.findings)
+    rows = summarise(report.problems)
     if not rows:
         console.print("Nothing was found.")
         return
@@ -94,30 +94,30 @@ def _print_report(report: Report) -> None:
         first = f"{row.first.file.name}: {row.first.item}" if row.first.item else row.first.file.name
         table.add_row(row.kind, row.severity, str(row.num), first, style=STYLES[row.severity])
     console.print(table)
-    shown = by_severity(report.findings)[:NUM_SHOWN]
-    for finding in shown:
-        console.print(f"{finding.severity} {finding.kind}: {finding}", style=STYLES[finding.severity])
-    if (more := len(report.findings) - len(shown)) > 0:
+    shown = by_severity(report.problems)[:NUM_SHOWN]
+    for problem in shown:
+        console.print(f"{problem.severity} {problem.kind}: {problem}", style=STYLES[problem.severity])
+    if (more := len(report.problems) - len(shown)) > 0:
         console.print(f"and {more} more; --json FILE has them all")
     counts = {severity: sum(row.num for row in rows if row.severity == severity) for severity in SEVERITIES}
     console.print(", ".join(f"{count} {severity}{'s' * (count != 1)}" for severity, count in counts.items()))
 
 
-def _as_document(report: Report) -> dict[str, Any]:
+def _as_document(report: CheckReport) -> dict[str, Any]:
     return {
         "images": report.num_images,
         "objects": report.num_objects,
         "classes": report.class_names,
-        "summary": {row.kind: {"severity": row.severity, "count": row.num} for row in summarise(report.findings)},
-        "findings": [_as_row(finding) for finding in by_severity(report.findings)],
+        "summary": {row.kind: {"severity": row.severity, "count": row.num} for row in summarise(report.problems)},
+        "findings": [_as_row(problem) for problem in by_severity(report.problems)],
     }
 
 
-def _as_row(finding: Finding) -> dict[str, str]:
+def _as_row(problem: Problem) -> dict[str, str]:
     return {
-        "kind": finding.kind,
-        "severity": finding.severity,
-        "file": str(finding.file),
-        "item": finding.item,
-        "text": finding.text,
+        "kind": problem.kind,
+        "severity": problem.severity,
+        "file": str(problem.file),
+        "item": problem.item,
+        "text": problem.text,
     }

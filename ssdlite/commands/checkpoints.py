@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 FORMAT_NAMES = ("auto", "pytorch-ssd", "lufficc", "mmdetection", "tensorflow")
 
 
-def import_checkpoint(
+def run_import_checkpoint(
     source: Path,
     *,
     output: Path,
@@ -70,7 +70,7 @@ def import_checkpoint(
     )
 
 
-def export_checkpoint(checkpoint: Path, *, output: Path) -> None:
+def run_export_checkpoint(checkpoint: Path, *, output: Path) -> None:
     """Write a checkpoint of ours as the program of its dialect does; see `ssdlite export-checkpoint --help`."""
     require_checkpoint(checkpoint, {})
     _require_apart(checkpoint, output)

@@ -32,7 +32,7 @@ console = Console(highlight=False, soft_wrap=True, markup=False)
 MAX_CLASS_ROWS = 100
 
 
-class _ScreenHandler(logging.Handler):
+class _ConsoleHandler(logging.Handler):
     """Lines above the progress bars, in full however narrow the screen; warnings say so."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -44,12 +44,12 @@ class _ScreenHandler(logging.Handler):
 def show_log(level: int = logging.INFO) -> None:
     """Send the package's log to the screen."""
     logger = logging.getLogger("ssdlite")
-    logger.handlers[:] = [_ScreenHandler()]
+    logger.handlers[:] = [_ConsoleHandler()]
     logger.setLevel(level)
     logger.propagate = False
 
 
-def bars() -> Bars:
+def progress_bars() -> Bars:
     """Progress bars with time spent and time left."""
     return Bars(
         TextColumn("{task.description}"),
@@ -63,11 +63,11 @@ def bars() -> Bars:
     )
 
 
-def tracker(description: str, bars: Bars | None = None) -> Callable[[Iterable[Item]], Iterable[Item]]:
+def tracker(description: str, progress_bars: Bars | None = None) -> Callable[[Iterable[Item]], Iterable[Item]]:
     """A wrapper of an iterable with a length that shows how far it is."""
 
     def track(items: Iterable[Item]) -> Iterator[Item]:
-        with _running(bars) as shown:
+        with _running(progress_bars) as shown:
             task = shown.add_task(description, total=len(items))  # type: ignore[arg-type]
             for item in items:
                 yield item
@@ -82,7 +82,7 @@ def _running(shared: Bars | None) -> Iterator[Bars]:
     if shared is not None:
         yield shared
     else:
-        with bars() as own:
+        with progress_bars() as own:
             yield own
 
 

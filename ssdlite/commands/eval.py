@@ -12,7 +12,7 @@ from ssdlite.build.data import has_split, read_data
 from ssdlite.build.load import LoadedModel, is_exported, load_model, require_openable
 from ssdlite.commands.arguments import DATA_SET, require_device_name, require_effect, require_split_name
 from ssdlite.commands.console import console, print_evaluation, tracker
-from ssdlite.commands.report_builder import Subject, write_report, write_results_report
+from ssdlite.commands.report_builder import ModelInfo, write_report, write_results_report
 from ssdlite.config.data import DataConfig
 from ssdlite.config.schema import load_config
 from ssdlite.data.stream import ImageStream
@@ -27,7 +27,7 @@ from ssdlite.structures import DataSplit
 logger = logging.getLogger(__name__)
 
 
-def evaluate(
+def run_eval(
     model_path: Path,
     overrides: Mapping[str, Any],
     *,
@@ -75,17 +75,17 @@ def evaluate(
         write_results_report(report_path, model_path, data, split, evaluation)
     elif model and with_report and (page := report_path or _default_report(model_path, split)):
         splits = with_training_split(model.config.data, {split: data}, model.class_names)
-        subject = describe_model(model_path, model, splits.get("train"))
-        write_report(page, subject, splits, split_name=split, evaluation=evaluation)
+        model_info = describe_model(model_path, model, splits.get("train"))
+        write_report(page, model_info, splits, split_name=split, evaluation=evaluation)
 
 
-def describe_model(path: Path, model: LoadedModel, train: DataSplit | None) -> Subject:
+def describe_model(path: Path, model: LoadedModel, train: DataSplit | None) -> ModelInfo:
     """What a page says of `model`; of an exported file only what can be said without PyTorch."""
     if is_exported(path):
-        return Subject(path, model.config, model.class_names)
-    from ssdlite.commands.report_builder import make_subject
+        return ModelInfo(path, model.config, model.class_names)
+    from ssdlite.commands.report_builder import make_model_info
 
-    return make_subject(path, model.config, model.class_names, train)
+    return make_model_info(path, model.config, model.class_names, train)
 
 
 def with_training_split(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ssdlite.commands.console import console
 
 if TYPE_CHECKING:
-    from ssdlite.export.verify.verify import Proof
+    from ssdlite.export.verify.verify import VerificationReport
 import difflib
 import logging
 import re
@@ -26,12 +26,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast, get_args
 from ssdlite.commands.arguments import require_export_options
 from ssdlite.errors import ConfigError
 from ssdlite.export.formats.base import FORMATS, FormatName, WeightPrecision, require_choice
-from ssdlite.export.metadata import FileForm, HeadKind, InputForm, Precision, SuppressionKind, document_path
+from ssdlite.export.metadata import FileForm, HeadKind, InputForm, Precision, SuppressionKind, sidecar_path
 from ssdlite.io import require_writable
 
 if TYPE_CHECKING:
     from ssdlite.build.model import LoadedDetector
-    from ssdlite.export.onnx.model import Calibration
+    from ssdlite.export.onnx.model import QuantizationData
 import tempfile
 
 from ssdlite.commands.arguments import require_effect
@@ -41,19 +41,19 @@ from ssdlite.export.web.page import build_page, find_runtime, require_page
 from ssdlite.io import one_line, write_text
 
 
-def show_proof(proof: Proof | None, reason: str) -> None:
+def print_verification(report: VerificationReport | None, reason: str) -> None:
     """Print it; `reason` says why there is none."""
-    if proof is None:
+    if report is None:
         console.print(f"Not compared with PyTorch ({reason}).")
         return
-    verification, latency = proof.verification, proof.latency
+    verification, latency = report.verification, report.latency
     batches = " and ".join(map(str, verification.batch_sizes))
-    images = f"{verification.num_images} {'validation images' if proof.accuracy else 'drawn pictures'}"
+    images = f"{verification.num_images} {'validation images' if report.accuracy else 'drawn pictures'}"
     console.print(f"Agrees with PyTorch on {images}, at batch {batches}:")
     for difference in verification.differences:
         console.print(f"  {difference}")
-    if proof.accuracy:
-        console.print(f"  {proof.accuracy}")
+    if report.accuracy:
+        console.print(f"  {report.accuracy}")
     else:
         console.print("  AP was not compared, for want of validation images; data=PATH names them.")
     for name, found in (("this file", latency.file), ("PyTorch", latency.torch)):
@@ -62,7 +62,7 @@ def show_proof(proof: Proof | None, reason: str) -> None:
         )
 
 
-def export(
+def run_export(
     format_name: str,
     checkpoint: Path,
     overrides: Mapping[str, Any],
@@ -83,33 +83,35 @@ def export(
     output = output or checkpoint.with_name(checkpoint.stem + kind.name_suffix)
     chosen_head, chosen_precision = head or kind.heads[0], precision or kind.precisions[0]
     require_choice(name, output, chosen_head, chosen_precision)
-    proves = verify and kind.runs_here
-    require_export_options(checkpoint, overrides, compares=proves)
+    verifies = verify and kind.runs_here
+    require_export_options(checkpoint, overrides, compares=verifies)
     from ssdlite.build.model import build_decoder, export_metadata, load_detector
-    from ssdlite.commands.verification_images import gather_evidence
+    from ssdlite.commands.verification_images import gather_verification_images
     from ssdlite.export.exporters.formats import export_file, require_detector
 
     loaded = load_detector(checkpoint, overrides)
     require_detector(loaded.detector, name)
-    require_writable(document_path(output))
+    require_writable(sidecar_path(output))
     started = time.perf_counter()
-    with console.status(f"Converting for {kind.program}, {'and comparing, ' if proves else ''}up to a minute"):
-        proof = export_file(
+    with console.status(f"Converting for {kind.program}, {'and comparing, ' if verifies else ''}up to a minute"):
+        report = export_file(
             loaded.detector,
             output,
             name,
             decoder=build_decoder(loaded.config.eval, loaded.detector.input_size),
             metadata=export_metadata(loaded.config, loaded.class_names, loaded.metrics),
-            evidence=gather_evidence(loaded, tolerance) if proves else None,
+            verification_images=gather_verification_images(loaded, tolerance) if verifies else None,
             head=cast(HeadKind, chosen_head),
             precision=cast(WeightPrecision, chosen_precision),
         )
     seconds = time.perf_counter() - started
     console.print(
         f"Wrote {output} for {kind.program} (head {chosen_head}, {chosen_precision}) and "
-        f"{document_path(output).name} in {seconds:.0f} s"
+        f"{sidecar_path(output).name} in {seconds:.0f} s"
     )
-    show_proof(proof, f"{kind.program} does not run here: try it where it does" if verify else "--no-verify")
+    print_verification(
+        report, f"{kind.program} does not run here: try it where it does" if verify else "--no-verify"
+    )
 
 
 def _choose_format(format_name: str) -> FormatName:
@@ -130,7 +132,7 @@ Choice = TypeVar("Choice", bound=str)
 Choices: TypeAlias = Any  # a Literal, which has no type of its own
 
 
-def export_onnx(
+def run_export_onnx(
     checkpoint: Path,
     overrides: Mapping[str, Any],
     *,
@@ -176,8 +178,8 @@ def export_onnx(
 
     require_known(opset)
     from ssdlite.build.model import build_decoder, export_metadata, load_detector
-    from ssdlite.commands.verification_images import gather_evidence
-    from ssdlite.export.exporters.onnx import Disproved
+    from ssdlite.commands.verification_images import gather_verification_images
+    from ssdlite.export.exporters.onnx import VerificationError
     from ssdlite.export.exporters.onnx import export_onnx as write_onnx
     from ssdlite.export.onnx.model import require_form
     from ssdlite.export.verify.verify import describe, failed_report_path, report_path, write_report
@@ -188,28 +190,28 @@ def export_onnx(
     started = time.perf_counter()
     try:
         with console.status("Exporting and comparing, half a minute or so"):
-            proof = write_onnx(
+            report = write_onnx(
                 loaded.detector,
                 output,
                 decoder=build_decoder(loaded.config.eval, loaded.detector.input_size),
                 metadata=export_metadata(loaded.config, loaded.class_names, loaded.metrics),
-                evidence=gather_evidence(loaded, tolerance) if verify else None,
+                verification_images=gather_verification_images(loaded, tolerance) if verify else None,
                 form=form,
                 batch=batch_size,
                 opset=opset,
                 calibration=_calibration(loaded, calibration, reduce_range) if precision == "int8" else None,
             )
-    except Disproved as error:
-        write_report(failed_report_path(output), describe(error.data), error.proof)
+    except VerificationError as error:
+        write_report(failed_report_path(output), describe(error.data), error.report)
         if precision == "int8" and reduce_range is not False and not passing:
             logger.warning("weights of 8 bits lose less than those of 7: --no-reduce-range, for VNNI")
         raise
     description = describe(output.read_bytes())
-    write_report(report_path(output), description, proof)
+    write_report(report_path(output), description, report)
     failed_report_path(output).unlink(missing_ok=True)
     if not passing:
         _show_file(output, description, time.perf_counter() - started)
-    show_proof(proof, "--no-verify")
+    print_verification(report, "--no-verify")
 
 
 def _choose(option: str, text: str, choices: Choices) -> Any:
@@ -237,11 +239,11 @@ def _size(text: str | None) -> tuple[int, int] | None:
     return int(found[1]), int(found[2])
 
 
-def _calibration(loaded: LoadedDetector, path: Path | None, reduce_range: bool | None) -> Calibration:
+def _calibration(loaded: LoadedDetector, path: Path | None, reduce_range: bool | None) -> QuantizationData:
     from ssdlite.commands.verification_images import calibration_images
-    from ssdlite.export.onnx.model import Calibration
+    from ssdlite.export.onnx.model import QuantizationData
 
-    return Calibration(calibration_images(loaded, path), reduce_range is not False)
+    return QuantizationData(calibration_images(loaded, path), reduce_range is not False)
 
 
 def _show_file(output: Path, description: dict[str, Any], seconds: float) -> None:
@@ -264,7 +266,7 @@ PLAIN_STEMS = {"best", "last", "model"}
 """Names of files that say nothing: their folder's name does."""
 
 
-def export_web(
+def run_export_web(
     model: Path,
     overrides: Mapping[str, Any],
     *,
@@ -301,15 +303,15 @@ def export_web(
 
 def _export(checkpoint: Path, overrides: Mapping[str, Any], folder: Path, verify: bool) -> Path:
     """The network of `checkpoint` as a file in `folder`, compared with PyTorch."""
-    from ssdlite.export.exporters.onnx import Disproved
+    from ssdlite.export.exporters.onnx import VerificationError
 
     path = folder / checkpoint.with_suffix(".onnx").name
     try:
-        export_onnx(checkpoint, overrides, output=path, verify=verify, passing=True)
-    except Disproved as error:
+        run_export_onnx(checkpoint, overrides, output=path, verify=verify, passing=True)
+    except VerificationError as error:
         raise CheckpointError(
             f"no page of {checkpoint} was written, because onnxruntime does not give PyTorch's answers: "
-            f"{error.proof.summary}; 'ssdlite export-onnx' tells more."
+            f"{error.report.summary}; 'ssdlite export-onnx' tells more."
         ) from None
     return path
 

@@ -37,7 +37,7 @@ ENOUGH = 0.95
 """Share of the objects with a prior of IoU .5 from which on priors are not what holds a detector back."""
 
 
-def fit_model_priors(
+def run_fit_priors(
     path: Path | None,
     overrides: Mapping[str, Any],
     *,
@@ -71,8 +71,8 @@ def fit_model_priors(
     boxes["augmented"] = draw_boxes(sample, config.model.input_size, config.data.augmentation, seed=other_draws)
     fits = {name: (measure(config, own), measure(fitted, own)) for name, own in boxes.items()}
     costs = (cost(config, train.class_names), cost(fitted, train.class_names))
-    judged = "validation" if "validation" in splits else "training"
-    _print(fits, judged, costs)
+    evaluated = "validation" if "validation" in splits else "training"
+    _print(fits, evaluated, costs)
     if json_path:
         write_text(json_path, json.dumps(_as_document(fitted, fits, costs), indent=2) + "\n")
         console.print(f"Wrote {json_path}")
@@ -88,7 +88,7 @@ def fit_model_priors(
                 f"negatives, loss.assignment.background_below is {BACKGROUND_BELOW} there and loss.neg_pos_ratio "
                 f"{NEG_POS_RATIO}."
             )
-        write_text(config_path, _heading(fits[judged], path) + as_yaml(nodes))
+        write_text(config_path, _heading(fits[evaluated], path) + as_yaml(nodes))
         console.print(f"Wrote {config_path}; train with: ssdlite train {config_path}", soft_wrap=True)
 
 
@@ -149,8 +149,8 @@ def _heading(fits: tuple[PriorFit, PriorFit], path: Path | None) -> str:
     )
 
 
-def _print(fits: dict[str, tuple[PriorFit, PriorFit]], judged: str, costs: tuple[Cost, Cost]) -> None:
-    console.print(f"Before → after; sizes and shapes (width:height) of the {judged} objects.")
+def _print(fits: dict[str, tuple[PriorFit, PriorFit]], evaluated: str, costs: tuple[Cost, Cost]) -> None:
+    console.print(f"Before → after; sizes and shapes (width:height) of the {evaluated} objects.")
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
     for name in ("objects", "reached %", "mean IoU", "forced", "none", "learnt by"):
@@ -159,7 +159,7 @@ def _print(fits: dict[str, tuple[PriorFit, PriorFit]], judged: str, costs: tuple
         _add_row(table, name, old.total, new.total)
     for rows in ("by_size", "by_shape"):
         table.add_row()
-        for before, after in zip(*(getattr(one, rows) for one in fits[judged]), strict=True):
+        for before, after in zip(*(getattr(one, rows) for one in fits[evaluated]), strict=True):
             if before.num_objects:
                 _add_row(table, before.name, before, after)
     console.print(table)
@@ -172,7 +172,7 @@ def _print(fits: dict[str, tuple[PriorFit, PriorFit]], judged: str, costs: tuple
         f"the heads (before: {cheap.head_parameters:,}), {dear.multiply_adds / 1e6:,.0f} million multiply-adds "
         f"({growth:+.1f} %)."
     )
-    console.print(advice(*(one.total for one in fits[judged])))
+    console.print(advice(*(one.total for one in fits[evaluated])))
 
 
 def _add_row(table: Table, name: str, before: FitRow, after: FitRow) -> None:

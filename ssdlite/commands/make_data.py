@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ssdlite.commands.console import bars, console
+from ssdlite.commands.console import console, progress_bars
 from ssdlite.data.synthetic.dataset import make_synthetic
 
 VAL_SHARE = 6  # one image in six validates
 
 
-def make_data(directory: Path, *, images: int, size: int, seed: int) -> None:
+def run_make_data(directory: Path, *, images: int, size: int, seed: int) -> None:
     """Draw `images` images of side `size` into `directory`; nothing happens when they are already there."""
     num_val = max(1, images // VAL_SHARE)
     draw_data(directory, num_train=images - num_val, num_val=num_val, size=size, seed=seed)
@@ -19,7 +19,7 @@ def make_data(directory: Path, *, images: int, size: int, seed: int) -> None:
 
 def draw_data(directory: Path, *, num_train: int, num_val: int, size: int, seed: int) -> None:
     """`make_synthetic` with a progress bar."""
-    with bars() as shown:
+    with progress_bars() as shown:
         task = shown.add_task("Drawing the data set", total=num_train + num_val)
         make_synthetic(
             directory,

@@ -13,15 +13,15 @@ import cv2
 
 from ssdlite.build.load import LoadedModel, is_exported, load_model, require_openable
 from ssdlite.commands.arguments import require_device_name
-from ssdlite.commands.console import bars, console
+from ssdlite.commands.console import console, progress_bars
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.inference.frames import Source
 from ssdlite.inference.images import Finder, Thresholds, keep_above, parse_thresholds
-from ssdlite.inference.inputs import PATIENCE, ImageFile, find_sources
+from ssdlite.inference.inputs import PATIENCE, ImageFile, find_inputs
 from ssdlite.inference.outputs import Crops, JsonFile, Outputs, Pictures, TextFiles, Writer
 from ssdlite.inference.pipeline import Pipeline
 from ssdlite.inference.tiles import OVERLAP, Tiling
-from ssdlite.inference.video import Video, Window, has_screen
+from ssdlite.inference.video import Display, Video, has_display
 from ssdlite.io import require_writable
 from ssdlite.machine import usable_cores
 from ssdlite.training.process import Interrupt
@@ -71,7 +71,7 @@ class FindOptions:
     device: str = "auto"
 
 
-def predict(
+def run_predict(
     model_path: Path, inputs: Sequence[str], reading: InputOptions, finding: FindOptions, keeping: OutputOptions
 ) -> None:
     """Find objects in `inputs` and keep what `keeping` says; see `ssdlite predict --help`."""
@@ -80,7 +80,7 @@ def predict(
     if keeping.directory and keeping.json_path and not keeping.pictures:
         raise ConfigError("--output has no effect with --no-pictures and --save-json; leave out one of them.")
     require_device_name(finding.device)
-    if keeping.show and not has_screen():
+    if keeping.show and not has_display():
         raise ConfigError(
             "--show needs a screen and an OpenCV with windows, and one of them is missing here "
             "(pip install opencv-python in place of opencv-python-headless); leave it out, and look at --output."
@@ -92,7 +92,7 @@ def predict(
     limits = thresholds.for_classes(model.class_names)
     writers = _make_writers(keeping, sources, model.class_names)
     with Interrupt("finishing what is being written") as interrupt:
-        window = next((writer for writer in writers if isinstance(writer, Window)), None)
+        window = next((writer for writer in writers if isinstance(writer, Display)), None)
         pipeline = Pipeline(
             sources,
             _make_finder(model, finding),
@@ -101,7 +101,7 @@ def predict(
             stopped=lambda: interrupt.requested or (window is not None and window.is_closed),
         )
         started = time.perf_counter()
-        with _one_thread_for_opencv(), Outputs(writers, model.class_names) as outputs, bars() as shown:
+        with _one_thread_for_opencv(), Outputs(writers, model.class_names) as outputs, progress_bars() as shown:
             task = shown.add_task("Predicting", total=_count(sources))
             for prediction in pipeline:
                 outputs.write(prediction._replace(detections=keep_above(prediction.detections, limits)))
@@ -113,7 +113,7 @@ def predict(
 
 
 def _find_sources(inputs: Sequence[str], options: InputOptions) -> list[Source]:
-    sources = find_sources(
+    sources = find_inputs(
         inputs,
         recursive=options.recursive,
         every=options.every or 1,
@@ -174,7 +174,7 @@ def _make_writers(options: OutputOptions, sources: Sequence[Source], class_names
         require_writable(options.crops_dir / "crop.jpg")
         writers.append(Crops(options.crops_dir, class_names))
     if options.show:
-        writers.append(Window())
+        writers.append(Display())
     return writers
 
 

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 SAME_AP = 1e-3  # stored boxes are rounded
 
 
-def report(source: Path, overrides: Mapping[str, Any], *, output: Path | None, device: str) -> None:
+def run_report(source: Path, overrides: Mapping[str, Any], *, output: Path | None, device: str) -> None:
     """Write the page about a run's folder or a checkpoint; see `ssdlite report --help`."""
     require_device_name(device)
     if not (source.exists() or is_named(source)):
@@ -93,13 +93,13 @@ def _find_checkpoint(source: Path) -> Path | None:
 
 def _report_beginning(run_dir: Path, overrides: Mapping[str, Any], path: Path) -> None:
     """The page about a run that has no checkpoint yet: its log and its data."""
-    from ssdlite.commands.report_builder import make_subject
+    from ssdlite.commands.report_builder import make_model_info
 
     config = load_config(run_dir / "config.yaml", overrides)
     train, val = read_data(config.data)
     why = "Unknown: the run has saved no checkpoint yet that could be judged."
-    subject = make_subject(run_dir, config, train.class_names, train)
-    write_report(path, subject, {"train": train, "val": val}, why_not_judged=why)
+    model_info = make_model_info(run_dir, config, train.class_names, train)
+    write_report(path, model_info, {"train": train, "val": val}, why_not_evaluated=why)
 
 
 def _stored_evaluation(checkpoint: Path, split: DataSplit) -> Evaluation | None:

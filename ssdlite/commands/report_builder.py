@@ -25,7 +25,15 @@ from ssdlite.evaluation.evaluate import Evaluation
 from ssdlite.importers.pretrained import is_named, weights_dir
 from ssdlite.io import write_text
 from ssdlite.machine import describe_machine
-from ssdlite.report.data import FitRow, FitSummary, History, Judged, Report, describe_split, read_history
+from ssdlite.report.data import (
+    EvaluatedSplit,
+    History,
+    PriorFitRow,
+    PriorFitSummary,
+    ReportData,
+    describe_split,
+    read_history,
+)
 from ssdlite.report.formatting import SPACE, count, counted, duration, listed
 from ssdlite.report.page import render
 from ssdlite.structures import DataSplit, Record
@@ -47,14 +55,14 @@ SPLITS = {"train": "the training split", "val": "the validation split"}
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class ModelInfo:
     """The model that a page is about. What is not known stays None."""
 
     path: Path  # its file, or the folder of a run that has none yet
     config: Config
     class_names: tuple[str, ...]
     num_parameters: int | None = None
-    fit: FitSummary | None = None
+    fit: PriorFitSummary | None = None
     machine: Mapping[str, Any] = field(default_factory=dict)  # this one, as `describe_machine` gives it
 
     @property
@@ -74,30 +82,30 @@ class Subject:
 
 def write_report(
     path: Path,
-    subject: Subject,
+    model_info: ModelInfo,
     splits: Mapping[str, DataSplit],
     *,
     split_name: str = "val",
     evaluation: Evaluation | None = None,
-    why_not_judged: str = "",
+    why_not_evaluated: str = "",
 ) -> None:
     """Write the page about `subject`, with what `evaluation` says of `splits[split_name]`.
 
     Raises UserError where the page cannot be written.
     """
-    config = subject.config
-    content = Report(
-        title=subject.title,
-        history=read_history(subject.folder / "metrics.jsonl"),
-        model=_model_facts(subject),
-        origin=_origin_facts(subject, split_name if evaluation else None),
-        judged=_judge(splits[split_name], split_name, evaluation) if evaluation else None,
-        why_not_judged=why_not_judged,
+    config = model_info.config
+    content = ReportData(
+        title=model_info.title,
+        history=read_history(model_info.folder / "metrics.jsonl"),
+        model=_model_facts(model_info),
+        origin=_origin_facts(model_info, split_name if evaluation else None),
+        evaluated=_assess(splits[split_name], split_name, evaluation) if evaluation else None,
+        why_not_evaluated=why_not_evaluated,
         data={name: describe_split(splits[name]) for name in SPLITS if name in splits},
         num_shared=_count_shared(splits),
         input_size=config.model.input_size,
         has_priors=config.model.head != "corner",
-        fit=subject.fit,
+        fit=model_info.fit,
         epochs=config.train.epochs,
         config=config.to_yaml(),
     )
@@ -109,12 +117,12 @@ def write_results_report(
     path: Path, results_path: Path, split: DataSplit, name: str, evaluation: Evaluation
 ) -> None:
     """The page about another program's results: without a model, so without all that it is made of."""
-    content = Report(
+    content = ReportData(
         title=results_path.name,
         history=History({}, {}),
         model={"Results": str(results_path), "Classes": _classes(split.class_names)},
         origin=_machine_facts("Report written", _this_machine()),
-        judged=_judge(split, name, evaluation),
+        evaluated=_assess(split, name, evaluation),
         data={name: describe_split(split)},
         has_priors=None,
     )
@@ -122,8 +130,8 @@ def write_results_report(
     console.print(f"Wrote {path}")
 
 
-def _judge(split: DataSplit, name: str, evaluation: Evaluation) -> Judged:
-    return Judged(split, name, evaluation.detections, analyse(split, evaluation))
+def _assess(split: DataSplit, name: str, evaluation: Evaluation) -> EvaluatedSplit:
+    return EvaluatedSplit(split, name, evaluation.detections, analyse(split, evaluation))
 
 
 def _count_shared(splits: Mapping[str, DataSplit]) -> int:
@@ -132,18 +140,18 @@ def _count_shared(splits: Mapping[str, DataSplit]) -> int:
     return len(set.intersection(*paths)) if len(paths) == 2 else 0
 
 
-def _model_facts(subject: Subject) -> dict[str, str]:
+def _model_facts(model_info: ModelInfo) -> dict[str, str]:
     """What the network is and how it was made, in words."""
-    config = subject.config
+    config = model_info.config
     model, train, loss = config.model, config.train, config.loss
     height, width = model.input_size
     kind = "MobileNetV2-SSDLite" if model.head == "ssdlite" else "MobileNetV2 with a corner head"
-    facts = {"Finds": _classes(subject.class_names)}
-    if subject.path.is_file():
-        facts["File"] = f"{subject.path.name}, {subject.path.stat().st_size / 1e6:.1f}{SPACE}MB"
+    facts = {"Finds": _classes(model_info.class_names)}
+    if model_info.path.is_file():
+        facts["File"] = f"{model_info.path.name}, {model_info.path.stat().st_size / 1e6:.1f}{SPACE}MB"
     facts["Network"] = f"{kind}, width {model.width:g}, dialect {model.dialect}"
-    if subject.num_parameters is not None:
-        facts["Parameters"] = count(subject.num_parameters)
+    if model_info.num_parameters is not None:
+        facts["Parameters"] = count(model_info.num_parameters)
     facts |= {
         "Input": f"{width}x{height} pixels, RGB; images are stretched to it",
         "Detections": f"at most {config.eval.max_detections} an image; of two boxes of a class that overlap by "
@@ -160,19 +168,19 @@ def _classes(names: tuple[str, ...]) -> str:
     return listed(names, MOST_CLASSES)
 
 
-def _origin_facts(subject: Subject, split_name: str | None) -> dict[str, str]:
+def _origin_facts(model_info: ModelInfo, split_name: str | None) -> dict[str, str]:
     """Data, time, machine and versions."""
-    data = subject.config.data
+    data = model_info.config.data
     facts = {"Data": str(data.path)} if data.path else {}
     if split_name:
         facts["Judged on"] = SPLITS[split_name]
-    sessions = read_sessions(subject.folder)
+    sessions = read_sessions(model_info.folder)
     if sessions:
         begun, ended = sessions.began.strftime(DATE), sessions.ended.strftime(DATE)
         parts = f" in {sessions.count} parts" if sessions.count > 1 else ""
         facts["Trained"] = f"{begun} to {ended}; {duration(sessions.seconds)}{parts}"
         facts |= _machine_facts("Trained", sessions.machine)
-    machine = subject.machine or _this_machine()
+    machine = model_info.machine or _this_machine()
     if not sessions or _machine_facts("", sessions.machine) != _machine_facts("", machine):
         facts |= _machine_facts("Report written", machine)
     return facts
@@ -203,7 +211,7 @@ def _machine_facts(title: str, machine: Mapping[str, Any]) -> dict[str, str]:
 MAX_IMAGES = 1000  # whose priors are measured, spread over all: enough for shares within 2 %, in a second
 
 
-def make_subject(path: Path, config: Config, class_names: tuple[str, ...], train: DataSplit | None) -> Subject:
+def make_model_info(path: Path, config: Config, class_names: tuple[str, ...], train: DataSplit | None) -> ModelInfo:
     """The model at `path` with all that can be said of its network; `train` is what it learnt from, if there."""
     import torch
 
@@ -212,7 +220,7 @@ def make_subject(path: Path, config: Config, class_names: tuple[str, ...], train
 
     network = empty_detector(config, class_names)
     priors = getattr(network, "priors", None)
-    return Subject(
+    return ModelInfo(
         path,
         config,
         class_names,
@@ -222,17 +230,17 @@ def make_subject(path: Path, config: Config, class_names: tuple[str, ...], train
     )
 
 
-def measure_priors(priors: torch.Tensor, input_size: tuple[int, int], train: DataSplit) -> FitSummary:
+def measure_priors(priors: torch.Tensor, input_size: tuple[int, int], train: DataSplit) -> PriorFitSummary:
     """How well `priors` (P, 4) fit the objects of `train` as the network sees them, stretched to its input."""
     from ssdlite.priors.fit import measure_fit
 
     fit = measure_fit([_input_boxes(record, input_size) for record in train.records], priors, max_images=MAX_IMAGES)
     total = fit.total
     rows = tuple(
-        FitRow(row.name, row.num_objects, math.nan if row.share_reached is None else row.share_reached)
+        PriorFitRow(row.name, row.num_objects, math.nan if row.share_reached is None else row.share_reached)
         for row in fit.by_size
     )
-    return FitSummary(
+    return PriorFitSummary(
         num_objects=total.num_objects,
         reached=total.share_reached or 0.0,
         forced=total.num_forced / max(1, total.num_objects),

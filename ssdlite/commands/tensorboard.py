@@ -15,7 +15,7 @@ from ssdlite.data.device import finish_images
 from ssdlite.data.loader import sample_batch
 from ssdlite.evaluation.curves import class_curves
 from ssdlite.evaluation.evaluate import Evaluation
-from ssdlite.evaluation.matching import judge_split
+from ssdlite.evaluation.matching import match_split
 from ssdlite.losses.recipes import Criterion, count_matches
 from ssdlite.structures import Batch, DataSplit, DetectorOutput, HeadOutput
 from ssdlite.training.loggers import CURVE_THRESHOLDS, Logbook
@@ -41,8 +41,8 @@ def show_hyperparameters(logbook: Logbook, config: Config) -> None:
 
 def show_curves(logbook: Logbook, step: int, split: DataSplit, evaluation: Evaluation) -> None:
     """A precision-recall curve, at IoU .5, for each class that has objects."""
-    judgements = judge_split(split, evaluation.detections)
-    for name, curve in class_curves(split, evaluation.detections, judgements).items():
+    matches = match_split(split, evaluation.detections)
+    for name, curve in class_curves(split, evaluation.detections, matches).items():
         if curve.num_objects:
             right, wrong = curve.counts_at(CURVE_THRESHOLDS)
             logbook.precision_recall(f"precision_recall/{name}", step, right, wrong, curve.num_objects)

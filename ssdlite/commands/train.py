@@ -17,7 +17,7 @@ from ssdlite.build.data import find_sources, read_data
 from ssdlite.build.model import build_decoder, build_detector, empty_detector, restore_norms, settle_start
 from ssdlite.build.priors import fit_and_tell, with_priors
 from ssdlite.build.training import build_criterion, build_dtype, build_loader, build_step
-from ssdlite.commands.console import bars, console, print_evaluation, tracker
+from ssdlite.commands.console import console, print_evaluation, progress_bars, tracker
 from ssdlite.commands.make_data import draw_data
 from ssdlite.commands.report import report_model
 from ssdlite.commands.report_builder import REPORT
@@ -48,7 +48,7 @@ from ssdlite.training.loggers import Logbook
 from ssdlite.training.loop import Progress, Trainer
 from ssdlite.training.process import keep_memory
 from ssdlite.validate.check import quick_check
-from ssdlite.validate.findings import SAID_BY_READERS, summary_lines
+from ssdlite.validate.problems import SAID_BY_READERS, summary_lines
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ SAMPLE_THRESHOLD = 0.4  # detections below are not drawn
 SAMPLE_CELL = (320, 320)  # pixels of each in the grid
 
 
-def train(config: Config, *, default_name: str, resume: bool, device: str) -> None:
+def run_train(config: Config, *, default_name: str, resume: bool, device: str) -> None:
     """Train as `config` says and leave a run folder; see `ssdlite train --help`."""
     with process_group(device) as chosen:
         if not is_main():
@@ -225,15 +225,17 @@ class _Session:
             write_text(run_dir / "config.yaml", self.config.to_yaml())
             machine = describe_machine(self.device, self.dtype) | {"processes": world_size()}
             log_session(run_dir, trainer.progress.step, machine)
-        with bars() as self.bars:
+        with progress_bars() as self.progress_bars:
             epochs = trainer.epochs
             total = epochs * len(self.train_loader)
-            task = self.bars.add_task("Training", total=total, completed=trainer.progress.step, visible=is_main())
+            task = self.progress_bars.add_task(
+                "Training", total=total, completed=trainer.progress.step, visible=is_main()
+            )
 
             def advance(progress: Progress, loss: float) -> None:
                 shown = f"epoch {progress.epoch + 1}/{epochs}"
                 shown += f" loss {loss:.3f}" if loss == loss else ""
-                self.bars.update(task, completed=progress.step, description=shown)
+                self.progress_bars.update(task, completed=progress.step, description=shown)
 
             trainer.on_step = advance
             if is_main():
@@ -283,7 +285,7 @@ class _Session:
     def _validate(self, model: nn.Module, step: int) -> Mapping[str, Any]:
         """The figures of `model` on the validation split, and its pictures; {} but in the main process."""
         predictor = TorchPredictor(model, self.decoder, self.device, self.dtype)
-        progress = tracker("Validating", self.bars) if is_main() else None
+        progress = tracker("Validating", self.progress_bars) if is_main() else None
         evaluation = evaluate(predictor, self.val_loader, self.val_split, gather=merge_dicts, progress=progress)
         if evaluation is None:
             return {}

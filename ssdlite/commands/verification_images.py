@@ -13,15 +13,15 @@ from ssdlite.data.stream import ImageStream
 from ssdlite.data.synthetic.pictures import draw_scene
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.evaluation.evaluate import predict_split, score_detections
-from ssdlite.export.verify.verify import Evidence, Judge
-from ssdlite.inference.inputs import ImageFile, find_sources
+from ssdlite.export.verify.verify import Evaluator, VerificationImages
+from ssdlite.inference.inputs import ImageFile, find_inputs
 from ssdlite.structures import DataSplit, Predictor
 
 COMPARED_IMAGES = 16
 """Of the validation split, on which every number is compared with float64."""
 
 
-JUDGED_IMAGES = 200
+EVALUATED_IMAGES = 200
 """Of the validation split, on which AP is compared: both take seconds."""
 
 
@@ -29,7 +29,7 @@ CALIBRATION_IMAGES = 100
 """Of the training split: with 50 or 100 of them int8 files scored alike."""
 
 
-def gather_evidence(loaded: LoadedDetector, allowed_loss: float | None) -> Evidence:
+def gather_verification_images(loaded: LoadedDetector, allowed_loss: float | None) -> VerificationImages:
     """Validation images of the checkpoint's data, spread over the split; drawn pictures where it names no data.
 
     Drawn pictures have no AP: nothing in them is what the network has learnt. Raises ConfigError for an
@@ -38,11 +38,13 @@ def gather_evidence(loaded: LoadedDetector, allowed_loss: float | None) -> Evide
     if not has_split(loaded.config.data, "val"):
         if allowed_loss is not None:
             raise ConfigError("--tolerance bounds the AP on validation images, and there are none: give data=PATH.")
-        return Evidence(_drawn_pictures(loaded.detector.input_size))
+        return VerificationImages(_drawn_pictures(loaded.detector.input_size))
     split = validation_split(loaded)
-    judged = spread(split, JUDGED_IMAGES)
-    judge = make_judge(loaded, judged, loaded.config.eval.batch_size)
-    return Evidence(_pixels(loaded, spread(split, COMPARED_IMAGES)), judge, len(judged), allowed_loss)
+    evaluated = spread(split, EVALUATED_IMAGES)
+    evaluator = make_evaluator(loaded, evaluated, loaded.config.eval.batch_size)
+    return VerificationImages(
+        _pixels(loaded, spread(split, COMPARED_IMAGES)), evaluator, len(evaluated), allowed_loss
+    )
 
 
 def validation_split(loaded: LoadedDetector) -> DataSplit:
@@ -55,14 +57,14 @@ def validation_split(loaded: LoadedDetector) -> DataSplit:
     return split
 
 
-def make_judge(loaded: LoadedDetector, split: DataSplit, batch_size: int) -> Judge:
+def make_evaluator(loaded: LoadedDetector, split: DataSplit, batch_size: int) -> Evaluator:
     """What gives the AP of a predictor on `split`, `batch_size` images at a time."""
 
-    def judge(predictor: Predictor) -> float:
+    def evaluator(predictor: Predictor) -> float:
         found = predict_split(predictor, _stream(loaded, split, batch_size), len(split))
         return score_detections(split, [found[index] for index in range(len(split))]).coco.summary["AP"]
 
-    return judge
+    return evaluator
 
 
 def calibration_images(loaded: LoadedDetector, path: Path | None) -> np.ndarray:
@@ -71,7 +73,7 @@ def calibration_images(loaded: LoadedDetector, path: Path | None) -> np.ndarray:
     Raises ConfigError or DataError where there are none.
     """
     if path is not None:
-        paths = [source.path for source in find_sources([str(path)]) if isinstance(source, ImageFile)]
+        paths = [source.path for source in find_inputs([str(path)]) if isinstance(source, ImageFile)]
         if not paths:
             raise DataError(f"{path} holds no images to choose 8 bits by; name a folder of images.")
         chosen = [paths[index] for index in _positions(len(paths), CALIBRATION_IMAGES)]

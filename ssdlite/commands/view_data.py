@@ -42,7 +42,7 @@ AUGMENTATION = (
 NUM_DRAWS = COLUMNS - 1  # of augmentation, beside the image itself
 
 
-def view_data(
+def run_view_data(
     path: Path | None, overrides: Mapping[str, Any], *, split: str, count: int | None, output: Path, augmented: bool
 ) -> None:
     """Write a sheet of a config's data or a folder; see `ssdlite view-data --help`."""

@@ -14,12 +14,12 @@ from pydantic.fields import FieldInfo
 from ssdlite.io import one_line, quoted
 
 
-def first_mistake(error: ValidationError, origin: str, root: type[BaseModel]) -> str:
+def first_error(error: ValidationError, origin: str, root: type[BaseModel]) -> str:
     """The first problem as one sentence with the dotted name and, for a typo, the nearest real name."""
-    return one_line(_first_mistake(error, origin, root))
+    return one_line(_first_error(error, origin, root))
 
 
-def _first_mistake(error: ValidationError, origin: str, root: type[BaseModel]) -> str:
+def _first_error(error: ValidationError, origin: str, root: type[BaseModel]) -> str:
     problem = error.errors(include_url=False)[0]
     unknown = problem["type"] == "extra_forbidden"
     location, known = _walk(problem["loc"], root, keep_last=unknown)

@@ -19,7 +19,7 @@ from pydantic import (
 
 from ssdlite.config.data import DATA_SOURCES, DataConfig
 from ssdlite.config.loss import LossConfig, MultiboxConfig
-from ssdlite.config.messages import first_mistake
+from ssdlite.config.messages import first_error
 from ssdlite.config.model import ModelConfig, PriorShapeConfig
 from ssdlite.config.option_types import types_at
 from ssdlite.config.overrides import (
@@ -171,4 +171,4 @@ def _validate(nodes: Mapping[str, Any], origin: str) -> Config:
     try:
         return Config.model_validate(nodes)
     except ValidationError as error:
-        raise ConfigError(first_mistake(error, origin, Config)) from None
+        raise ConfigError(first_error(error, origin, Config)) from None

@@ -128,7 +128,7 @@ MIN_SIDE = 0.3  # of the canvas
 ASPECT_RATIOS = (0.5, 2.0)
 
 
-Window = np.ndarray  # (4,) xyxy in pixels of the image, may reach beyond it
+Crop = np.ndarray  # (4,) xyxy in pixels of the image, may reach beyond it
 
 
 CORNERS = np.array([[0, 1], [2, 3]], np.uint8)[:, :, None].repeat(3, axis=2)
@@ -144,14 +144,14 @@ class Cut(NamedTuple):
     colors: Colors
 
 
-def zoom_out(size: tuple[int, int], ratio: float, left: float, top: float) -> Window:
+def zoom_out(size: tuple[int, int], ratio: float, left: float, top: float) -> Crop:
     """A canvas `ratio` times the image of `size` (height, width); `left` and `top` (0..1) share out its margin."""
     height, width = size
     x, y = -left * (ratio - 1) * width, -top * (ratio - 1) * height
     return np.array([x, y, x + ratio * width, y + ratio * height])
 
 
-def crop(canvas: Window, boxes: np.ndarray, min_iou: float, draws: np.ndarray) -> Window:
+def random_crop(canvas: Crop, boxes: np.ndarray, min_iou: float, draws: np.ndarray) -> Crop:
     """The first acceptable window of those that `draws` (T, 4), uniform in 0..1, stand for; else the canvas.
 
     Liu et al. 2016, sec. 2.2, by the rule of their code: a window with sides of .3 to 1 of the canvas and an
@@ -159,20 +159,20 @@ def crop(canvas: Window, boxes: np.ndarray, min_iou: float, draws: np.ndarray) -
     at least one has its centre inside, so that an object is left. Without boxes any such window will do.
     """
     origin, sides = canvas[:2], canvas[2:] - canvas[:2]
-    window_sides = sides * (MIN_SIDE + (1 - MIN_SIDE) * draws[:, :2])
-    corners = origin + (sides - window_sides) * draws[:, 2:]
-    windows = np.hstack([corners, corners + window_sides])
-    aspect_ratios = window_sides[:, 0] / window_sides[:, 1]
+    crop_sides = sides * (MIN_SIDE + (1 - MIN_SIDE) * draws[:, :2])
+    corners = origin + (sides - crop_sides) * draws[:, 2:]
+    crops = np.hstack([corners, corners + crop_sides])
+    aspect_ratios = crop_sides[:, 0] / crop_sides[:, 1]
     accepted = (ASPECT_RATIOS[0] <= aspect_ratios) & (aspect_ratios <= ASPECT_RATIOS[1])
     if len(boxes):
-        overlaps, inside = overlap_with_windows(windows, boxes)
+        overlaps, inside = overlap_with_crops(crops, boxes)
         accepted &= (overlaps.max(axis=1) >= min_iou) & inside.any(axis=1)
-    return windows[accepted.argmax()] if accepted.any() else canvas
+    return crops[accepted.argmax()] if accepted.any() else canvas
 
 
-def overlap_with_windows(windows: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def overlap_with_crops(crops: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """IoU, and whether the centre lies inside, of `boxes` (N, 4) with `windows` (T, 4): both (T, N)."""
-    w, b = windows[:, None], boxes[None]
+    w, b = crops[:, None], boxes[None]
     common = (np.minimum(w[..., 2:], b[..., 2:]) - np.maximum(w[..., :2], b[..., :2])).clip(min=0).prod(-1)
     union = (w[..., 2:] - w[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - common
     centers = (b[..., :2] + b[..., 2:]) / 2
@@ -180,7 +180,7 @@ def overlap_with_windows(windows: np.ndarray, boxes: np.ndarray) -> tuple[np.nda
     return common / union, inside
 
 
-def place(window: Window, image_size: tuple[int, int], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def place(crop: Crop, image_size: tuple[int, int], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """The part of the image that `window` shows, and where it lies in an output of `size` (height, width).
 
     Both are (4,) int xyxy. Rounding moves the window by less than a pixel; boxes follow the rounded map, so
@@ -189,7 +189,7 @@ def place(window: Window, image_size: tuple[int, int], size: tuple[int, int]) ->
     source, target = np.empty(4, int), np.empty(4, int)
     # Plain numbers: numpy takes 45 µs for this, longer than some images.
     for axis, (limit, side) in enumerate(zip(image_size[::-1], size[::-1], strict=True)):
-        low, high = float(window[axis]), float(window[axis + 2])
+        low, high = float(crop[axis]), float(crop[axis + 2])
         scale = side / (high - low)
         start = min(math.floor(max(low, 0) + 0.5), limit - 1)
         end = max(math.floor(min(high, limit) + 0.5), start + 1)
@@ -207,7 +207,7 @@ def trim(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.concatenate([source[:2], source[2:] - sides % step])
 
 
-class WindowResize(A.DualTransform):
+class CropResize(A.DualTransform):
     """Cut a window out of the image and bring it to `size` (height, width); what lies outside gets `fill`.
 
     `with_colors` distorts the colours of the window's part of the image.
@@ -242,17 +242,17 @@ class WindowResize(A.DualTransform):
         if self.plain:
             return {}
         height, width = image_size = params["shape"][:2]
-        window = np.array([0.0, 0.0, width, height])
+        crop = np.array([0.0, 0.0, width, height])
         if self.py_random.random() < self.zoom_out_probability:
             ratio = self.py_random.uniform(1, MAX_ZOOM_OUT)
-            window = zoom_out(image_size, ratio, self.py_random.random(), self.py_random.random())
+            crop = zoom_out(image_size, ratio, self.py_random.random(), self.py_random.random())
         min_iou = self.py_random.choice(MIN_IOUS) if self.with_crop else None
         if min_iou is not None:
             rows = data["bboxes"]  # x1, y1, x2, y2 as fractions of the image, label, ignore
             objects = rows[rows[:, 5] == 0] if len(rows) else rows
             boxes = objects[:, :4] * (width, height, width, height)
-            window = crop(window, boxes, min_iou, self.random_generator.random((NUM_TRIES, 4)))
-        source, target = place(window, image_size, self.size)
+            crop = random_crop(crop, boxes, min_iou, self.random_generator.random((NUM_TRIES, 4)))
+        source, target = place(crop, image_size, self.size)
         colors = draw_colors(self.py_random) if self.with_colors else Colors()
         return {"source": trim(source, target), "target": target, "colors": colors}
 

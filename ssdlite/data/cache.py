@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 CacheKind: TypeAlias = Literal["none", "memory", "disk"]
 
 
-WINDOW_SIDE = 1.5
+CROP_SIDE = 1.5
 """Default long side of what windows are cut out of, over that of the network's input. SSD's crops have .3 to 1 of
 the image's side: at 1.5 the mean one (.65) is as fine as the input, and smaller ones, which a COCO image (2.1)
 would still fill, are enlarged. At 2 a cache takes 1.7 times the memory."""
@@ -146,7 +146,7 @@ def choose_form(
     """
     if augmentation in ("flip", "none"):
         return NetworkInput(size, alignment)
-    return LongSide(max_side or round(WINDOW_SIDE * max(size)))
+    return LongSide(max_side or round(CROP_SIDE * max(size)))
 
 
 class MemoryCache:

@@ -9,7 +9,7 @@ import albumentations as A
 import numpy as np
 import torch
 
-from ssdlite.data.augmentation import WindowResize
+from ssdlite.data.augmentation import CropResize
 from ssdlite.data.device import describe
 from ssdlite.structures import ResizeAlignment, Targets
 
@@ -35,18 +35,16 @@ def build_augmentation(
     """
     match name:
         case "ssd":
-            window = WindowResize(
+            crop = CropResize(
                 size, mean_color, 0.5, with_crop=True, alignment=alignment, with_colors=True, cut_only=cut_only
             )
-            steps = [window, A.HorizontalFlip(p=0.5)]
+            steps = [crop, A.HorizontalFlip(p=0.5)]
         case "light" | "flip":
             with_crop = name == "light"
-            window = WindowResize(
-                size, mean_color, 0.0, with_crop=with_crop, alignment=alignment, cut_only=cut_only
-            )
-            steps = [window, A.HorizontalFlip(p=0.5)]
+            crop = CropResize(size, mean_color, 0.0, with_crop=with_crop, alignment=alignment, cut_only=cut_only)
+            steps = [crop, A.HorizontalFlip(p=0.5)]
         case "none":
-            steps = [WindowResize(size, mean_color, 0.0, with_crop=False, alignment=alignment, cut_only=cut_only)]
+            steps = [CropResize(size, mean_color, 0.0, with_crop=False, alignment=alignment, cut_only=cut_only)]
         case _:
             raise AssertionError(f"no augmentation is called {name!r}")
     if vertical_flip and name != "none":
@@ -93,17 +91,17 @@ def draft(
     `device.finish_images` is to do with it as a row (R,) float32, and the objects.
     """
     corners, rows = _run(pipeline, image, boxes, labels, ignore, seed, annotated_size)
-    window = pipeline.transforms[0]
+    crop = pipeline.transforms[0]
     mirrors = int(corners[0, 0, 0])
     row = describe(
-        window.cut,
+        crop.cut,
         mirrored=bool(mirrors & 1),
         upside_down=bool(mirrors & 2),
-        fill=window.fill_color,
-        alignment=window.alignment,
-        with_colors=window.with_colors,
+        fill=crop.fill_color,
+        alignment=crop.alignment,
+        with_colors=crop.with_colors,
     )
-    return window.cut.part, row, _targets(rows, window.size)
+    return crop.cut.part, row, _targets(rows, crop.size)
 
 
 def _run(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ssdlite.evaluation.confusion import Confusion, FalseAlarms, confusion_matrix, false_alarms
+from ssdlite.evaluation.confusion import Confusion, FalsePositives, confusion_matrix, false_positives
 from ssdlite.evaluation.curves import (
     PRECISION_GOALS,
     RULE,
@@ -24,16 +24,16 @@ from ssdlite.evaluation.curves import (
 )
 from ssdlite.evaluation.errors import (
     FAULT_KINDS,
-    FaultKind,
-    JudgedImage,
+    ErrorType,
+    MatchedImage,
     best_images,
-    count_faults,
-    fault_costs,
-    judge_images,
+    count_errors,
+    delta_ap,
+    match_images,
     worst_images,
 )
 from ssdlite.evaluation.evaluate import Evaluation
-from ssdlite.evaluation.matching import judge_split
+from ssdlite.evaluation.matching import match_split
 from ssdlite.evaluation.sizes import SizeTable, coco_sizes, relative_sizes
 from ssdlite.structures import DataSplit
 
@@ -54,7 +54,7 @@ class ClassFigures:
     voc12: float
     best: ThresholdPoint | None  # at the class's own best F1; None without objects or detections
     here: ThresholdPoint  # at the operating threshold
-    faults: dict[FaultKind, int]  # at the operating threshold
+    errors: dict[ErrorType, int]  # at the operating threshold
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,14 +79,14 @@ class Analysis:
         float, ThresholdPoint | None
     ]  # precision goal -> the threshold of most recall that reaches it
     confusion: Confusion  # at the operating threshold
-    images: tuple[JudgedImage, ...]  # every image of the split, in its order; see `worst_images` and `best_images`
-    faults: dict[FaultKind, int]  # of all classes, at the operating threshold
-    fault_costs: dict[FaultKind, float]  # points of AP50 (0..1) that would be won were there no such faults (TIDE)
+    images: tuple[MatchedImage, ...]  # every image of the split, in its order; see `worst_images` and `best_images`
+    errors: dict[ErrorType, int]  # of all classes, at the operating threshold
+    delta_ap: dict[ErrorType, float]  # points of AP50 (0..1) that would be won were there no such faults (TIDE)
     calibration: Calibration  # of all detections
     calibration_here: Calibration  # of those that score at least the operating threshold
     coco_sizes: SizeTable
     relative_sizes: SizeTable
-    false_alarms: FalseAlarms
+    false_positives: FalsePositives
 
     def to_dict(self) -> dict[str, Any]:
         """For a JSON file: NaN is None, curves have at most 200 points, and of the images the worst and best are
@@ -103,14 +103,14 @@ def analyse(
 ) -> Analysis:
     """Everything about `evaluation`, which is of `split`. Without an operating `threshold` one is recommended."""
     detections = evaluation.detections
-    judgements = judge_split(split, detections, iou_threshold)
-    judged = (split, detections, judgements)
-    curves = class_curves(*judged)
+    matches = match_split(split, detections, iou_threshold)
+    matched = (split, detections, matches)
+    curves = class_curves(*matched)
     pooled = pool(curves.values())
     rule = RULE if threshold is None else "given"
     threshold = recommend_threshold(curves) if threshold is None else threshold
-    images = judge_images(*judged, score_threshold=threshold, iou_threshold=iou_threshold)
-    faults = count_faults(images, split.class_names)
+    images = match_images(*matched, score_threshold=threshold, iou_threshold=iou_threshold)
+    errors = count_errors(images, split.class_names)
     return Analysis(
         num_images=len(split),
         iou_threshold=iou_threshold,
@@ -118,7 +118,7 @@ def analyse(
         voc07=evaluation.voc.map07,
         voc12=evaluation.voc.map12,
         classes=tuple(
-            _class_figures(index, name, evaluation, curves[name], threshold, faults[name])
+            _class_figures(index, name, evaluation, curves[name], threshold, errors[name])
             for index, name in enumerate(split.class_names)
         ),
         curves=curves,
@@ -127,20 +127,20 @@ def analyse(
         threshold_rule=rule,
         here=pooled.at(threshold),
         alternatives={goal: pooled.reaching(goal) for goal in PRECISION_GOALS},
-        confusion=confusion_matrix(*judged, score_threshold=threshold, iou_threshold=iou_threshold),
+        confusion=confusion_matrix(*matched, score_threshold=threshold, iou_threshold=iou_threshold),
         images=tuple(images),
-        faults={kind: sum(row[kind] for row in faults.values()) for kind in FAULT_KINDS},
-        fault_costs=fault_costs(*judged, iou_threshold),
-        calibration=calibration(detections, judgements),
-        calibration_here=calibration(detections, judgements, score_threshold=threshold),
+        errors={kind: sum(row[kind] for row in errors.values()) for kind in FAULT_KINDS},
+        delta_ap=delta_ap(*matched, iou_threshold),
+        calibration=calibration(detections, matches),
+        calibration_here=calibration(detections, matches, score_threshold=threshold),
         coco_sizes=coco_sizes(split, evaluation.coco.curves),
         relative_sizes=relative_sizes(split, detections),
-        false_alarms=false_alarms(*judged, score_threshold=threshold),
+        false_positives=false_positives(*matched, score_threshold=threshold),
     )
 
 
 def _class_figures(
-    index: int, name: str, evaluation: Evaluation, curve: Curve, threshold: float, faults: dict[FaultKind, int]
+    index: int, name: str, evaluation: Evaluation, curve: Curve, threshold: float, errors: dict[ErrorType, int]
 ) -> ClassFigures:
     coco, voc = evaluation.coco, evaluation.voc
     # All sizes, 100 detections; COCO marks what is undefined by -1. Threshold 5 is IoU .75.
@@ -157,7 +157,7 @@ def _class_figures(
         voc12=voc.ap12[name],
         best=curve.best(),
         here=curve.at(threshold),
-        faults=faults,
+        errors=errors,
     )
 
 

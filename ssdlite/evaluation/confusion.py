@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ssdlite.boxes_np import iou
-from ssdlite.evaluation.matching import RIGHT, WRONG, Judgement
+from ssdlite.evaluation.matching import FALSE_POSITIVE, TRUE_POSITIVE, ImageMatches
 from ssdlite.structures import DataSplit, Detections, Record
 
 BACKGROUND = "background"
@@ -41,7 +41,7 @@ class Confusion:
 def confusion_matrix(
     split: DataSplit,
     detections: Sequence[Detections],
-    judgements: Sequence[Judgement],
+    matches: Sequence[ImageMatches],
     *,
     score_threshold: float,
     iou_threshold: float = 0.5,
@@ -55,33 +55,33 @@ def confusion_matrix(
     """
     K = len(split.class_names)
     counts = np.zeros((K + 1, K + 1), np.int64)
-    for record, found, judged in zip(split.records, detections, judgements, strict=True):
-        truth, given = _pairs(record, found, judged, score_threshold, iou_threshold)
+    for record, found, matched in zip(split.records, detections, matches, strict=True):
+        truth, given = _pairs(record, found, matched, score_threshold, iou_threshold)
         np.add.at(counts, (truth - 1, given - 1), 1)  # 0, background, is then -1: the last
     return Confusion(counts, (*split.class_names, BACKGROUND), score_threshold, iou_threshold)
 
 
 def _pairs(
-    record: Record, found: Detections, judged: Judgement, score_threshold: float, iou_threshold: float
+    record: Record, found: Detections, matched: ImageMatches, score_threshold: float, iou_threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels of objects and of the detections that go with them, 0 for background; twice (number of pairs,)."""
     kept = found.scores >= score_threshold
-    right = np.flatnonzero(kept & (judged.outcome == RIGHT))
-    wrong = np.flatnonzero(kept & (judged.outcome == WRONG))
-    left = np.setdiff1d(np.flatnonzero(~(record.ignore | record.crowd)), judged.matched[right])
+    right = np.flatnonzero(kept & (matched.outcome == TRUE_POSITIVE))
+    wrong = np.flatnonzero(kept & (matched.outcome == FALSE_POSITIVE))
+    left = np.setdiff1d(np.flatnonzero(~(record.ignore | record.crowd)), matched.matched[right])
     rows, columns = _greedy(iou(found.boxes[wrong], record.boxes[left]), iou_threshold)
-    mistaken, misnamed = wrong[rows], left[columns]
-    invented, missed = np.setdiff1d(wrong, mistaken), np.setdiff1d(left, misnamed)
+    confused, misnamed = wrong[rows], left[columns]
+    invented, missed = np.setdiff1d(wrong, confused), np.setdiff1d(left, misnamed)
     background = np.zeros(len(invented) + len(missed), np.int64)
     truth = [
-        record.labels[judged.matched[right]],
+        record.labels[matched.matched[right]],
         record.labels[misnamed],
         background[: len(invented)],
         record.labels[missed],
     ]
     given = [
         found.labels[right],
-        found.labels[mistaken],
+        found.labels[confused],
         found.labels[invented],
         background[len(invented) :],
     ]
@@ -105,7 +105,7 @@ THRESHOLDS = np.arange(1, 100) / 100
 
 
 @dataclass(frozen=True, eq=False)
-class FalseAlarms:
+class FalsePositives:
     """False detections of any kind, in all images and in those without any object (not even an ignored one)."""
 
     num_images: int
@@ -119,15 +119,17 @@ class FalseAlarms:
     share_of_empty_hit: float  # images without objects that have a false detection; NaN without any
 
 
-def false_alarms(
-    split: DataSplit, detections: Sequence[Detections], judgements: Sequence[Judgement], *, score_threshold: float
-) -> FalseAlarms:
+def false_positives(
+    split: DataSplit, detections: Sequence[Detections], matches: Sequence[ImageMatches], *, score_threshold: float
+) -> FalsePositives:
     """The rates at all thresholds and at `score_threshold`."""
-    false = [found.scores[judged.outcome == WRONG] for found, judged in zip(detections, judgements, strict=True)]
+    false = [
+        found.scores[matched.outcome == FALSE_POSITIVE] for found, matched in zip(detections, matches, strict=True)
+    ]
     in_empty = [scores for record, scores in zip(split.records, false, strict=True) if not len(record.labels)]
     hit = [bool((scores >= score_threshold).any()) for scores in in_empty]
     here = np.array([score_threshold])
-    return FalseAlarms(
+    return FalsePositives(
         num_images=len(false),
         num_empty=len(in_empty),
         thresholds=THRESHOLDS,

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssdlite.evaluation.matching import NEUTRAL, RIGHT, Judgement
+from ssdlite.evaluation.matching import IGNORED, TRUE_POSITIVE, ImageMatches
 from ssdlite.structures import DataSplit, Detections
 
 RULE = (
@@ -109,12 +109,12 @@ class Curve:
 
 
 def class_curves(
-    split: DataSplit, detections: Sequence[Detections], judgements: Sequence[Judgement]
+    split: DataSplit, detections: Sequence[Detections], matches: Sequence[ImageMatches]
 ) -> dict[str, Curve]:
     """Class name -> its curve."""
     scores = _joined((found.scores for found in detections), np.float64)
     labels = _joined((found.labels for found in detections), np.int64)
-    outcomes = _joined((judged.outcome for judged in judgements), np.int64)
+    outcomes = _joined((matched.outcome for matched in matches), np.int64)
     objects = _joined((record.labels[~(record.ignore | record.crowd)] for record in split.records), np.int64)
     counts = np.bincount(objects, minlength=len(split.class_names) + 1)
     return {
@@ -124,11 +124,11 @@ def class_curves(
 
 
 def make_curve(scores: np.ndarray, outcomes: np.ndarray, num_objects: int) -> Curve:
-    """The curve of D detections: (D,) scores and (D,) outcomes in any order. NEUTRAL ones are left out."""
-    counted = outcomes != NEUTRAL
+    """The curve of D detections: (D,) scores and (D,) outcomes in any order. IGNORED ones are left out."""
+    counted = outcomes != IGNORED
     scores, outcomes = scores[counted], outcomes[counted]
     order = np.argsort(-scores, kind="stable")
-    scores, is_right = scores[order].astype(np.float64), outcomes[order] == RIGHT
+    scores, is_right = scores[order].astype(np.float64), outcomes[order] == TRUE_POSITIVE
     last = np.flatnonzero(np.diff(scores, append=-np.inf))  # of each run of equal scores
     return Curve(scores[last], np.cumsum(is_right)[last], np.cumsum(~is_right)[last], num_objects)
 
@@ -183,9 +183,9 @@ class Calibration:
 
 
 def calibration_bins(scores: np.ndarray, outcomes: np.ndarray, num_bins: int = 10) -> Calibration:
-    """From the (D,) scores in 0..1 and the (D,) outcomes of detections; NEUTRAL ones are left out."""
-    counted = outcomes != NEUTRAL
-    scores, is_right = scores[counted].astype(np.float64), outcomes[counted] == RIGHT
+    """From the (D,) scores in 0..1 and the (D,) outcomes of detections; IGNORED ones are left out."""
+    counted = outcomes != IGNORED
+    scores, is_right = scores[counted].astype(np.float64), outcomes[counted] == TRUE_POSITIVE
     edges = np.linspace(0, 1, num_bins + 1)
     which = np.searchsorted(edges[1:-1], scores)
     counts = np.bincount(which, minlength=num_bins)
@@ -198,7 +198,7 @@ def calibration_bins(scores: np.ndarray, outcomes: np.ndarray, num_bins: int = 1
 
 def calibration(
     detections: Sequence[Detections],
-    judgements: Sequence[Judgement],
+    matches: Sequence[ImageMatches],
     *,
     score_threshold: float = 0.0,
     num_bins: int = 10,
@@ -209,7 +209,7 @@ def calibration(
     has a small error whatever its confident detections are worth.
     """
     scores = np.concatenate([np.zeros(0, np.float32), *(found.scores for found in detections)])
-    outcomes = np.concatenate([np.zeros(0, np.int64), *(judged.outcome for judged in judgements)])
+    outcomes = np.concatenate([np.zeros(0, np.int64), *(matched.outcome for matched in matches)])
     kept = scores >= score_threshold
     return calibration_bins(scores[kept], outcomes[kept], num_bins)
 

@@ -27,23 +27,23 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 import numpy as np
 
 from ssdlite.boxes_np import iou
-from ssdlite.evaluation.matching import NEUTRAL, RIGHT, WRONG, Judgement
+from ssdlite.evaluation.matching import FALSE_POSITIVE, IGNORED, TRUE_POSITIVE, ImageMatches
 from ssdlite.structures import DataSplit, Detections, ImageId, Record
 
-FaultKind: TypeAlias = Literal["missed", "wrong class", "badly placed", "both", "duplicate", "background"]
+ErrorType: TypeAlias = Literal["missed", "wrong class", "badly placed", "both", "duplicate", "background"]
 """`both` is a wrong class that is badly placed too; `background` is a detection of nothing."""
 
 
-FAULT_KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
+FAULT_KINDS: tuple[ErrorType, ...] = get_args(ErrorType)
 
 
 LEAST_OVERLAP = 0.1  # TIDE's t_b: below, a detection has nothing to do with an object
 
 
-EXPLAINING: tuple[FaultKind, ...] = ("wrong class", "badly placed")
+EXPLAINING: tuple[ErrorType, ...] = ("wrong class", "badly placed")
 
 
-WEIGHTS: dict[FaultKind, float] = {
+WEIGHTS: dict[ErrorType, float] = {
     "missed": 1.0,
     "wrong class": 1.0,
     "both": 1.0,
@@ -54,10 +54,10 @@ WEIGHTS: dict[FaultKind, float] = {
 """How bad a fault is when images are ranked: half where the object was seen for what it is."""
 
 
-class Fault(NamedTuple):
+class DetectionError(NamedTuple):
     """One false detection, or one object that was missed."""
 
-    kind: FaultKind
+    kind: ErrorType
     label: int  # 1..K: the class of the detection; of the object where it was missed
     detection: int | None  # its position in the detections of the image; None where an object was missed
     object: int | None  # the position in the record of the object that it overlaps most; None for background
@@ -66,7 +66,7 @@ class Fault(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class JudgedImage:
+class MatchedImage:
     """One image at the operating threshold."""
 
     index: int  # its position in `split.records` and in the detections
@@ -75,7 +75,7 @@ class JudgedImage:
     right: tuple[int, ...]  # detections that found an object, by their positions, best first
     found: tuple[int, ...]  # the objects that they found, in the same order
     excused: tuple[int, ...]  # detections of ignored objects, which neither count nor punish
-    faults: tuple[Fault, ...]  # false detections, best score first, then what was missed
+    errors: tuple[DetectionError, ...]  # false detections, best score first, then what was missed
     weight: float  # sum of the WEIGHTS of its faults; 0 where nothing is wrong
     confidence: float  # the lowest score among those that are right; NaN where none is
 
@@ -85,124 +85,124 @@ class JudgedImage:
         return self.num_objects - len(self.found)
 
 
-def judge_images(
+def match_images(
     split: DataSplit,
     detections: Sequence[Detections],
-    judgements: Sequence[Judgement],
+    matches: Sequence[ImageMatches],
     *,
     score_threshold: float,
     iou_threshold: float = 0.5,
-) -> list[JudgedImage]:
+) -> list[MatchedImage]:
     """Every image of the split, in its order, with the detections that score at least `score_threshold`."""
     return [
-        _judge_image(index, *each, score_threshold, iou_threshold)
-        for index, each in enumerate(zip(split.records, detections, judgements, strict=True))
+        _match_image(index, *each, score_threshold, iou_threshold)
+        for index, each in enumerate(zip(split.records, detections, matches, strict=True))
     ]
 
 
-def worst_images(images: Iterable[JudgedImage], most: int) -> list[JudgedImage]:
+def worst_images(images: Iterable[MatchedImage], most: int) -> list[MatchedImage]:
     """The images with the greatest weight, of equals those with the most confident false detections; none that is
     without faults."""
-    faulty = [image for image in images if image.faults]
+    erroneous = [image for image in images if image.errors]
 
-    def badness(image: JudgedImage) -> tuple[float, float]:
-        return image.weight, sum(fault.score for fault in image.faults if fault.detection is not None)
+    def badness(image: MatchedImage) -> tuple[float, float]:
+        return image.weight, sum(error.score for error in image.errors if error.detection is not None)
 
-    return sorted(faulty, key=badness, reverse=True)[:most]
+    return sorted(erroneous, key=badness, reverse=True)[:most]
 
 
-def best_images(images: Iterable[JudgedImage], most: int) -> list[JudgedImage]:
+def best_images(images: Iterable[MatchedImage], most: int) -> list[MatchedImage]:
     """Images all of whose objects (at least one) are found and nothing else, the most confident first."""
-    good = [image for image in images if image.num_objects and not image.faults]
+    good = [image for image in images if image.num_objects and not image.errors]
     return sorted(good, key=lambda image: image.confidence, reverse=True)[:most]
 
 
-def count_faults(images: Iterable[JudgedImage], class_names: Sequence[str]) -> dict[str, dict[FaultKind, int]]:
+def count_errors(images: Iterable[MatchedImage], class_names: Sequence[str]) -> dict[str, dict[ErrorType, int]]:
     """Class name -> kind -> how many, by the class of the detection or of the missed object."""
-    counts = Counter((fault.label, fault.kind) for image in images for fault in image.faults)
+    counts = Counter((error.label, error.kind) for image in images for error in image.errors)
     return {
         name: {kind: counts[label, kind] for kind in FAULT_KINDS} for label, name in enumerate(class_names, start=1)
     }
 
 
-def _judge_image(
+def _match_image(
     index: int,
     record: Record,
     found: Detections,
-    judged: Judgement,
+    matched: ImageMatches,
     score_threshold: float,
     iou_threshold: float,
-) -> JudgedImage:
+) -> MatchedImage:
     kept = np.flatnonzero(found.scores >= score_threshold)
-    outcome = judged.outcome[kept]
-    right = kept[outcome == RIGHT]
-    faults = find_faults(record, found, judged, score_threshold=score_threshold, iou_threshold=iou_threshold)
-    return JudgedImage(
+    outcome = matched.outcome[kept]
+    right = kept[outcome == TRUE_POSITIVE]
+    errors = classify_errors(record, found, matched, score_threshold=score_threshold, iou_threshold=iou_threshold)
+    return MatchedImage(
         index=index,
         image_id=record.image_id,
         num_objects=int((~(record.ignore | record.crowd)).sum()),
         right=tuple(right.tolist()),
-        found=tuple(judged.matched[right].tolist()),
-        excused=tuple(kept[outcome == NEUTRAL].tolist()),
-        faults=faults,
-        weight=sum(WEIGHTS[fault.kind] for fault in faults),
+        found=tuple(matched.matched[right].tolist()),
+        excused=tuple(kept[outcome == IGNORED].tolist()),
+        errors=errors,
+        weight=sum(WEIGHTS[error.kind] for error in errors),
         confidence=float(found.scores[right].min()) if len(right) else math.nan,
     )
 
 
-def find_faults(
+def classify_errors(
     record: Record,
     found: Detections,
-    judged: Judgement,
+    matched: ImageMatches,
     *,
     score_threshold: float = 0.0,
     iou_threshold: float = 0.5,
-) -> tuple[Fault, ...]:
+) -> tuple[DetectionError, ...]:
     """What is wrong in one image with the detections that score at least `score_threshold`, best score first, and
     then its missed objects."""
     kept = found.scores >= score_threshold
-    false = np.flatnonzero(kept & (judged.outcome == WRONG))
+    false = np.flatnonzero(kept & (matched.outcome == FALSE_POSITIVE))
     overlap = iou(found.boxes[false], record.boxes)
     overlap[:, record.crowd] = -1.0  # its overlap says nothing about any one object
-    faults = [
-        _class_fault(record, found, detection, row, iou_threshold)
+    errors = [
+        _class_error(record, found, detection, row, iou_threshold)
         for detection, row in zip(false.tolist(), overlap, strict=True)
     ]
     is_found = np.zeros(len(record.labels), bool)
-    is_found[judged.matched[kept & (judged.outcome == RIGHT)]] = True
-    explained = {fault.object for fault in faults if fault.kind in EXPLAINING}
+    is_found[matched.matched[kept & (matched.outcome == TRUE_POSITIVE)]] = True
+    explained = {error.object for error in errors if error.kind in EXPLAINING}
     missed = np.flatnonzero(~(is_found | record.ignore | record.crowd)).tolist()
-    faults += [
-        Fault("missed", int(record.labels[number]), None, number, 0.0, math.nan)
+    errors += [
+        DetectionError("missed", int(record.labels[number]), None, number, 0.0, math.nan)
         for number in missed
         if number not in explained
     ]
-    return tuple(faults)
+    return tuple(errors)
 
 
-def _class_fault(
+def _class_error(
     record: Record, found: Detections, detection: int, overlap: np.ndarray, iou_threshold: float
-) -> Fault:
+) -> DetectionError:
     """The fault of one false detection, from its (N,) overlap with the objects of its image."""
     label, score = int(found.labels[detection]), float(found.scores[detection])
     nearest = int(overlap.argmax()) if len(overlap) else None
     if nearest is None or overlap[nearest] < LEAST_OVERLAP:
-        return Fault("background", label, detection, None, 0.0, score)
+        return DetectionError("background", label, detection, None, 0.0, score)
     same_class = record.labels[nearest] == label
-    kind: FaultKind
+    kind: ErrorType
     if overlap[nearest] >= iou_threshold:
         kind = "duplicate" if same_class else "wrong class"
     else:
         kind = "badly placed" if same_class else "both"
-    return Fault(kind, label, detection, nearest, float(overlap[nearest]), score)
+    return DetectionError(kind, label, detection, nearest, float(overlap[nearest]), score)
 
 
 RECALLS = np.linspace(0, 1, 101)  # those at which COCO reads the precision
 
 
-def fault_costs(
-    split: DataSplit, detections: Sequence[Detections], judgements: Sequence[Judgement], iou_threshold: float = 0.5
-) -> dict[FaultKind, float]:
+def delta_ap(
+    split: DataSplit, detections: Sequence[Detections], matches: Sequence[ImageMatches], iou_threshold: float = 0.5
+) -> dict[ErrorType, float]:
     """Kind -> points of mean AP at `iou_threshold`, in 0..1, that would be won; NaN without objects.
 
     Missed objects are taken off the objects that count; a class that has no others is perfect then. Duplicates,
@@ -210,7 +210,7 @@ def fault_costs(
     badly placed gets its object's box, one of a wrong class its object's class: the best of each object becomes
     right, unless the object was found anyhow, and the others are left out.
     """
-    ledger = _open_ledger(split, detections, judgements, iou_threshold)
+    ledger = _open_ledger(split, detections, matches, iou_threshold)
     as_it_is = _mean_ap(ledger, ledger.labels, ledger.outcomes, ledger.num_objects)
     return {kind: _mended_ap(ledger, kind) - as_it_is for kind in FAULT_KINDS}
 
@@ -231,30 +231,30 @@ class _Ledger:
 
 
 def _open_ledger(
-    split: DataSplit, detections: Sequence[Detections], judgements: Sequence[Judgement], iou_threshold: float
+    split: DataSplit, detections: Sequence[Detections], matches: Sequence[ImageMatches], iou_threshold: float
 ) -> _Ledger:
     K = len(split.class_names)
     num_missed = np.zeros(K + 1, np.int64)
     kinds, objects = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     first = 0  # number of the image's first object
-    for record, found, judged in zip(split.records, detections, judgements, strict=True):
+    for record, found, matched in zip(split.records, detections, matches, strict=True):
         kind, about = np.full((2, len(found.scores)), -1)
-        for fault in find_faults(record, found, judged, iou_threshold=iou_threshold):
-            if fault.detection is None:
-                num_missed[fault.label] += 1
+        for error in classify_errors(record, found, matched, iou_threshold=iou_threshold):
+            if error.detection is None:
+                num_missed[error.label] += 1
             else:
-                kind[fault.detection] = FAULT_KINDS.index(fault.kind)
-                about[fault.detection] = -1 if fault.object is None else first + fault.object
+                kind[error.detection] = FAULT_KINDS.index(error.kind)
+                about[error.detection] = -1 if error.object is None else first + error.object
         kinds.append(kind)
         objects.append(about)
         first += len(record.labels)
     object_labels = _join((record.labels for record in split.records), np.int64)
     counts = _join((~(record.ignore | record.crowd) for record in split.records), np.bool_)
-    found_by = _join((judged.found_by for judged in judgements), np.int64)
+    found_by = _join((matched.found_by for matched in matches), np.int64)
     return _Ledger(
         scores=_join((found.scores for found in detections), np.float64),
         labels=_join((found.labels for found in detections), np.int64),
-        outcomes=_join((judged.outcome for judged in judgements), np.int64),
+        outcomes=_join((matched.outcome for matched in matches), np.int64),
         kinds=np.concatenate(kinds),
         objects=np.concatenate(objects),
         object_labels=object_labels,
@@ -264,20 +264,20 @@ def _open_ledger(
     )
 
 
-def _mended_ap(ledger: _Ledger, kind: FaultKind) -> float:
+def _mended_ap(ledger: _Ledger, kind: ErrorType) -> float:
     """Mean AP after all faults of a kind are mended."""
     labels, outcomes, num_objects = ledger.labels.copy(), ledger.outcomes.copy(), ledger.num_objects
-    faulty = np.flatnonzero(ledger.kinds == FAULT_KINDS.index(kind))
+    erroneous = np.flatnonzero(ledger.kinds == FAULT_KINDS.index(kind))
     if kind == "missed":
         num_objects = num_objects - ledger.num_missed
     else:
-        outcomes[faulty] = NEUTRAL  # left out
+        outcomes[erroneous] = IGNORED  # left out
     if kind in ("wrong class", "badly placed"):
-        faulty = faulty[np.argsort(-ledger.scores[faulty], kind="stable")]
-        faulty = faulty[ledger.is_open[ledger.objects[faulty]]]
-        _, best = np.unique(ledger.objects[faulty], return_index=True)
-        mended = faulty[best]
-        outcomes[mended] = RIGHT
+        erroneous = erroneous[np.argsort(-ledger.scores[erroneous], kind="stable")]
+        erroneous = erroneous[ledger.is_open[ledger.objects[erroneous]]]
+        _, best = np.unique(ledger.objects[erroneous], return_index=True)
+        mended = erroneous[best]
+        outcomes[mended] = TRUE_POSITIVE
         labels[mended] = ledger.object_labels[ledger.objects[mended]]
     return _mean_ap(ledger, labels, outcomes, num_objects)
 
@@ -299,7 +299,7 @@ def _coco_ap(scores: np.ndarray, outcomes: np.ndarray, num_objects: int) -> floa
     if not num_objects:
         return 1.0
     outcomes = outcomes[np.argsort(-scores, kind="stable")]
-    right, wrong = np.cumsum(outcomes == RIGHT), np.cumsum(outcomes == WRONG)
+    right, wrong = np.cumsum(outcomes == TRUE_POSITIVE), np.cumsum(outcomes == FALSE_POSITIVE)
     precision = np.maximum.accumulate((right / np.maximum(right + wrong, 1))[::-1])[::-1]
     reached = np.searchsorted(right / num_objects, RECALLS, side="left")
     return float(np.append(precision, 0)[reached].mean())

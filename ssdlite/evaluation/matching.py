@@ -15,18 +15,22 @@ import numpy as np
 from ssdlite.boxes_np import coverage, iou
 from ssdlite.structures import DataSplit, Detections, Record
 
-RIGHT, WRONG, NEUTRAL = 1, 0, -1
+TRUE_POSITIVE, FALSE_POSITIVE, IGNORED = 1, 0, -1
 
 
-class Judgement(NamedTuple):
+class ImageMatches(NamedTuple):
     """What came of the D detections and the N objects of one image, in their own orders."""
 
-    outcome: np.ndarray  # (D,) int64: RIGHT, WRONG, or NEUTRAL for one that an ignored object excuses
-    matched: np.ndarray  # (D,) int64: the object that a detection took; -1 where it is WRONG
-    found_by: np.ndarray  # (N,) int64: the RIGHT detection that took an object; -1 where none did, or it is ignored
+    outcome: (
+        np.ndarray
+    )  # (D,) int64: TRUE_POSITIVE, FALSE_POSITIVE, or IGNORED for one that an ignored object excuses
+    matched: np.ndarray  # (D,) int64: the object that a detection took; -1 where it is FALSE_POSITIVE
+    found_by: (
+        np.ndarray
+    )  # (N,) int64: the TRUE_POSITIVE detection that took an object; -1 where none did, or it is ignored
 
 
-def judge_coco(record: Record, found: Detections, iou_threshold: float = 0.5) -> Judgement:
+def match_coco(record: Record, found: Detections, iou_threshold: float = 0.5) -> ImageMatches:
     """COCO's rule (cocodataset.org, "Detection Evaluation"), without its limit of 100 detections a class.
 
     A detection takes the free object of its class that it overlaps most, by at least `iou_threshold`; one that
@@ -48,11 +52,11 @@ def judge_coco(record: Record, found: Detections, iou_threshold: float = 0.5) ->
             best = len(chosen) - 1 - int(np.where(chosen, overlap[detection], -1)[::-1].argmax())
             is_free[best] = False
             matched[detection] = best
-            outcome[detection] = NEUTRAL if ignored[best] else RIGHT
-    return Judgement(outcome, matched, _found_by(record, outcome, matched))
+            outcome[detection] = IGNORED if ignored[best] else TRUE_POSITIVE
+    return ImageMatches(outcome, matched, _found_by(record, outcome, matched))
 
 
-def judge_voc(record: Record, found: Detections, iou_threshold: float = 0.5) -> Judgement:
+def match_voc(record: Record, found: Detections, iou_threshold: float = 0.5) -> ImageMatches:
     """VOC's rule (Everingham et al. 2010, sec. 4.2).
 
     A detection belongs to the object of its class that it overlaps most. It is right if that overlap is at least
@@ -60,27 +64,29 @@ def judge_voc(record: Record, found: Detections, iou_threshold: float = 0.5) -> 
     """
     outcome, matched = _nothing_found(found)
     if not len(found.scores) or not len(record.labels):
-        return Judgement(outcome, matched, _found_by(record, outcome, matched))
+        return ImageMatches(outcome, matched, _found_by(record, outcome, matched))
     overlap = _overlap(record, found)
     to_objects = np.where(record.crowd, -1, overlap)
     best = to_objects.argmax(axis=1)
     rank = _by_score(found)
     hits = rank[to_objects[rank, best[rank]] >= iou_threshold]
     _, first = np.unique(best[hits], return_index=True)
-    outcome[hits[first]] = RIGHT
-    outcome[hits[record.ignore[best[hits]]]] = NEUTRAL
-    matched[outcome != WRONG] = best[outcome != WRONG]
+    outcome[hits[first]] = TRUE_POSITIVE
+    outcome[hits[record.ignore[best[hits]]]] = IGNORED
+    matched[outcome != FALSE_POSITIVE] = best[outcome != FALSE_POSITIVE]
 
     to_crowds = np.where(record.crowd, overlap, -1)
-    in_crowd = (to_crowds.max(axis=1) >= iou_threshold) & (outcome == WRONG)
-    outcome[in_crowd], matched[in_crowd] = NEUTRAL, to_crowds.argmax(axis=1)[in_crowd]
-    return Judgement(outcome, matched, _found_by(record, outcome, matched))
+    in_crowd = (to_crowds.max(axis=1) >= iou_threshold) & (outcome == FALSE_POSITIVE)
+    outcome[in_crowd], matched[in_crowd] = IGNORED, to_crowds.argmax(axis=1)[in_crowd]
+    return ImageMatches(outcome, matched, _found_by(record, outcome, matched))
 
 
-def judge_split(split: DataSplit, detections: Sequence[Detections], iou_threshold: float = 0.5) -> list[Judgement]:
+def match_split(
+    split: DataSplit, detections: Sequence[Detections], iou_threshold: float = 0.5
+) -> list[ImageMatches]:
     """`judge_coco` of `detections[i]` found in the image of `split.records[i]`."""
     assert len(detections) == len(split), f"{len(detections)} detections for {len(split)} images"
-    return [judge_coco(*pair, iou_threshold) for pair in zip(split.records, detections, strict=True)]
+    return [match_coco(*pair, iou_threshold) for pair in zip(split.records, detections, strict=True)]
 
 
 def _overlap(record: Record, found: Detections) -> np.ndarray:
@@ -97,11 +103,11 @@ def _by_score(found: Detections) -> np.ndarray:
 
 
 def _nothing_found(found: Detections) -> tuple[np.ndarray, np.ndarray]:
-    return np.full(len(found.scores), WRONG, np.int64), np.full(len(found.scores), -1, np.int64)
+    return np.full(len(found.scores), FALSE_POSITIVE, np.int64), np.full(len(found.scores), -1, np.int64)
 
 
 def _found_by(record: Record, outcome: np.ndarray, matched: np.ndarray) -> np.ndarray:
     found_by = np.full(len(record.labels), -1, np.int64)
-    right = np.flatnonzero(outcome == RIGHT)
+    right = np.flatnonzero(outcome == TRUE_POSITIVE)
     found_by[matched[right]] = right
     return found_by

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssdlite.evaluation.matching import NEUTRAL, RIGHT, judge_voc
+from ssdlite.evaluation.matching import IGNORED, TRUE_POSITIVE, match_voc
 from ssdlite.structures import DataSplit, Detections
 
 ELEVEN_RECALLS = np.linspace(0, 1, 11)
@@ -35,8 +35,8 @@ class VocMetrics(NamedTuple):
 def voc_metrics(split: DataSplit, detections: Sequence[Detections], iou_threshold: float = 0.5) -> VocMetrics:
     """VOC's figures for `detections[i]` found in the image of `split.records[i]`."""
     assert len(detections) == len(split), f"{len(detections)} detections for {len(split)} images"
-    judged = [judge_voc(*pair, iou_threshold).outcome for pair in zip(split.records, detections, strict=True)]
-    outcomes = np.concatenate([np.zeros(0, np.int64), *judged])
+    matched = [match_voc(*pair, iou_threshold).outcome for pair in zip(split.records, detections, strict=True)]
+    outcomes = np.concatenate([np.zeros(0, np.int64), *matched])
     scores = np.concatenate([np.zeros(0, np.float32), *(found.scores for found in detections)])
     labels = np.concatenate([np.zeros(0, np.int64), *(found.labels for found in detections)])
     order = np.argsort(-scores, kind="stable")
@@ -72,8 +72,8 @@ def area_ap(recall: np.ndarray, precision: np.ndarray) -> float:
 
 def _curve(outcomes: np.ndarray, num_objects: int) -> tuple[np.ndarray, np.ndarray]:
     """Recall and precision (D,) after each detection of one class; `outcomes` are sorted by score."""
-    right = np.cumsum(outcomes == RIGHT)
-    counted = np.cumsum(outcomes != NEUTRAL)
+    right = np.cumsum(outcomes == TRUE_POSITIVE)
+    counted = np.cumsum(outcomes != IGNORED)
     return right / max(num_objects, 1), right / np.maximum(counted, 1)
 
 

@@ -198,7 +198,7 @@ def to_properties(
 
 
 @dataclass(frozen=True, eq=False)
-class ModelCard:
+class FileMetadata:
     """The metadata of a file, read back."""
 
     class_names: tuple[str, ...]
@@ -223,7 +223,7 @@ class ModelCard:
         return output_names(self.head, len(self.levels))
 
 
-def from_properties(properties: Mapping[str, str], source: str) -> ModelCard:
+def from_properties(properties: Mapping[str, str], source: str) -> FileMetadata:
     """Read what `metadata.to_properties` wrote, now or with schema 1.
 
     Raises CheckpointError that names `source` if it is not all there.
@@ -234,15 +234,15 @@ def from_properties(properties: Mapping[str, str], source: str) -> ModelCard:
             "write it with 'ssdlite export-onnx'."
         )
     try:
-        card = _read(properties, source)
+        metadata = _read(properties, source)
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
         raise CheckpointError(f"{source} has damaged metadata; export the checkpoint again.") from None
-    if part := _damaged_part(card):
+    if part := _damaged_part(metadata):
         raise CheckpointError(f"{source} has damaged metadata ({part}); export the checkpoint again.")
-    return card
+    return metadata
 
 
-def _read(properties: Mapping[str, str], source: str) -> ModelCard:
+def _read(properties: Mapping[str, str], source: str) -> FileMetadata:
     document = json.loads(properties["ssdlite"])
     given, output, head = document["input"], document["output"], document["head"]
     if type(document["schema"]) is not int:
@@ -256,7 +256,7 @@ def _read(properties: Mapping[str, str], source: str) -> ModelCard:
     variances = output["variances"] if document.get("detector") != "corner" else None
     forms = {form: name for name, form in LAYOUTS.items()}
     is_raw = head in ("raw", "raw-levels")
-    return ModelCard(
+    return FileMetadata(
         class_names=_read_names(properties),
         document=document,
         head=head,
@@ -278,35 +278,35 @@ def _read(properties: Mapping[str, str], source: str) -> ModelCard:
     )
 
 
-def _damaged_part(card: ModelCard) -> str | None:
+def _damaged_part(metadata: FileMetadata) -> str | None:
     """The first part of the metadata that prediction could not follow, if there is one."""
-    chosen = card.selection
-    numbers = [chosen.score_threshold, chosen.iou_threshold, *(card.variances or ())]
-    counts = [*card.input_size, chosen.candidates_per_class, chosen.max_detections]
+    chosen = metadata.selection
+    numbers = [chosen.score_threshold, chosen.iou_threshold, *(metadata.variances or ())]
+    counts = [*metadata.input_size, chosen.candidates_per_class, chosen.max_detections]
     counts += [] if chosen.candidates is None else [chosen.candidates]
-    counts += [count for level in card.levels for count in level]
+    counts += [count for level in metadata.levels for count in level]
     are_counts = all(type(count) is int and 0 < count < 2**31 for count in counts)
-    activations = get_args(ScoreActivation) if card.is_raw else (None,)
+    activations = get_args(ScoreActivation) if metadata.is_raw else (None,)
     sound = {
-        "head": isinstance(card.head, str) and card.head in get_args(HeadKind),
-        "precision": card.precision in get_args(Precision),
+        "head": isinstance(metadata.head, str) and metadata.head in get_args(HeadKind),
+        "precision": metadata.precision in get_args(Precision),
         "sizes and counts": are_counts,
         "thresholds and variances": all(type(n) in (int, float) and 0 <= n < math.inf for n in numbers),
-        "resize_alignment": card.resize_alignment in get_args(ResizeAlignment),
-        "score_activation": card.score_activation in activations,
-        "variances": card.variances is not None or not card.is_raw,
-        "priors": card.priors is None or bool(np.isfinite(card.priors).all()),
-        "levels": are_counts and _levels_fit(card),
-        "config": isinstance(card.document.get("config"), dict),
+        "resize_alignment": metadata.resize_alignment in get_args(ResizeAlignment),
+        "score_activation": metadata.score_activation in activations,
+        "variances": metadata.variances is not None or not metadata.is_raw,
+        "priors": metadata.priors is None or bool(np.isfinite(metadata.priors).all()),
+        "levels": are_counts and _levels_fit(metadata),
+        "config": isinstance(metadata.document.get("config"), dict),
     }
     return next((name for name, is_sound in sound.items() if not is_sound), None)
 
 
-def _levels_fit(card: ModelCard) -> bool:
+def _levels_fit(metadata: FileMetadata) -> bool:
     """Whether the maps have all the priors. Files of schema 1 do not speak of maps, and have none as outputs."""
-    if card.priors is None or (card.head == "raw" and not card.levels):
+    if metadata.priors is None or (metadata.head == "raw" and not metadata.levels):
         return True
-    return sum(math.prod(level) for level in card.levels) == len(card.priors)
+    return sum(math.prod(level) for level in metadata.levels) == len(metadata.priors)
 
 
 def _read_names(properties: Mapping[str, str]) -> tuple[str, ...]:
@@ -325,21 +325,21 @@ def _read_priors(properties: Mapping[str, str]) -> np.ndarray:
     return np.array(json.loads(properties["ssdlite.priors"]), np.float32).reshape(-1, 4)
 
 
-def document_path(path: Path) -> Path:
+def sidecar_path(path: Path) -> Path:
     """Of the file at `path`: its name and .json."""
     return path.with_name(f"{path.name}.json")
 
 
-def write_document(path: Path, facts: Mapping[str, Any], properties: Mapping[str, str]) -> None:
+def write_sidecar(path: Path, facts: Mapping[str, Any], properties: Mapping[str, str]) -> None:
     """Write the document of the file at `path`, a line a key."""
     parts = {**facts, **{name: json.loads(text) for name, text in properties.items()}}
     lines = (f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in parts.items())
-    write_text(document_path(path), "{\n" + ",\n".join(lines) + "\n}\n")
+    write_text(sidecar_path(path), "{\n" + ",\n".join(lines) + "\n}\n")
 
 
-def read_card(path: Path) -> ModelCard:
+def read_metadata(path: Path) -> FileMetadata:
     """What the document of the file at `path` says of it. Raises CheckpointError if there is no good one."""
-    document = document_path(path)
+    document = sidecar_path(path)
     try:
         parts = read_json(document)
     except FileNotFoundError:

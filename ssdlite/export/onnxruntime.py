@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 
 from ssdlite.errors import CheckpointError
-from ssdlite.export.metadata import LAYOUTS, ModelCard, from_properties
+from ssdlite.export.metadata import LAYOUTS, FileMetadata, from_properties
 from ssdlite.export.predictor import FilePredictor
 from ssdlite.export.runtime import EXACT_INT8, may_overflow
 
@@ -37,10 +37,12 @@ class OnnxRuntime:
         self, path: Path, threads: int | None = None, *, exact_int8: bool = True, names: Sequence[str] | None = None
     ) -> None:
         self.session = _open(path, threads, exact_int8)
-        self.card: ModelCard = from_properties(self.session.get_modelmeta().custom_metadata_map, source=str(path))
-        _require_fit(self.session, self.card, path)
+        self.metadata: FileMetadata = from_properties(
+            self.session.get_modelmeta().custom_metadata_map, source=str(path)
+        )
+        _require_fit(self.session, self.metadata, path)
         self.batch_size = _fixed_batch(self.session)
-        self.names = tuple(names or self.card.output_names)
+        self.names = tuple(names or self.metadata.output_names)
 
     def answer(self, images: np.ndarray) -> dict[str, np.ndarray]:
         return dict(zip(self.names, self.session.run(self.names, {"images": images}), strict=True))
@@ -75,36 +77,38 @@ def _open(path: Path, threads: int | None, exact_int8: bool) -> onnxruntime.Infe
         raise CheckpointError(f"{path} cannot be loaded by onnxruntime: {reason}") from None
 
 
-def _require_fit(session: onnxruntime.InferenceSession, card: ModelCard, path: Path) -> None:
+def _require_fit(session: onnxruntime.InferenceSession, metadata: FileMetadata, path: Path) -> None:
     """Raises CheckpointError if the network is not what its metadata says: someone changed one of the two."""
     inputs, outputs = session.get_inputs(), {output.name for output in session.get_outputs()}
-    is_ours = len(inputs) == 1 and inputs[0].name == "images" and outputs.issuperset(card.output_names)
+    is_ours = len(inputs) == 1 and inputs[0].name == "images" and outputs.issuperset(metadata.output_names)
     shape = inputs[0].shape if is_ours else []
-    layout, dtype = LAYOUTS[card.input_form]
+    layout, dtype = LAYOUTS[metadata.input_form]
     sides = [side for side, axis in zip(shape, layout, strict=False) if axis in "HW"]
     fits = all(
-        not isinstance(side, int) or side == known for side, known in zip(sides, card.input_size, strict=False)
+        not isinstance(side, int) or side == known for side, known in zip(sides, metadata.input_size, strict=False)
     )
     given = {output.name: output.shape for output in session.get_outputs()}
-    fits = fits and all(_agree(given.get(name, ()), expected) for name, expected in _output_shapes(card).items())
+    fits = fits and all(
+        _agree(given.get(name, ()), expected) for name, expected in _output_shapes(metadata).items()
+    )
     if len(shape) != 4 or not fits or inputs[0].type != TYPES[dtype]:
         raise CheckpointError(
-            f"{path} has damaged metadata: its network is not one of head '{card.head}' for "
-            f"{card.input_size[1]}x{card.input_size[0]} pixels of {dtype} and {len(card.class_names)} classes; "
-            "export the checkpoint again."
+            f"{path} has damaged metadata: its network is not one of head '{metadata.head}' for "
+            f"{metadata.input_size[1]}x{metadata.input_size[0]} pixels of {dtype} and "
+            f"{len(metadata.class_names)} classes; export the checkpoint again."
         )
 
 
-def _output_shapes(card: ModelCard) -> dict[str, tuple[int | None, ...]]:
+def _output_shapes(metadata: FileMetadata) -> dict[str, tuple[int | None, ...]]:
     """What follows the batch in the shapes of the outputs; None where the metadata does not say."""
-    num_classes = len(card.class_names)
-    if card.head == "raw-levels":
-        logits = {f"logits_{i}": (a * (num_classes + 1), h, w) for i, (h, w, a) in enumerate(card.levels)}
-        deltas = {f"deltas_{i}": (a * 4, h, w) for i, (h, w, a) in enumerate(card.levels)}
+    num_classes = len(metadata.class_names)
+    if metadata.head == "raw-levels":
+        logits = {f"logits_{i}": (a * (num_classes + 1), h, w) for i, (h, w, a) in enumerate(metadata.levels)}
+        deltas = {f"deltas_{i}": (a * 4, h, w) for i, (h, w, a) in enumerate(metadata.levels)}
         return {**logits, **deltas}
-    if card.head == "raw" and card.priors is not None:
-        return {"logits": (len(card.priors), num_classes + 1), "deltas": (len(card.priors), 4)}
-    return {"scores": (None, num_classes)} if card.head == "decoded" else {}
+    if metadata.head == "raw" and metadata.priors is not None:
+        return {"logits": (len(metadata.priors), num_classes + 1), "deltas": (len(metadata.priors), 4)}
+    return {"scores": (None, num_classes)} if metadata.head == "decoded" else {}
 
 
 def _agree(shape: Sequence[object], expected: tuple[int | None, ...]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ssdlite.errors import CheckpointError
-from ssdlite.export.metadata import LAYOUTS, ModelCard, Selection
+from ssdlite.export.metadata import LAYOUTS, FileMetadata, Selection
 from ssdlite.export.runtime import class_scores, decode_boxes, join_levels, select_detections
 from ssdlite.structures import Batch, Detections
 
@@ -18,7 +18,7 @@ from ssdlite.structures import Batch, Detections
 class Runtime(Protocol):
     """A file that another program has loaded."""
 
-    card: ModelCard
+    metadata: FileMetadata
     batch_size: int | None  # images of one run; None if any number will do
     runs_in_threads: bool  # whether several threads may call `answer` at once
 
@@ -35,7 +35,7 @@ class FilePredictor:
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
-        self.card = runtime.card
+        self.metadata = runtime.metadata
         self.batch_size = runtime.batch_size
         """Images of one run, None if any number will do."""
         self._turn = contextlib.nullcontext() if runtime.runs_in_threads else threading.Lock()
@@ -43,21 +43,21 @@ class FilePredictor:
     @property
     def class_names(self) -> tuple[str, ...]:
         """`class_names[label - 1]` for the labels of Detections."""
-        return self.card.class_names
+        return self.metadata.class_names
 
     @property
     def input_size(self) -> tuple[int, int]:
         """(height, width), pixels."""
-        return self.card.input_size
+        return self.metadata.input_size
 
     @property
     def config(self) -> dict[str, Any]:
         """The options that the network was trained with."""
-        return self.card.document["config"]
+        return self.metadata.document["config"]
 
     def __call__(self, batch: Batch) -> list[Detections]:
         outputs = self.run(np.asarray(batch.images))
-        if self.card.head == "nms" and outputs["detection_labels"].max(initial=-1) >= len(self.class_names):
+        if self.metadata.head == "nms" and outputs["detection_labels"].max(initial=-1) >= len(self.class_names):
             raise CheckpointError(
                 f"the model names {len(self.class_names)} classes and finds more: its metadata is damaged; export "
                 "the checkpoint again."
@@ -85,30 +85,32 @@ class FilePredictor:
 
     def select(self, outputs: Mapping[str, np.ndarray]) -> Iterator[Detections]:
         """Outputs of `run` -> the detections of each image, in input pixels."""
-        if self.card.head == "nms":
-            rows = zip(*(outputs[name] for name in self.card.output_names), strict=True)
+        if self.metadata.head == "nms":
+            rows = zip(*(outputs[name] for name in self.metadata.output_names), strict=True)
             for boxes, scores, labels, count in rows:
                 yield Detections(boxes[:count], scores[:count], labels[:count] + 1)
             return
         for boxes, scores in zip(*self.decode(outputs), strict=True):
-            yield select(boxes, scores, self.card.selection, self.input_size)
+            yield select(boxes, scores, self.metadata.selection, self.input_size)
 
     def decode(self, outputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Outputs of `run`, before suppression -> boxes (N, P, 4), input pixels, not clipped; scores (N, P, K)."""
-        card = self.card
-        if not card.is_raw:
+        metadata = self.metadata
+        if not metadata.is_raw:
             return outputs["boxes"], outputs["scores"]
-        assert card.priors is not None and card.variances is not None and card.score_activation is not None
+        assert (
+            metadata.priors is not None and metadata.variances is not None and metadata.score_activation is not None
+        )
         logits, deltas = self.join(outputs)
-        boxes = decode_boxes(deltas, card.priors, card.variances, card.input_size)
-        return boxes, class_scores(logits, card.score_activation)
+        boxes = decode_boxes(deltas, metadata.priors, metadata.variances, metadata.input_size)
+        return boxes, class_scores(logits, metadata.score_activation)
 
     def join(self, outputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Outputs of a raw head -> logits (N, P, C) and deltas (N, P, 4)."""
-        if self.card.head == "raw":
+        if self.metadata.head == "raw":
             return outputs["logits"], outputs["deltas"]
-        maps = [outputs[name] for name in self.card.output_names]
-        count = len(self.card.levels)
+        maps = [outputs[name] for name in self.metadata.output_names]
+        count = len(self.metadata.levels)
         return join_levels(maps[:count], len(self.class_names) + 1), join_levels(maps[count:], 4)
 
     def _answer(self, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -119,7 +121,7 @@ class FilePredictor:
         """(n, 3, H, W) as the file takes them: with black images up to `size` where it asks for that many."""
         missing = size - len(images) if self.batch_size is not None or not len(images) else 0
         images = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
-        layout, dtype = LAYOUTS[self.card.input_form]
+        layout, dtype = LAYOUTS[self.metadata.input_form]
         if layout == "NHWC":
             images = images.transpose(0, 2, 3, 1)
         return np.ascontiguousarray(images, dtype)

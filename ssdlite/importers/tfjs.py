@@ -244,14 +244,14 @@ def _open(path: Path) -> tuple[str, bytes, Read]:
     return str(model), _read_file(model, str(model)), read
 
 
-def _read_file(path: Path, subject: str) -> bytes:
+def _read_file(path: Path, model_info: str) -> bytes:
     try:
         require_regular(path)
         if path.stat().st_size > MAX_BYTES:
-            raise CheckpointError(f"{subject} is larger than any that can be imported.")
+            raise CheckpointError(f"{model_info} is larger than any that can be imported.")
         return path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"{subject} cannot be read: {error.strerror}.") from None
+        raise CheckpointError(f"{model_info} cannot be read: {error.strerror}.") from None
 
 
 def _open_archive(path: Path) -> tuple[str, bytes, Read]:

@@ -15,7 +15,7 @@ import numpy as np
 from ssdlite.data.images import resize
 from ssdlite.data.stream import array_batch
 from ssdlite.errors import ConfigError
-from ssdlite.inference.tiles import Tiling, merge_tiles, tile_windows
+from ssdlite.inference.tiles import Tiling, merge_tiles, tile_positions
 from ssdlite.io import quoted
 from ssdlite.structures import Detections, Predictor, ResizeAlignment
 
@@ -86,7 +86,7 @@ class Prepared(NamedTuple):
     """An image as the network sees it: as a whole, and in its tiles if it has any."""
 
     size: tuple[int, int]  # (height, width) of the image, pixels
-    windows: np.ndarray  # (V, 4) int xyxy: the parts of the image that are looked at, the whole first
+    tiles: np.ndarray  # (V, 4) int xyxy: the parts of the image that are looked at, the whole first
     inputs: list[np.ndarray]  # one for each: (h, w, 3) uint8 RGB
 
 
@@ -124,18 +124,16 @@ class Finder:
     def prepare(self, image: np.ndarray) -> Prepared:
         """Cut and resize."""
         height, width = image.shape[:2]
-        windows = np.array([[0, 0, width, height]])
+        tiles = np.array([[0, 0, width, height]])
         if self.tiling is not None:
-            windows = np.concatenate([windows, tile_windows((height, width), self.tiling)])
-        inputs = [
-            resize(image[y1:y2, x1:x2], self.input_size, self.alignment) for x1, y1, x2, y2 in windows.tolist()
-        ]
-        return Prepared((height, width), windows, inputs)
+            tiles = np.concatenate([tiles, tile_positions((height, width), self.tiling)])
+        inputs = [resize(image[y1:y2, x1:x2], self.input_size, self.alignment) for x1, y1, x2, y2 in tiles.tolist()]
+        return Prepared((height, width), tiles, inputs)
 
     def find(self, images: Sequence[Prepared]) -> list[Detections]:
         """Run the network over all parts of all `images`, and join those of each."""
         inputs = [part for image in images for part in image.inputs]
-        sizes = [(y2 - y1, x2 - x1) for image in images for x1, y1, x2, y2 in image.windows.tolist()]
+        sizes = [(y2 - y1, x2 - x1) for image in images for x1, y1, x2, y2 in image.tiles.tolist()]
         found: list[Detections] = []
         for start in range(0, len(inputs), self.batch_size):
             stop = start + self.batch_size
@@ -145,4 +143,4 @@ class Finder:
     def _join(self, image: Prepared, parts: list[Detections]) -> Detections:
         if self.tiling is None or len(parts) == 1:
             return parts[0]
-        return merge_tiles(parts, image.windows, image.size, self.tiling.iou_threshold)
+        return merge_tiles(parts, image.tiles, image.size, self.tiling.iou_threshold)

@@ -174,7 +174,7 @@ class EncodedImages:
             )
 
 
-def find_sources(
+def find_inputs(
     inputs: Sequence[str], *, recursive: bool = False, every: int = 1, patience: float = PATIENCE
 ) -> list[Source]:
     """The sources that `inputs` name, each once and each with a stem of its own, in the order given.

@@ -38,7 +38,7 @@ class Tiling(NamedTuple):
     iou_threshold: float = 0.5  # of two boxes of a class that overlap more, the weaker goes
 
 
-def tile_windows(size: tuple[int, int], tiling: Tiling) -> np.ndarray:
+def tile_positions(size: tuple[int, int], tiling: Tiling) -> np.ndarray:
     """(T, 4) int xyxy: the tiles of an image of `size` (height, width), row by row, evenly spread over it.
 
     None (T = 0) for an image that one tile would cover, since it is looked at as a whole anyway.
@@ -46,16 +46,16 @@ def tile_windows(size: tuple[int, int], tiling: Tiling) -> np.ndarray:
     height, width = size
     if max(size) <= tiling.side:
         return np.zeros((0, 4), int)
-    windows = [
+    tiles = [
         (x, y, min(x + tiling.side, width), min(y + tiling.side, height))
         for y in _starts(height, tiling)
         for x in _starts(width, tiling)
     ]
-    return np.array(windows, int)
+    return np.array(tiles, int)
 
 
 def merge_tiles(
-    parts: Sequence[Detections], windows: np.ndarray, size: tuple[int, int], iou_threshold: float
+    parts: Sequence[Detections], tiles: np.ndarray, size: tuple[int, int], iou_threshold: float
 ) -> Detections:
     """The detections of the parts of an image as those of the image, best first.
 
@@ -66,13 +66,11 @@ def merge_tiles(
             within the image cut off come last, whatever they score, and also go where a box that was kept covers
             `COVERED` of them; one that nothing else covers stays.
     """
-    boxes = np.concatenate(
-        [part.boxes + np.tile(window[:2], 2) for part, window in zip(parts, windows, strict=True)]
-    )
+    boxes = np.concatenate([part.boxes + np.tile(tile[:2], 2) for part, tile in zip(parts, tiles, strict=True)])
     boxes = boxes.astype(np.float32, copy=False)
     scores, labels = (np.concatenate([part[field] for part in parts]) for field in (1, 2))
     is_cut = np.concatenate(
-        [_ends_at_edge(part.boxes, window, size) for part, window in zip(parts, windows, strict=True)]
+        [_ends_at_edge(part.boxes, tile, size) for part, tile in zip(parts, tiles, strict=True)]
     )
     order = np.lexsort((-scores, is_cut))  # whole boxes first, and the best of each kind first
     kept: list[int] = []
@@ -91,10 +89,10 @@ def _starts(length: int, tiling: Tiling) -> list[int]:
     return [round(start) for start in np.linspace(0, length - tiling.side, count)]
 
 
-def _ends_at_edge(boxes: np.ndarray, window: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _ends_at_edge(boxes: np.ndarray, tile: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(D,) bool: the box reaches an edge of its window that is not one of the image."""
     height, width = size
-    x1, y1, x2, y2 = window.tolist()
+    x1, y1, x2, y2 = tile.tolist()
     inner_low = np.array([x1 > 0, y1 > 0])
     inner_high = np.array([x2 < width, y2 < height])
     at_low = (boxes[:, :2] <= EDGE) & inner_low

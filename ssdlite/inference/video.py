@@ -178,7 +178,7 @@ TITLE = "ssdlite"
 CLOSING_KEYS = (27, ord("q"))  # 27: Escape
 
 
-class Window:
+class Display:
     """Shows each picture with its boxes until the window is closed, or Escape or q is pressed."""
 
     draws = True
@@ -196,7 +196,7 @@ class Window:
         cv2.destroyAllWindows()
 
 
-def has_screen() -> bool:
+def has_display() -> bool:
     """Whether this OpenCV can open windows here; the one that is installed with ssdlite cannot."""
     lines = (line.strip() for line in cv2.getBuildInformation().splitlines())
     if any(line.startswith("GUI:") and "NONE" in line for line in lines):

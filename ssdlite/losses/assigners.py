@@ -9,11 +9,18 @@ import torch
 from torch import Tensor
 
 from ssdlite import boxes as box_ops
-from ssdlite.losses.matching import depth_in, finish, force_matches, in_blocks, learnable_iou, match_greedily
+from ssdlite.losses.matching import (
+    build_assignment,
+    distance_to_edge,
+    force_matches,
+    in_chunks,
+    learnable_iou,
+    match_greedily,
+)
 from ssdlite.structures import Assignment, HeadOutput
 
 
-@in_blocks(times=1)
+@in_chunks(times=1)
 def assign_atss(
     output: HeadOutput, boxes: Tensor, labels: Tensor, ignore: Tensor, *, candidates: int = 9
 ) -> Assignment:
@@ -50,7 +57,7 @@ def assign_atss(
         boxes, labels, ignore = boxes.new_zeros(batch, 1, 4), labels.new_zeros(batch, 1), ignore.new_zeros(batch, 1)
     priors_xyxy = box_ops.cxcywh_to_xyxy(priors)
     iou_BMP = learnable_iou(priors_xyxy, boxes, labels, ignore)
-    inside_BMP = depth_in(boxes, priors[:, :2]).gt_(0)
+    inside_BMP = distance_to_edge(boxes, priors[:, :2]).gt_(0)
     claimed_BMP = inside_BMP.mul_(_passes_threshold(iou_BMP, boxes, output, candidates))
     best_iou_BP, object_BP = claimed_BMP.mul_(iou_BMP).max(dim=1)
     positive_BP = best_iou_BP > 0
@@ -61,7 +68,7 @@ def assign_atss(
     wishes_BMP = iou_BMP.mul_((most_BM == 0).to(iou_BMP.dtype).unsqueeze(-1))
     wishes_BMP.scatter_reduce_(1, object_BP.unsqueeze(1), own_BP.unsqueeze(1), "amax")
     object_BP, positive_BP = force_matches(match_greedily(wishes_BMP), object_BP, positive_BP)
-    return finish(priors_xyxy, boxes, labels, ignore, object_BP, positive_BP)
+    return build_assignment(priors_xyxy, boxes, labels, ignore, object_BP, positive_BP)
 
 
 def _passes_threshold(iou_BMP: Tensor, boxes: Tensor, output: HeadOutput, candidates: int) -> Tensor:
@@ -100,7 +107,7 @@ def _threshold(overlap: Tensor, *, has_float64: bool) -> Tensor:
     return threshold.to(overlap.dtype) if largest is None else largest + threshold
 
 
-@in_blocks(times=1)
+@in_chunks(times=1)
 def assign_task_aligned(
     output: HeadOutput,
     boxes: Tensor,
@@ -142,7 +149,7 @@ def assign_task_aligned(
     object_BP, positive_BP = force_matches(match_greedily(alignment_BMP), object_BP, best_overlap_BP > 0)
 
     priors_xyxy = box_ops.cxcywh_to_xyxy(output.priors)
-    assignment = finish(priors_xyxy, boxes, labels, ignore, object_BP, positive_BP)
+    assignment = build_assignment(priors_xyxy, boxes, labels, ignore, object_BP, positive_BP)
     return assignment._replace(quality=_quality(alignment_BMP, overlap_BMP, object_BP, positive_BP))
 
 
@@ -162,7 +169,7 @@ def _is_near(boxes: Tensor, priors: Tensor) -> Tensor:
     prior_x, prior_y = priors[:, :2].t().contiguous()
     distance = (x - prior_x).square_().add_((y - prior_y).square_())
     beyond = distance.sub_(distance.amin(dim=-1, keepdim=True))  # 0 for the nearest
-    inside = depth_in(boxes, priors[:, :2]).gt_(0)
+    inside = distance_to_edge(boxes, priors[:, :2]).gt_(0)
     return torch.maximum(inside, beyond.le_(0), out=inside)
 
 

@@ -29,7 +29,7 @@ On one core with 2 MiB of cache, 32 images of 20 objects and 3000 priors: task-a
 Assign: TypeAlias = Callable[Concatenate[HeadOutput, Tensor, Tensor, Tensor, Options], Assignment]
 
 
-def in_blocks(times: int) -> Callable[[Assign[Options]], Assign[Options]]:
+def in_chunks(times: int) -> Callable[[Assign[Options]], Assign[Options]]:
     """The same assignment, without gradients, and on a CPU by blocks of images without the padding they share.
 
     For functions that treat each image by itself and its padding as nothing, so that nothing depends on the blocks.
@@ -38,10 +38,10 @@ def in_blocks(times: int) -> Callable[[Assign[Options]], Assign[Options]]:
     Args:
         times: of `BLOCK` for a block; more for an assignment of few passes, which gains by less padding alone.
     """
-    return partial(_in_blocks, times)
+    return partial(_in_chunks, times)
 
 
-def _in_blocks(times: int, assign: Assign[Options]) -> Assign[Options]:
+def _in_chunks(times: int, assign: Assign[Options]) -> Assign[Options]:
     @wraps(assign)
     @torch.no_grad()
     def assign_by_block(
@@ -56,7 +56,7 @@ def _in_blocks(times: int, assign: Assign[Options]) -> Assign[Options]:
         if boxes.device.type != "cpu" or labels.numel() <= most:
             return assign(output, boxes, labels, ignore, *args, **options)
         parts = []
-        for start, stop, num_objects in _blocks(labels, most):
+        for start, stop, num_objects in _chunks(labels, most):
             own = output._replace(logits=output.logits[start:stop], deltas=output.deltas[start:stop])
             some_boxes, some_labels, some_ignore = (
                 tensor[start:stop, :num_objects] for tensor in (boxes, labels, ignore)
@@ -72,7 +72,7 @@ def _in_blocks(times: int, assign: Assign[Options]) -> Assign[Options]:
     return assign_by_block
 
 
-def _blocks(labels: Tensor, most: int) -> Iterator[tuple[int, int, int]]:
+def _chunks(labels: Tensor, most: int) -> Iterator[tuple[int, int, int]]:
     """Labels (B, M) -> of each block its first image, the first after it, and how many objects hold all labels."""
     used = [max((place for place, label in enumerate(row, start=1) if label), default=1) for row in labels.tolist()]
     start = 0
@@ -93,7 +93,7 @@ IGNORED_COVER = 0.5
 """A prior that lies in an ignored region by at least this share of its area is neither object nor background."""
 
 
-@in_blocks(times=8)
+@in_chunks(times=8)
 def assign_iou(
     output: HeadOutput,
     boxes: Tensor,
@@ -133,7 +133,7 @@ def assign_iou(
         tied_BMP = (iou_BMP >= most_BM1 * (1 - TIE)) & (most_BM1 > 0)
         positive_BP |= tied_BMP.gather(1, object_BP.unsqueeze(1)).squeeze(1)
     object_BP, positive_BP = force_matches(match_greedily(iou_BMP), object_BP, positive_BP)
-    assignment = finish(priors_xyxy, boxes, labels, ignore, object_BP, positive_BP)
+    assignment = build_assignment(priors_xyxy, boxes, labels, ignore, object_BP, positive_BP)
     if background_below is None:
         return assignment
     undecided_BP = (best_iou_BP >= background_below) & ~positive_BP
@@ -152,7 +152,7 @@ def learnable_iou(priors_xyxy: Tensor, boxes: Tensor, labels: Tensor, ignore: Te
     return box_ops.iou(torch.where(learnable.unsqueeze(-1), boxes, 0), priors_xyxy)
 
 
-def depth_in(boxes: Tensor, points: Tensor) -> Tensor:
+def distance_to_edge(boxes: Tensor, points: Tensor) -> Tensor:
     """Distance of each point to the nearest edge of each object: (B, M, 4) and (P, 2) -> (B, M, P) pixels.
 
     Above 0 inside, 0 on the border, below 0 outside. One comparison is left for the caller, where four and their
@@ -174,7 +174,7 @@ def force_matches(claims_BM: Tensor, object_BP: Tensor, positive_BP: Tensor) -> 
     return object_BP, positive_BP
 
 
-def finish(
+def build_assignment(
     priors_xyxy: Tensor,
     boxes: Tensor,
     labels: Tensor,

@@ -60,7 +60,7 @@ class Criterion(nn.Module):
         return self.recipe(output, self.assign(output, boxes, labels, ignore))
 
 
-class Matches(NamedTuple):
+class PriorMatches(NamedTuple):
     """One entry for each of the N objects of a batch that are to be learnt, image after image."""
 
     num_priors: np.ndarray  # (N,) int64: priors that learn the object
@@ -68,10 +68,10 @@ class Matches(NamedTuple):
 
 
 @torch.no_grad()
-def count_matches(assign: Assigner, output: HeadOutput, batch: Batch) -> Matches:
+def count_matches(assign: Assigner, output: HeadOutput, batch: Batch) -> PriorMatches:
     """What `assign` makes of the objects of `batch`, which `output` is the answer to."""
     if not batch.labels.shape[1]:
-        return Matches(np.zeros(0, np.int64), np.zeros(0, np.float32))
+        return PriorMatches(np.zeros(0, np.int64), np.zeros(0, np.float32))
     targets = batch.boxes, batch.labels, batch.ignore
     assignment = assign(output, *targets)
     # A prior says which object it learns by the box alone; one image at a time, as (M, P, 4) is much.
@@ -83,7 +83,7 @@ def count_matches(assign: Assigner, output: HeadOutput, batch: Batch) -> Matches
     )
     best_iou = learnable_iou(cxcywh_to_xyxy(output.priors), *targets).amax(dim=-1)
     learnable = (batch.labels > 0) & ~batch.ignore
-    return Matches(num_priors[learnable].cpu().numpy(), best_iou[learnable].cpu().numpy())
+    return PriorMatches(num_priors[learnable].cpu().numpy(), best_iou[learnable].cpu().numpy())
 
 
 BoxLossName: TypeAlias = Literal["smooth_l1", "giou", "diou", "ciou"]
@@ -94,7 +94,7 @@ MAX_LOG_SCALE = 4.0
 
 
 @dataclass(frozen=True)
-class BoxTerm:
+class BoxLoss:
     """weight · Σ w·L / total over the positives, L being a loss of one box.
 
     Args:
@@ -173,7 +173,7 @@ class MultiboxLoss(nn.Module):
     def __init__(
         self,
         *,
-        box: BoxTerm = BoxTerm(),
+        box: BoxLoss = BoxLoss(),
         neg_pos_ratio: float = 3.0,
         min_negatives: int = 3,
         label_smoothing: float = 0.0,
@@ -223,7 +223,7 @@ class FocalLoss(nn.Module):
     def __init__(
         self,
         *,
-        box: BoxTerm = BoxTerm(),
+        box: BoxLoss = BoxLoss(),
         alpha: float = 0.25,
         gamma: float = 2.0,
         weights: Sequence[float] | None = None,
@@ -273,7 +273,7 @@ class SampledLoss(nn.Module):
     def __init__(
         self,
         *,
-        box: BoxTerm = BoxTerm(beta=1 / 9),
+        box: BoxLoss = BoxLoss(beta=1 / 9),
         num_samples: int = 256,
         positive_share: float = 0.5,
         label_smoothing: float = 0.0,
@@ -343,7 +343,7 @@ class QualityLoss(nn.Module):
     def __init__(
         self,
         *,
-        box: BoxTerm = BoxTerm("giou", weight=2.0),
+        box: BoxLoss = BoxLoss("giou", weight=2.0),
         classification: Literal["quality_focal", "varifocal"] = "quality_focal",
         weights: Sequence[float] | None = None,
     ) -> None:

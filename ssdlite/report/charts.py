@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ssdlite.report.data import FitSummary, SplitStatistics
+from ssdlite.report.data import PriorFitSummary, SplitStatistics
 from ssdlite.report.figure import BLUE, GREEN, ORANGE, room_for
 from ssdlite.report.formatting import count
 
@@ -35,7 +35,7 @@ from ssdlite.evaluation.analysis import Analysis
 from ssdlite.evaluation.curves import Curve
 from ssdlite.report.figure import INK, SOFT, WIDTH, shortened
 from ssdlite.report.formatting import figure
-from ssdlite.report.summary import comparable_classes, judged_classes
+from ssdlite.report.summary import comparable_classes, evaluated_classes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -149,7 +149,7 @@ def data_charts(splits: Mapping[str, SplitStatistics]) -> list[Chart]:
     return charts
 
 
-def fit_chart(fit: FitSummary) -> Chart | None:
+def fit_chart(fit: PriorFitSummary) -> Chart | None:
     """The share of the objects that a prior overlaps by half, by their size."""
     if not any(row.num_objects for row in fit.rows):
         return None
@@ -247,7 +247,7 @@ THRESHOLDS = np.linspace(0, 1, 201)
 
 def curve_chart(analysis: Analysis) -> Chart | None:
     """Precision over recall for each class, with its best F1; None where nothing could be found."""
-    order = [row for row in judged_classes(analysis) if len(analysis.curves[row.name].scores)]
+    order = [row for row in evaluated_classes(analysis) if len(analysis.curves[row.name].scores)]
     if not order:
         return None
     weakest = [row for row in comparable_classes(analysis) if row in order][:NUM_WEAKEST]
@@ -296,21 +296,24 @@ def threshold_chart(analysis: Analysis) -> Chart | None:
     return draw("threshold", "What a threshold gives", plot, keys=keys, note=note, size=TALL)
 
 
-def alarm_chart(analysis: Analysis) -> Chart | None:
+def false_positive_chart(analysis: Analysis) -> Chart | None:
     """False detections an image over the threshold."""
-    alarms = analysis.false_alarms
-    lines = {"all images": (alarms.per_image, BLUE), "images without objects": (alarms.per_empty_image, ORANGE)}
+    false_positives = analysis.false_positives
+    lines = {
+        "all images": (false_positives.per_image, BLUE),
+        "images without objects": (false_positives.per_empty_image, ORANGE),
+    }
     shown = {name: line for name, line in lines.items() if np.nan_to_num(line[0]).any()}
     if not shown:
         return None
 
     def plot(axes: Axes) -> None:
         for values, color in shown.values():
-            axes.plot(alarms.thresholds, values, color=color)
+            axes.plot(false_positives.thresholds, values, color=color)
         _mark_threshold(axes, analysis.threshold)
         axes.set_xlim(0, 1)
         # Below thresholds that anybody would use the curve only hides the rest.
-        usable = alarms.thresholds >= min(0.1, analysis.threshold / 2)
+        usable = false_positives.thresholds >= min(0.1, analysis.threshold / 2)
         highest = max(float(np.nanmax(values[usable])) for values, _ in shown.values())
         axes.set_ylim(0, 1.1 * highest or 1)
         axes.set_xlabel("score threshold")
@@ -369,28 +372,28 @@ def size_chart(table: SizeTable) -> Chart | None:
     """AP, and the highest recall, by the size of the objects."""
     if not any(bucket.total for bucket in table.buckets):
         return None
-    bars = {
+    progress_bars = {
         "AP": ([bucket.mean_ap for bucket in table.buckets], BLUE),
         "highest recall at IoU .50": ([bucket.mean_recall50 for bucket in table.buckets], ORANGE),
     }
     labels = [f"{bucket.name}\n{count(bucket.total)}" for bucket in table.buckets]
 
     def plot(axes: Axes) -> None:
-        _grouped(axes, labels, list(bars.values()))
+        _grouped(axes, labels, list(progress_bars.values()))
         axes.set_ylim(0, 1)
         axes.set_xlabel("side of the object, of the image's side; objects beneath")
 
-    keys = tuple(Key(name, color) for name, (_, color) in bars.items())
+    keys = tuple(Key(name, color) for name, (_, color) in progress_bars.items())
     return draw("by-size", "By size of the object", plot, keys=keys, bottom=0.68)
 
 
-def fault_chart(analysis: Analysis) -> Chart | None:
+def error_chart(analysis: Analysis) -> Chart | None:
     """What AP50 would gain were there no faults of a kind."""
-    costs = {kind: analysis.fault_costs.get(kind, np.nan) for kind in FAULT_KINDS}
+    costs = {kind: analysis.delta_ap.get(kind, np.nan) for kind in FAULT_KINDS}
     if not any(np.isfinite(cost) and cost > 0 for cost in costs.values()):
         return None
     kinds = sorted(FAULT_KINDS, key=lambda kind: np.nan_to_num(costs[kind]))
-    labels = [f"{kind} ({count(analysis.faults.get(kind, 0))})" for kind in kinds]
+    labels = [f"{kind} ({count(analysis.errors.get(kind, 0))})" for kind in kinds]
 
     def plot(axes: Axes) -> None:
         values = [100 * float(np.nan_to_num(costs[kind])) for kind in kinds]
@@ -404,14 +407,14 @@ def fault_chart(analysis: Analysis) -> Chart | None:
     return draw("faults", "What the faults cost", plot, note=note, left=room_for(labels))
 
 
-def class_fault_chart(analysis: Analysis) -> Chart | None:
+def class_error_chart(analysis: Analysis) -> Chart | None:
     """How many faults of each kind the classes have that have most."""
-    rows = [row for row in analysis.classes if sum(row.faults.values())]
-    rows = sorted(rows, key=lambda row: sum(row.faults.values()))[-MAX_BARS:]
+    rows = [row for row in analysis.classes if sum(row.errors.values())]
+    rows = sorted(rows, key=lambda row: sum(row.errors.values()))[-MAX_BARS:]
     if not rows:
         return None
     names = [shortened(row.name) for row in rows]
-    kinds = [kind for kind in FAULT_KINDS if any(row.faults.get(kind, 0) for row in rows)]
+    kinds = [kind for kind in FAULT_KINDS if any(row.errors.get(kind, 0) for row in rows)]
     colors = dict(zip(FAULT_KINDS, SERIES, strict=True))
 
     def plot(axes: Axes) -> None:
@@ -419,7 +422,7 @@ def class_fault_chart(analysis: Analysis) -> Chart | None:
 
         left = np.zeros(len(rows))
         for kind in kinds:
-            values = np.array([row.faults.get(kind, 0) for row in rows])
+            values = np.array([row.errors.get(kind, 0) for row in rows])
             axes.barh(range(len(rows)), values, 0.66, left, color=colors[kind])
             left += values
         axes.set_yticks(range(len(rows)), names)
@@ -480,11 +483,11 @@ def confusion_chart(analysis: Analysis) -> Chart | None:
     )
 
 
-def _grouped(axes: Axes, labels: list[str], bars: list[tuple[list[float], str]]) -> None:
+def _grouped(axes: Axes, labels: list[str], progress_bars: list[tuple[list[float], str]]) -> None:
     """Groups of bars over `labels`; what is undefined has none."""
-    width = 0.76 / len(bars)
-    for number, (values, color) in enumerate(bars):
-        places = np.arange(len(labels)) + (number - (len(bars) - 1) / 2) * width
+    width = 0.76 / len(progress_bars)
+    for number, (values, color) in enumerate(progress_bars):
+        places = np.arange(len(labels)) + (number - (len(progress_bars) - 1) / 2) * width
         axes.bar(places, np.nan_to_num(np.array(values, float)), 0.92 * width, color=color)
     axes.set_xticks(range(len(labels)), labels)
     axes.tick_params(axis="x", length=0)

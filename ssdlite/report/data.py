@@ -141,7 +141,7 @@ def _series(points: list[tuple[int, float]]) -> Series:
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class EvaluatedSplit:
     """A split, what was found in it, and what that is worth."""
 
     split: DataSplit
@@ -151,7 +151,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class FitRow:
+class PriorFitRow:
     """How well the priors fit the objects of one size."""
 
     name: str  # of the size, such as '8 to 16 px'
@@ -160,18 +160,18 @@ class FitRow:
 
 
 @dataclass(frozen=True)
-class FitSummary:
+class PriorFitSummary:
     """How well the priors fit the objects to train on; shares in 0..1."""
 
     num_objects: int
     reached: float  # the best prior overlaps the object by IoU .5
     forced: float  # none does, and the object is given to its best prior all the same
     unmatched: float  # no prior learns it
-    rows: tuple[FitRow, ...] = ()
+    rows: tuple[PriorFitRow, ...] = ()
     unit: str = ""  # of the rows' names, a sentence
 
 
-class Finding(NamedTuple):
+class Recommendation(NamedTuple):
     """Something that stands out."""
 
     text: str  # what is so, with its number
@@ -181,20 +181,20 @@ class Finding(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Report:
+class ReportData:
     """All that one page tells. What is not known is None or empty, and the page says so or leaves it out."""
 
     title: str  # the run's name or the model's file
     history: History
     model: Mapping[str, str] = field(default_factory=dict)  # lines of the model card: what it is
     origin: Mapping[str, str] = field(default_factory=dict)  # where, when and with which versions it was made
-    judged: Judged | None = None
-    why_not_judged: str = ""  # a sentence
+    evaluated: EvaluatedSplit | None = None
+    why_not_evaluated: str = ""  # a sentence
     data: Mapping[str, SplitStatistics] = field(default_factory=dict)  # by 'train' and 'val'
     num_shared: int = 0  # image files that are in both splits
     input_size: tuple[int, int] | None = None  # (height, width) of the network
     has_priors: bool | None = True  # None where that is not known
-    fit: FitSummary | None = None
+    fit: PriorFitSummary | None = None
     epochs: int | None = None  # that were planned
     config: str = ""  # all options, as YAML
     written: datetime = field(default_factory=lambda: datetime.now().astimezone())

@@ -12,8 +12,8 @@ import numpy as np
 from ssdlite.data.images import read_annotated
 from ssdlite.drawing import WHITE, Color, Mark, draw_marks
 from ssdlite.errors import DataError
-from ssdlite.evaluation.errors import FAULT_KINDS, FaultKind, JudgedImage, best_images, worst_images
-from ssdlite.report.data import Judged
+from ssdlite.evaluation.errors import FAULT_KINDS, ErrorType, MatchedImage, best_images, worst_images
+from ssdlite.report.data import EvaluatedSplit
 from ssdlite.report.figure import shortened
 from ssdlite.report.formatting import counted
 from ssdlite.structures import Detections, Record
@@ -45,7 +45,7 @@ MISSED_COLOR: Color = (255, 214, 10)
 EXCUSED_COLOR: Color = (150, 150, 150)
 
 
-FAULT_COLORS: dict[FaultKind, Color] = {
+FAULT_COLORS: dict[ErrorType, Color] = {
     "missed": MISSED_COLOR,
     "wrong class": (200, 60, 200),
     "badly placed": (245, 150, 20),
@@ -55,7 +55,7 @@ FAULT_COLORS: dict[FaultKind, Color] = {
 }
 
 
-FAULT_WORDS: dict[FaultKind, str] = {
+FAULT_WORDS: dict[ErrorType, str] = {
     "missed": "an object that was not found",
     "wrong class": "an object was found, but taken for another class",
     "badly placed": "the class is right, but the box fits too badly (IoU under .5)",
@@ -83,18 +83,18 @@ class Picture(NamedTuple):
     summary: str  # '3 of 5 objects found'
 
 
-def choose_pictures(judged: Judged) -> tuple[list[Picture], list[Picture]]:
+def choose_pictures(evaluated: EvaluatedSplit) -> tuple[list[Picture], list[Picture]]:
     """The worst images and the best, drawn."""
-    images = judged.analysis.images
+    images = evaluated.analysis.images
     worst = worst_images(images, NUM_WORST)
     best = best_images(images, NUM_BEST)
-    return [draw_judged(judged, image) for image in worst], [draw_judged(judged, image) for image in best]
+    return [draw_matches(evaluated, image) for image in worst], [draw_matches(evaluated, image) for image in best]
 
 
-def draw_judged(judged: Judged, image: JudgedImage) -> Picture:
+def draw_matches(evaluated: EvaluatedSplit, image: MatchedImage) -> Picture:
     """`image` with its detections and faults; a picture without data where it cannot be read."""
-    record = judged.split.records[image.index]
-    detections = judged.detections[image.index]
+    record = evaluated.split.records[image.index]
+    detections = evaluated.detections[image.index]
     try:
         pixels, problem = read_annotated(record), ""
     except DataError as error:
@@ -102,7 +102,7 @@ def draw_judged(judged: Judged, image: JudgedImage) -> Picture:
     data, size = "", (4, 3)
     if pixels is not None:
         pixels, scale = _fitted(pixels)
-        marks = _marks(image, record, detections, judged.split.class_names)[:MAX_MARKS]
+        marks = _marks(image, record, detections, evaluated.split.class_names)[:MAX_MARKS]
         drawn = draw_marks(pixels, [mark._replace(box=mark.box * scale) for mark in marks])
         data, size = _as_uri(drawn), (drawn.shape[1], drawn.shape[0])
     found = f"{len(image.found)} of {counted(image.num_objects, 'object')} found"
@@ -117,7 +117,7 @@ def legend() -> list[tuple[str, str, str]]:
     return rows + [(kind, _css(FAULT_COLORS[kind]), FAULT_WORDS[kind]) for kind in FAULT_KINDS]
 
 
-def _marks(image: JudgedImage, record: Record, found: Detections, class_names: tuple[str, ...]) -> list[Mark]:
+def _marks(image: MatchedImage, record: Record, found: Detections, class_names: tuple[str, ...]) -> list[Mark]:
     """What is wrong on top of what is right, and beneath in dashes the objects that were not found."""
 
     def name(label: int) -> str:
@@ -127,10 +127,10 @@ def _marks(image: JudgedImage, record: Record, found: Detections, class_names: t
         text = f"{name(found.labels[detection])} {100 * float(found.scores[detection]):.0f}%" if named else ""
         return Mark(found.boxes[detection], color, text)
 
-    faults = [(fault.detection, fault.kind) for fault in image.faults]
-    false = [box(number, FAULT_COLORS[kind]) for number, kind in faults if number is not None]
-    missed = {fault.object for fault in image.faults if fault.kind == "missed"}
-    named = len(image.right) + len(image.faults) <= MAX_NAMED
+    errors = [(error.detection, error.kind) for error in image.errors]
+    false = [box(number, FAULT_COLORS[kind]) for number, kind in errors if number is not None]
+    missed = {error.object for error in image.errors if error.kind == "missed"}
+    named = len(image.right) + len(image.errors) <= MAX_NAMED
     right = [box(number, RIGHT_COLOR, named) for number in image.right]
     excused = [box(number, EXCUSED_COLOR, named=False) for number in image.excused]
     ignored = record.ignore | record.crowd
@@ -144,8 +144,8 @@ def _marks(image: JudgedImage, record: Record, found: Detections, class_names: t
     return false + sorted(objects, key=lambda mark: mark.color != MISSED_COLOR) + right + excused
 
 
-def _chips(image: JudgedImage) -> tuple[Chip, ...]:
-    counts = Counter(fault.kind for fault in image.faults)
+def _chips(image: MatchedImage) -> tuple[Chip, ...]:
+    counts = Counter(error.kind for error in image.errors)
     return tuple(Chip(kind, f"{counts[kind]} {kind}") for kind in FAULT_KINDS if counts[kind])
 
 

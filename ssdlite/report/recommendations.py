@@ -17,21 +17,21 @@ import numpy as np
 
 from ssdlite.evaluation.analysis import Analysis, ClassFigures
 from ssdlite.evaluation.curves import Calibration
-from ssdlite.evaluation.errors import FaultKind
-from ssdlite.report.data import Finding, Report
+from ssdlite.evaluation.errors import ErrorType
+from ssdlite.report.data import Recommendation, ReportData
 from ssdlite.report.formatting import count, counted, figure, listed, named, percent
-from ssdlite.report.summary import FAULT_PLURALS, comparable_classes, failing_sizes, judged_classes, size_words
+from ssdlite.report.summary import FAULT_PLURALS, comparable_classes, evaluated_classes, failing_sizes, size_words
 
 MOST = 8  # that are shown
 
 
-def find(report: Report) -> list[Finding]:
+def find(report: ReportData) -> list[Recommendation]:
     """What stands out, the heaviest first."""
-    found = [finding for rule in TRAINING_RULES if (finding := rule(report))]
-    if report.judged:
-        analysis = report.judged.analysis
-        found += [finding for judge in DETECTION_RULES if (finding := judge(analysis, report))]
-    return sorted(found, key=lambda finding: -finding.weight)[:MOST]
+    found = [recommendation for rule in TRAINING_RULES if (recommendation := rule(report))]
+    if report.evaluated:
+        analysis = report.evaluated.analysis
+        found += [recommendation for judge in DETECTION_RULES if (recommendation := judge(analysis, report))]
+    return sorted(found, key=lambda recommendation: -recommendation.weight)[:MOST]
 
 
 POOR_FIT = 0.95  # share of the objects that should have a prior at IoU .5
@@ -49,41 +49,41 @@ FALLEN = 0.02  # AP below the best
 SHIFT = 1.4  # times that the median size differs between the splits
 
 
-def _unfinished(report: Report) -> Finding | None:
+def _unfinished(report: ReportData) -> Recommendation | None:
     epochs = report.history.train.get("epoch")
     if epochs is None or not report.epochs or epochs.values[-1] + 1 >= report.epochs:
         return None
     text = f"Training is not done: the log ends in epoch {int(epochs.values[-1]) + 1} of {report.epochs}."
-    return Finding(text, "The same command with --resume continues it.", "training", 4)
+    return Recommendation(text, "The same command with --resume continues it.", "training", 4)
 
 
-def _poor_fit(report: Report) -> Finding | None:
+def _poor_fit(report: ReportData) -> Recommendation | None:
     fit = report.fit
     if fit is None or not fit.num_objects or fit.reached >= POOR_FIT:
         return None
     text = f"Only {percent(fit.reached)} of the training objects have a prior that overlaps them by IoU .5"
     text += f", and {percent(fit.unmatched)} are learnt by none." if fit.unmatched else "."
     advice = "Fit the priors to the data: ssdlite fit-priors CONFIG, or model.priors=auto."
-    return Finding(text, advice, "priors", 3 + 5 * (POOR_FIT - fit.reached))
+    return Recommendation(text, advice, "priors", 3 + 5 * (POOR_FIT - fit.reached))
 
 
-def _still_rising(report: Report) -> Finding | None:
+def _still_rising(report: ReportData) -> Recommendation | None:
     ap = report.history.val.get("AP")
     if ap is None or len(ap) < 2 or not np.isfinite(ap.values[-2:]).all():
         return None
     last, before, best = ap.values[-1], ap.values[-2], np.nanmax(ap.values)
     if last >= best and last - before >= STILL_RISING:
         text = f"AP still rose by {figure(last - before)} between the last two validations, to {figure(last)}."
-        return Finding(text, "Train longer (train.epochs).", "training", 2.5 + 5 * (last - before))
+        return Recommendation(text, "Train longer (train.epochs).", "training", 2.5 + 5 * (last - before))
     if best - last >= FALLEN:
         step = int(ap.steps[int(np.nanargmax(ap.values))])
         text = f"AP was best at step {count(step)}, {figure(best)}, and fell to {figure(last)} by the end."
         advice = "best.pt holds the better weights; train shorter, or augment more."
-        return Finding(text, advice, "training", 2 + 5 * (best - last))
+        return Recommendation(text, advice, "training", 2 + 5 * (best - last))
     return None
 
 
-def _waiting(report: Report) -> Finding | None:
+def _waiting(report: ReportData) -> Recommendation | None:
     series = report.history.train.get("waiting_for_data")
     if series is None:
         return None
@@ -91,17 +91,17 @@ def _waiting(report: Report) -> Finding | None:
     if not share >= WAITING:
         return None
     text = f"Training waits for data {percent(share)} of the time."
-    return Finding(text, "Set data.cache=memory (or disk), or more data.workers.", "training", 1 + share)
+    return Recommendation(text, "Set data.cache=memory (or disk), or more data.workers.", "training", 1 + share)
 
 
-def _shared_images(report: Report) -> Finding | None:
+def _shared_images(report: ReportData) -> Recommendation | None:
     if not report.num_shared:
         return None
     text = f"{counted(report.num_shared, 'image file is', 'image files are')} in both splits."
-    return Finding(text, "Take them out of one: figures on known images promise too much.", "data", 5)
+    return Recommendation(text, "Take them out of one: figures on known images promise too much.", "data", 5)
 
 
-def _other_sizes(report: Report) -> Finding | None:
+def _other_sizes(report: ReportData) -> Recommendation | None:
     train, val = report.data.get("train"), report.data.get("val")
     if not train or not val or not train.total or not val.total:
         return None
@@ -112,10 +112,10 @@ def _other_sizes(report: Report) -> Finding | None:
         f"The middle object takes {percent(ours, 1)} of the image's side in the training images, and "
         f"{percent(theirs, 1)} in the validation images."
     )
-    return Finding(text, "Make the two alike, or expect other figures in use.", "data", 1.8)
+    return Recommendation(text, "Make the two alike, or expect other figures in use.", "data", 1.8)
 
 
-TRAINING_RULES: tuple[Callable[[Report], Finding | None], ...] = (
+TRAINING_RULES: tuple[Callable[[ReportData], Recommendation | None], ...] = (
     _unfinished,
     _poor_fit,
     _still_rising,
@@ -149,7 +149,7 @@ FEW_OBJECTS = 30  # of a class, to judge it by
 UNCALIBRATED = 0.1  # mean difference between score and precision
 
 
-FAULT_ADVICE: dict[FaultKind, str] = {
+FAULT_ADVICE: dict[ErrorType, str] = {
     "missed": "See which sizes and classes they are; a larger input, fitted priors or more such images help.",
     "wrong class": "Look at the confusion matrix, and check the labels of what is confused.",
     "badly placed": "Check how tight the labels are; try loss.box_loss=giou, or a larger model.input_size.",
@@ -159,36 +159,36 @@ FAULT_ADVICE: dict[FaultKind, str] = {
 }
 
 
-def _nothing_right(analysis: Analysis, report: Report) -> Finding | None:
-    if analysis.pooled.right.any() or not judged_classes(analysis):
+def _nothing_right(analysis: Analysis, report: ReportData) -> Recommendation | None:
+    if analysis.pooled.right.any() or not evaluated_classes(analysis):
         return None
-    kept = sum(len(found.scores) for found in report.judged.detections) if report.judged else 0
+    kept = sum(len(found.scores) for found in report.evaluated.detections) if report.evaluated else 0
     text = f"None of its {counted(kept, 'detection')} is right." if kept else "It detects nothing at all."
     advice = "Train longer, and see whether the loss falls; if it does not, the rate or the labels are wrong."
-    return Finding(text, advice, "training", 100)
+    return Recommendation(text, advice, "training", 100)
 
 
-def _nothing_to_find(analysis: Analysis, report: Report) -> Finding | None:
-    if judged_classes(analysis):
+def _nothing_to_find(analysis: Analysis, report: ReportData) -> Recommendation | None:
+    if evaluated_classes(analysis):
         return None
     text = f"None of the {counted(analysis.num_images, 'image')} has an object that counts, so there is no AP."
-    return Finding(text, "Judge it on images with objects.", "data", 100)
+    return Recommendation(text, "Judge it on images with objects.", "data", 100)
 
 
-def _dearest_fault(analysis: Analysis, report: Report) -> Finding | None:
-    costs = {kind: cost for kind, cost in analysis.fault_costs.items() if math.isfinite(cost)}
+def _costliest_error(analysis: Analysis, report: ReportData) -> Recommendation | None:
+    costs = {kind: cost for kind, cost in analysis.delta_ap.items() if math.isfinite(cost)}
     kind = max(costs, key=lambda kind: costs[kind], default=None)
     if kind is None or costs[kind] < DEAR:
         return None
-    number = count(analysis.faults.get(kind, 0))
+    number = count(analysis.errors.get(kind, 0))
     text = (
         f"{FAULT_PLURALS[kind].capitalize()} cost most ({number} at the recommended threshold): without them AP50 "
         f"would be {figure(costs[kind], 2)} higher."
     )
-    return Finding(text, FAULT_ADVICE[kind], "faults", 3 + 10 * costs[kind])
+    return Recommendation(text, FAULT_ADVICE[kind], "faults", 3 + 10 * costs[kind])
 
 
-def _failing_size(analysis: Analysis, report: Report) -> Finding | None:
+def _failing_size(analysis: Analysis, report: ReportData) -> Recommendation | None:
     failing = failing_sizes(analysis)
     if failing is None or not failing[0]:
         return None
@@ -205,10 +205,10 @@ def _failing_size(analysis: Analysis, report: Report) -> Finding | None:
     if buckets[0].low < best.low:
         now = f" (now {report.input_size[1]}x{report.input_size[0]})" if report.input_size else ""
         advice = f"Enlarge model.input_size{now}, or cut large images into tiles."
-    return Finding(text, advice, "sizes", 2 + 6 * share * (best.mean_recall50 - recall))
+    return Recommendation(text, advice, "sizes", 2 + 6 * share * (best.mean_recall50 - recall))
 
 
-def _weak_class(analysis: Analysis, report: Report) -> Finding | None:
+def _weak_class(analysis: Analysis, report: ReportData) -> Recommendation | None:
     rows = comparable_classes(analysis)
     if len(rows) < 2:
         return None
@@ -217,10 +217,10 @@ def _weak_class(analysis: Analysis, report: Report) -> Finding | None:
         return None
     others = f"of {named(rows[1].name)}" if len(rows) == 2 else "of the others on average"
     text = f"{named(weakest.name)} is the weakest class: AP {figure(weakest.ap)}, against {figure(mean)} {others}."
-    return Finding(text, _class_advice(weakest, report), "classes", 2 + 2 * (mean - weakest.ap))
+    return Recommendation(text, _class_advice(weakest, report), "classes", 2 + 2 * (mean - weakest.ap))
 
 
-def _class_advice(weakest: ClassFigures, report: Report) -> str:
+def _class_advice(weakest: ClassFigures, report: ReportData) -> str:
     train = report.data.get("train")
     if train:
         objects = train.num_objects.get(weakest.name, 0)
@@ -230,13 +230,13 @@ def _class_advice(weakest: ClassFigures, report: Report) -> str:
                 f"Label more of it: it has {counted(objects, 'training object')}, where the middle class has "
                 f"{count(typical)}; or try loss.class_weights=balanced."
             )
-    kind = max(weakest.faults, key=lambda kind: weakest.faults[kind], default=None)
-    if kind is None or not weakest.faults[kind]:
+    kind = max(weakest.errors, key=lambda kind: weakest.errors[kind], default=None)
+    if kind is None or not weakest.errors[kind]:
         return "Look at its curve."
-    return f"Most of its faults are {FAULT_PLURALS[kind]} ({count(weakest.faults[kind])})."
+    return f"Most of its faults are {FAULT_PLURALS[kind]} ({count(weakest.errors[kind])})."
 
 
-def _confused_pair(analysis: Analysis, report: Report) -> Finding | None:
+def _confused_pair(analysis: Analysis, report: ReportData) -> Recommendation | None:
     confusion = analysis.confusion
     counts = confusion.counts[:-1, :-1].copy()
     np.fill_diagonal(counts, 0)
@@ -249,24 +249,24 @@ def _confused_pair(analysis: Analysis, report: Report) -> Finding | None:
     pair = named(confusion.names[i]), named(confusion.names[j])
     text = f"{pair[0]} is taken for {pair[1]} {count(int(counts[i, j]))} times: {percent(share)} of its objects."
     advice = "Check the labels of both, and add images that show the difference."
-    return Finding(text, advice, "confusion", 2 + 4 * share)
+    return Recommendation(text, advice, "confusion", 2 + 4 * share)
 
 
-def _false_alarms(analysis: Analysis, report: Report) -> Finding | None:
-    alarms = analysis.false_alarms
-    if alarms.num_empty < FEW_EMPTY or not alarms.share_of_empty_hit >= HIT_EMPTY:
+def _false_positives(analysis: Analysis, report: ReportData) -> Recommendation | None:
+    false_positives = analysis.false_positives
+    if false_positives.num_empty < FEW_EMPTY or not false_positives.share_of_empty_hit >= HIT_EMPTY:
         return None
     text = (
-        f"{percent(alarms.share_of_empty_hit)} of the {counted(alarms.num_empty, 'image')} without objects have a "
-        f"false detection at the recommended threshold, {figure(alarms.per_empty_image_here, 2)} an image."
+        f"{percent(false_positives.share_of_empty_hit)} of the {counted(false_positives.num_empty, 'image')} "
+        f"without objects have a false detection at the recommended threshold, {figure(false_positives.per_empty_image_here, 2)} an image."
     )
     train = report.data.get("train")
     has = f" (it has {count(train.num_empty)})" if train else ""
     advice = f"Add images without objects to the training set{has}, or take a higher threshold."
-    return Finding(text, advice, "threshold", 2 + 2 * alarms.share_of_empty_hit)
+    return Recommendation(text, advice, "threshold", 2 + 2 * false_positives.share_of_empty_hit)
 
 
-def _uncalibrated(analysis: Analysis, report: Report) -> Finding | None:
+def _uncalibrated(analysis: Analysis, report: ReportData) -> Recommendation | None:
     bins = analysis.calibration_here
     if not bins.error >= UNCALIBRATED:
         return None
@@ -275,7 +275,7 @@ def _uncalibrated(analysis: Analysis, report: Report) -> Finding | None:
         f"Scores are no probabilities: above the recommended threshold they are {figure(abs(excess), 2)} "
         f"{'higher' if excess > 0 else 'lower'}, on average, than the share of detections that is right."
     )
-    return Finding(text, "Compare scores with the threshold only, not between models.", "calibration", 1)
+    return Recommendation(text, "Compare scores with the threshold only, not between models.", "calibration", 1)
 
 
 def mean_excess(bins: Calibration) -> float:
@@ -284,8 +284,8 @@ def mean_excess(bins: Calibration) -> float:
     return float(excess.sum() / max(bins.counts.sum(), 1))
 
 
-def _few_objects(analysis: Analysis, report: Report) -> Finding | None:
-    rows = judged_classes(analysis)
+def _few_objects(analysis: Analysis, report: ReportData) -> Recommendation | None:
+    rows = evaluated_classes(analysis)
     rare = sorted((row for row in rows if row.num_objects < FEW_OBJECTS), key=lambda row: row.num_objects)
     if not rare:
         return None
@@ -293,30 +293,30 @@ def _few_objects(analysis: Analysis, report: Report) -> Finding | None:
     few = listed([f"{named(row.name)} {row.num_objects}" for row in rare], 3)
     text = f"{have} fewer than {FEW_OBJECTS} objects to judge by: {few}."
     advice = "Such figures are uncertain; judge on more images before you act on them."
-    return Finding(text, advice, "classes", 1.5)
+    return Recommendation(text, advice, "classes", 1.5)
 
 
-def _absent_classes(analysis: Analysis, report: Report) -> Finding | None:
+def _absent_classes(analysis: Analysis, report: ReportData) -> Recommendation | None:
     absent = [row.name for row in analysis.classes if not row.num_objects]
     if not absent or len(absent) == len(analysis.classes):
         return None
     have = f"{len(absent)} of {len(analysis.classes)} classes {'has' if len(absent) == 1 else 'have'}"
     names = listed([named(name) for name in absent], 3)
     text = f"{have} no object in the judged images, and no part in the means: {names}."
-    return Finding(text, "Judge on images that show them.", "classes", 1.2)
+    return Recommendation(text, "Judge on images that show them.", "classes", 1.2)
 
 
-Rule: TypeAlias = Callable[[Analysis, Report], Finding | None]
+Rule: TypeAlias = Callable[[Analysis, ReportData], Recommendation | None]
 
 
 DETECTION_RULES: tuple[Rule, ...] = (
     _nothing_right,
     _nothing_to_find,
-    _dearest_fault,
+    _costliest_error,
     _failing_size,
     _weak_class,
     _confused_pair,
-    _false_alarms,
+    _false_positives,
     _few_objects,
     _absent_classes,
     _uncalibrated,

@@ -6,9 +6,9 @@ import math
 from typing import NamedTuple
 
 from ssdlite.evaluation.analysis import Analysis, ClassFigures
-from ssdlite.evaluation.errors import FaultKind, worst_images
+from ssdlite.evaluation.errors import ErrorType, worst_images
 from ssdlite.evaluation.sizes import SizeBucket
-from ssdlite.report.data import Judged, Report
+from ssdlite.report.data import EvaluatedSplit, ReportData
 from ssdlite.report.formatting import count, counted, figure, listed, named, of_hundred, percent
 
 NUM_NAMED = 3  # images, classes
@@ -26,7 +26,7 @@ CLOSE = 0.03  # AP between the weakest and the best class
 MUCH_WORSE = 0.5  # a size is failed at where so much of the best size's recall is missing
 
 
-FAULT_PLURALS: dict[FaultKind, str] = {
+FAULT_PLURALS: dict[ErrorType, str] = {
     "missed": "missed objects",
     "wrong class": "objects taken for another class",
     "badly placed": "badly placed boxes",
@@ -36,42 +36,44 @@ FAULT_PLURALS: dict[FaultKind, str] = {
 }
 
 
-class Answer(NamedTuple):
+class SummaryEntry(NamedTuple):
     question: str
     text: str
     anchor: str  # of the section that tells more
 
 
-def answers(report: Report) -> list[Answer]:
+def summarize(report: ReportData) -> list[SummaryEntry]:
     """All questions of which something is known."""
     found = []
-    if report.judged:
-        analysis = report.judged.analysis
+    if report.evaluated:
+        analysis = report.evaluated.analysis
         found += [
-            Answer("How good is it?", _how_good(analysis), "figures"),
-            Answer("Which class is weakest?", _which_class(analysis), "classes"),
-            Answer("At which object size does it fail?", _which_size(analysis), "sizes"),
-            Answer("At which threshold should it run?", _which_threshold(analysis), "threshold"),
-            Answer("What does it get wrong?", _which_faults(analysis), "faults"),
-            Answer("Which images should I look at first?", _which_images(report.judged), "images"),
+            SummaryEntry("How good is it?", _how_good(analysis), "figures"),
+            SummaryEntry("Which class is weakest?", _which_class(analysis), "classes"),
+            SummaryEntry("At which object size does it fail?", _which_size(analysis), "sizes"),
+            SummaryEntry("At which threshold should it run?", _which_threshold(analysis), "threshold"),
+            SummaryEntry("What does it get wrong?", _error_types(analysis), "faults"),
+            SummaryEntry("Which images should I look at first?", _which_images(report.evaluated), "images"),
         ]
     else:
-        found.append(Answer("How good is it?", report.why_not_judged or "It has not been judged.", "figures"))
+        found.append(
+            SummaryEntry("How good is it?", report.why_not_evaluated or "It has not been judged.", "figures")
+        )
     if report.has_priors is not None:
-        found.append(Answer("Do the priors fit the data?", _do_priors_fit(report), "priors"))
+        found.append(SummaryEntry("Do the priors fit the data?", _do_priors_fit(report), "priors"))
     if report.history.train or report.history.val:
-        found.append(Answer("How did training go?", _how_training_went(report), "training"))
+        found.append(SummaryEntry("How did training go?", _how_training_went(report), "training"))
     return found
 
 
-def judged_classes(analysis: Analysis) -> list[ClassFigures]:
+def evaluated_classes(analysis: Analysis) -> list[ClassFigures]:
     """The classes that have objects, the weakest first."""
     return sorted((row for row in analysis.classes if row.num_objects), key=lambda row: (row.ap, row.ap50))
 
 
 def comparable_classes(analysis: Analysis) -> list[ClassFigures]:
     """Those with enough objects to be compared, the weakest first; all, where fewer than two have them."""
-    rows = judged_classes(analysis)
+    rows = evaluated_classes(analysis)
     enough = [row for row in rows if row.num_objects >= ENOUGH]
     return enough if len(enough) > 1 else rows
 
@@ -111,7 +113,11 @@ def _which_class(analysis: Analysis) -> str:
     weakest = [f"{named(row.name)} (AP {figure(row.ap)})" for row in rows[: min(NUM_NAMED, len(rows) - 1)]]
     if len(rows) <= NUM_NAMED:
         weakest = weakest[:1]
-    of = f" Of the {len(rows)} with {ENOUGH} objects or more." if len(rows) < len(judged_classes(analysis)) else ""
+    of = (
+        f" Of the {len(rows)} with {ENOUGH} objects or more."
+        if len(rows) < len(evaluated_classes(analysis))
+        else ""
+    )
     return f"{listed(weakest)}; the best is {named(best.name)} ({figure(best.ap)}).{of}"
 
 
@@ -159,32 +165,32 @@ def _which_threshold(analysis: Analysis) -> str:
     return text
 
 
-def _which_faults(analysis: Analysis) -> str:
-    total = sum(analysis.faults.values())
+def _error_types(analysis: Analysis) -> str:
+    total = sum(analysis.errors.values())
     if not total:
         return "Nothing, at the recommended threshold."
-    kind = max(analysis.faults, key=lambda kind: analysis.faults[kind])
+    kind = max(analysis.errors, key=lambda kind: analysis.errors[kind])
     text = (
-        f"{count(analysis.faults[kind])} of its {counted(total, 'fault')} at the recommended threshold are "
+        f"{count(analysis.errors[kind])} of its {counted(total, 'fault')} at the recommended threshold are "
         f"{FAULT_PLURALS[kind]}."
     )
-    costs = {kind: cost for kind, cost in analysis.fault_costs.items() if math.isfinite(cost)}
+    costs = {kind: cost for kind, cost in analysis.delta_ap.items() if math.isfinite(cost)}
     dearest = max(costs, key=lambda kind: costs[kind], default=None)
     if dearest and costs[dearest] > 0:
         text += f" What costs most are {FAULT_PLURALS[dearest]}: {figure(costs[dearest], 2)} of AP50."
     return text
 
 
-def _which_images(judged: Judged) -> str:
-    worst = worst_images(judged.analysis.images, NUM_NAMED)
+def _which_images(evaluated: EvaluatedSplit) -> str:
+    worst = worst_images(evaluated.analysis.images, NUM_NAMED)
     if not worst:
         return "None has a fault at the recommended threshold."
-    names = [judged.split.records[image.index].image_path.name for image in worst]
-    faulty = sum(bool(image.faults) for image in judged.analysis.images)
-    return f"{listed(names)}. {counted(faulty, 'image has', 'images have')} faults; the worst are drawn below."
+    names = [evaluated.split.records[image.index].image_path.name for image in worst]
+    erroneous = sum(bool(image.errors) for image in evaluated.analysis.images)
+    return f"{listed(names)}. {counted(erroneous, 'image has', 'images have')} faults; the worst are drawn below."
 
 
-def _do_priors_fit(report: Report) -> str:
+def _do_priors_fit(report: ReportData) -> str:
     if not report.has_priors:
         return "This head has no priors."
     fit = report.fit
@@ -196,7 +202,7 @@ def _do_priors_fit(report: Report) -> str:
     return text + (f", {percent(fit.unmatched)} by none." if fit.unmatched else ".")
 
 
-def _how_training_went(report: Report) -> str:
+def _how_training_went(report: ReportData) -> str:
     history = report.history
     text = f"Its log has {counted(history.last_step, 'step')}"
     epochs, loss, ap = history.train.get("epoch"), history.train.get("loss"), history.val.get("AP")

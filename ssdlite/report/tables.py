@@ -14,7 +14,7 @@ from ssdlite.evaluation.errors import FAULT_KINDS
 from ssdlite.evaluation.sizes import SizeTable
 from ssdlite.report.data import SplitStatistics
 from ssdlite.report.formatting import UNKNOWN, count, figure, percent
-from ssdlite.report.summary import judged_classes
+from ssdlite.report.summary import evaluated_classes
 
 MEANINGS = {
     "AP": "IoU .50 to .95",
@@ -61,7 +61,7 @@ class ClassRow(NamedTuple):
     f1: str  # at that
     precision: str  # at the operating threshold, as the following
     recall: str
-    fault: str  # its most frequent
+    error: str  # its most frequent
 
 
 def figure_tables(analysis: Analysis) -> dict[str, list[FigureRow]]:
@@ -77,12 +77,12 @@ def figure_tables(analysis: Analysis) -> dict[str, list[FigureRow]]:
 
 def class_rows(analysis: Analysis, train: SplitStatistics | None) -> list[ClassRow]:
     """The classes with objects, the weakest first; then those without, of which little is known."""
-    judged = judged_classes(analysis)
+    evaluated = evaluated_classes(analysis)
     absent = [row for row in analysis.classes if not row.num_objects]
     rows = []
-    for row in [*judged, *absent]:
-        kind = max(FAULT_KINDS, key=lambda kind: row.faults.get(kind, 0))
-        number = row.faults.get(kind, 0)
+    for row in [*evaluated, *absent]:
+        kind = max(FAULT_KINDS, key=lambda kind: row.errors.get(kind, 0))
+        number = row.errors.get(kind, 0)
         rows.append(
             ClassRow(
                 name=row.name,
@@ -99,7 +99,7 @@ def class_rows(analysis: Analysis, train: SplitStatistics | None) -> list[ClassR
                 f1=figure(row.best.f1, 2) if row.best else UNKNOWN,
                 precision=percent(row.here.precision),
                 recall=percent(row.here.recall),
-                fault=f"{kind} ({number})" if number else UNKNOWN,
+                error=f"{kind} ({number})" if number else UNKNOWN,
             )
         )
     return rows

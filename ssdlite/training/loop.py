@@ -56,7 +56,7 @@ class Progress:
     skipped: int = 0  # steps that were left out because something in them was not finite
 
 
-class Seen(NamedTuple):
+class PendingStep(NamedTuple):
     """A step that is done, and what is not known of it yet: on a GPU values are looked at now and then."""
 
     step: int
@@ -64,7 +64,7 @@ class Seen(NamedTuple):
     indices: list[int]
     image_ids: list[ImageId]
     loss: Tensor
-    spoiled: Tensor  # see `TrainStep.update`
+    nonfinite: Tensor  # see `TrainStep.update`
 
 
 @dataclass
@@ -100,7 +100,7 @@ class Trainer:
         self.device = self.step.device
         self.meter = Meter()
         self.last_means: dict[str, float] = {}
-        self.unchecked: list[Seen] = []
+        self.unchecked: list[PendingStep] = []
         self.reported: set[str] = set()  # of images that could not be read
 
     def run(self) -> bool:
@@ -161,9 +161,9 @@ class Trainer:
     def _take_step(self, batch: Batch) -> LossTerms:
         terms = self.step.gradients(batch)
         loss = torch.stack(list(terms.values())).sum()
-        spoiled = self.step.update(loss)
+        nonfinite = self.step.update(loss)
         where = self.progress.step + 1, self.progress.epoch
-        self.unchecked.append(Seen(*where, batch.indices, batch.image_ids, loss, spoiled))
+        self.unchecked.append(PendingStep(*where, batch.indices, batch.image_ids, loss, nonfinite))
         if self.device.type == "cpu":  # elsewhere looking at the value would wait for the device
             self._check_finite()
         if self.on_step:
@@ -173,12 +173,12 @@ class Trainer:
     def _check_finite(self) -> None:
         """Answer for the steps since the last call that had to be left out."""
         seen, self.unchecked = self.unchecked, []
-        if seen and bool(torch.stack([one.spoiled for one in seen]).any()):
+        if seen and bool(torch.stack([one.nonfinite for one in seen]).any()):
             for one in seen:
-                if one.spoiled:
+                if one.nonfinite:
                     self._answer_for(one)
 
-    def _answer_for(self, seen: Seen) -> None:
+    def _answer_for(self, seen: PendingStep) -> None:
         """Count a step that was left out; stop where that is asked for, or where there are too many."""
         self.progress.skipped += 1
         loss = seen.loss.item()
@@ -198,9 +198,9 @@ class Trainer:
             "skipped": self.progress.skipped,
         }
         facts["lr"] = [group["lr"] for group in self.step.optimizer.param_groups]
-        culprit = record_failure(folder, self.step, batch, self.header["classes"], facts)
+        cause = record_failure(folder, self.step, batch, self.header["classes"], facts)
         raise UserError(
-            f"{what}. Likely: {culprit}. The batch is in {folder}; what was saved before is whole, "
+            f"{what}. Likely: {cause}. The batch is in {folder}; what was saved before is whole, "
             "and --resume train.on_nonfinite=skip leaves such steps out."
         )
 
@@ -236,7 +236,7 @@ class Trainer:
             )
 
     def _validate(self) -> None:
-        judged = self._judged()
+        judged = self._evaluated()
         synchronize_buffers(judged)
         figures = self.validate(judged, self.progress.step)
         ap = float(figures.get("AP", UNDEFINED_AP))
@@ -249,12 +249,12 @@ class Trainer:
         self.progress.best_ap = broadcast(max(self.progress.best_ap, ap))
         self.meter = Meter()
 
-    def _judged(self) -> nn.Module:
+    def _evaluated(self) -> nn.Module:
         """The model that is validated and shipped: the average of the weights, where there is one."""
         return self.step.ema.module if self.step.ema else self.step.model
 
     def _shipped(self, figures: Mapping[str, Any]) -> dict[str, Any]:
-        return {**self.header, "weights": self._judged().state_dict(), "metrics": dict(figures)}
+        return {**self.header, "weights": self._evaluated().state_dict(), "metrics": dict(figures)}
 
     def _save_last(self) -> None:
         if not is_main():

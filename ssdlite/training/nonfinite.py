@@ -36,9 +36,9 @@ def record_failure(
         facts: what else to report, such as step, loss and learning rate.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    output = _judge(step, batch)
+    output = _assess(step, batch)
     terms = [_terms(step, output, batch, i) for i in range(len(batch.images))]
-    culprit = _find_culprit(step, batch, output, terms)
+    cause = _find_cause(step, batch, output, terms)
     content: dict[str, Any] = {
         "images": batch.images.cpu(),
         "boxes": batch.boxes.cpu(),
@@ -63,15 +63,13 @@ def record_failure(
         }
         for i in range(len(batch.images))
     ]
-    report = {**facts, "culprit": culprit, "precision": str(step.dtype).removeprefix("torch."), "images": images}
+    report = {**facts, "culprit": cause, "precision": str(step.dtype).removeprefix("torch."), "images": images}
     write_text(folder / "report.json", json.dumps(_plain(report), indent=2, ensure_ascii=False) + "\n")
     write_image(folder / "images.jpg", _picture(batch, class_names))
-    return culprit
+    return cause
 
 
-def _find_culprit(
-    step: TrainStep, batch: Batch, output: DetectorOutput, terms: Sequence[Mapping[str, float]]
-) -> str:
+def _find_cause(step: TrainStep, batch: Batch, output: DetectorOutput, terms: Sequence[Mapping[str, float]]) -> str:
     """The first of the usual causes that is there, in the order in which one leads to the next."""
     for i, image_id in enumerate(batch.image_ids):
         for box in batch.boxes[i][batch.labels[i] > 0]:
@@ -94,7 +92,7 @@ def _find_culprit(
     )
 
 
-def _judge(step: TrainStep, batch: Batch) -> DetectorOutput:
+def _assess(step: TrainStep, batch: Batch) -> DetectorOutput:
     """The output without gathering statistics."""
     was_training = step.model.training
     step.model.eval()

@@ -156,17 +156,17 @@ class TrainStep:
         if self.clip_norm:
             nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
         scaled = self.scaler.is_enabled()
-        spoiled = (~loss.isfinite() if scaled else ~(loss + norm).isfinite()).float()
+        nonfinite = (~loss.isfinite() if scaled else ~(loss + norm).isfinite()).float()
         if world_size() > 1:
-            distributed.all_reduce(spoiled, distributed.ReduceOp.MAX)
+            distributed.all_reduce(nonfinite, distributed.ReduceOp.MAX)
         fused = bool(self.optimizer.defaults["fused"])
         if fused and not scaled:
             # The fused optimizer looks at it on the device, as it does for a scaler.
-            self.optimizer.found_inf = spoiled  # type: ignore[attr-defined]
-        if fused or scaled or not spoiled:  # the others, such as Metal's, have to be waited for
+            self.optimizer.found_inf = nonfinite  # type: ignore[attr-defined]
+        if fused or scaled or not nonfinite:  # the others, such as Metal's, have to be waited for
             self.scaler.step(self.optimizer)
         self.scaler.update()
-        left_out = spoiled.bool()
+        left_out = nonfinite.bool()
         self._restore_statistics(left_out)
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
@@ -174,11 +174,11 @@ class TrainStep:
             self.ema.update()
         return left_out
 
-    def _restore_statistics(self, spoiled: Tensor) -> None:
+    def _restore_statistics(self, nonfinite: Tensor) -> None:
         """What the norms gathered in a step that is left out may be no numbers either."""
-        if self.device.type == "cpu" and not spoiled:
+        if self.device.type == "cpu" and not nonfinite:
             return
-        self._before.restore(spoiled)
+        self._before.restore(nonfinite)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs of it, but for the average's weights, which every checkpoint ships."""

@@ -14,14 +14,14 @@ import numpy as np
 
 from ssdlite.data.formats.layout import CocoSource, Source
 from ssdlite.validate.coco import inspect_coco
-from ssdlite.validate.findings import Contents, Finding
 from ssdlite.validate.images import ImageFacts, Track, examine_images
+from ssdlite.validate.problems import Contents, Problem
 from ssdlite.validate.rules import (
     BoxVerdicts,
     Census,
     check_boxes,
     check_classes,
-    judge_boxes,
+    inspect_boxes,
     merge_spellings,
     take_census,
 )
@@ -39,10 +39,10 @@ class SourceCheck:
 
 
 @dataclass(eq=False)
-class Report:
+class CheckReport:
     """What a check found, and what a cleaned copy can be made from."""
 
-    findings: list[Finding]
+    problems: list[Problem]
     train: list[SourceCheck]
     val: list[SourceCheck]  # empty where it is the training set
     class_names: list[str]  # those to learn
@@ -66,23 +66,23 @@ def quick_check(
     class_names: Sequence[str] | None = None,
     *,
     ignore_unknown: bool = False,
-) -> list[Finding]:
+) -> list[Problem]:
     """What the annotations alone tell, and whether the images are there; no image is opened.
 
     `class_names` and `ignore_unknown` are those of the config. Never raises `DataError`: what the readers refuse
     is a finding.
     """
-    return _check(train, val, class_names or (), ignore_unknown, None).findings
+    return _check(train, val, class_names or (), ignore_unknown, None).problems
 
 
-def check_data(
+def check_splits(
     train: Sequence[Source],
     val: Sequence[Source],
     class_names: Sequence[str] | None = None,
     *,
     ignore_unknown: bool = False,
     track: Track | None = None,
-) -> Report:
+) -> CheckReport:
     """As `quick_check`, and every image is read once: its bytes are hashed and decoded.
 
     `track` wraps the paths of the images to show how far it is.
@@ -96,7 +96,7 @@ def _check(
     class_names: Sequence[str],
     ignore_unknown: bool,
     track: Track | None,
-) -> Report:
+) -> CheckReport:
     own_val = [] if list(val) == list(train) else val
     with _without_collector():
         splits = [[_inspect(source) for source in sources] for sources in (train, own_val)]
@@ -106,26 +106,28 @@ def _check(
         paths = dict.fromkeys(path for split in splits for contents in split for path in contents.paths)
         facts = examine_images(list(paths), track)
     seconds = time.perf_counter() - started
-    checks = [[_judge(contents, facts) for contents in split] for split in splits]
-    shared: list[Finding] = []
+    checks = [[_assess(contents, facts) for contents in split] for split in splits]
+    shared: list[Problem] = []
     for split in checks:
         _check_repeats(split, facts)
     shared += _across(checks[0], checks[1], facts)
     for sources, split in zip((train, own_val), checks, strict=True):
         if sources and not any(source.contents.paths for source in split):
             text = "no image of it can be used; add images, or name another data set"
-            shared.append(Finding("no-images", split[0].contents.file, str(sources[0]), text))
+            shared.append(Problem("no-images", split[0].contents.file, str(sources[0]), text))
     if train and not own_val:
         text = "there is no validation set of its own, so the figures will flatter the model"
-        shared.append(Finding("no-validation", checks[0][0].contents.file, "", text))
+        shared.append(Problem("no-validation", checks[0][0].contents.file, "", text))
     censuses = [_census(split) for split in checks]
     spellings = merge_spellings(censuses[0], censuses[1], class_names)
     val_census = censuses[1] if own_val else None
     shared += check_classes(censuses[0], val_census, class_names, spellings, ignore_unknown=ignore_unknown)
     names = list(class_names) or (censuses[0] if train else censuses[1]).names
     shared += _check_anything(checks, censuses, names, ignore_unknown)
-    own = [finding for split in checks for source in split for finding in source.contents.findings]
-    return Report(_unique([*own, *shared]), checks[0], checks[1], names, spellings, ignore_unknown, facts, seconds)
+    own = [problem for split in checks for source in split for problem in source.contents.problems]
+    return CheckReport(
+        _unique([*own, *shared]), checks[0], checks[1], names, spellings, ignore_unknown, facts, seconds
+    )
 
 
 @contextmanager
@@ -144,7 +146,7 @@ def _inspect(source: Source) -> Contents:
     return inspect_coco(source) if isinstance(source, CocoSource) else inspect_voc(source)
 
 
-def _judge(contents: Contents, facts: dict[Path, ImageFacts]) -> SourceCheck:
+def _assess(contents: Contents, facts: dict[Path, ImageFacts]) -> SourceCheck:
     """Add the findings about the images and boxes of a source."""
     sizes = contents.sizes.copy()
     for index, path in enumerate(contents.paths) if facts else ():
@@ -164,7 +166,7 @@ def _judge(contents: Contents, facts: dict[Path, ImageFacts]) -> SourceCheck:
             contents.add("size-mismatch", item, text, contents.files[index])
         elif not known and fact.size:
             sizes[index] = fact.size
-    verdicts = judge_boxes(contents, sizes)
+    verdicts = inspect_boxes(contents, sizes)
     check_boxes(contents, verdicts, sizes)
     counts = np.bincount(contents.owners[verdicts.kept], minlength=len(contents.paths))
     for index in np.flatnonzero(counts == 0).tolist():
@@ -210,7 +212,7 @@ def _check_repeats(split: Sequence[SourceCheck], facts: dict[Path, ImageFacts]) 
 
 def _across(
     train: Sequence[SourceCheck], val: Sequence[SourceCheck], facts: dict[Path, ImageFacts]
-) -> list[Finding]:
+) -> list[Problem]:
     learnt = {_identity(path, facts): path for source in train for path in source.contents.paths}
     found = []
     for source in val:
@@ -218,7 +220,7 @@ def _across(
             if other := learnt.get(_identity(path, facts)):
                 which = "this image" if other == path else f"{other}, which has the same bytes"
                 text = f"is in the validation set, and training learns {which}: its figures will flatter"
-                found.append(Finding("image-in-both-splits", path, item, text))
+                found.append(Problem("image-in-both-splits", path, item, text))
     return found
 
 
@@ -234,7 +236,7 @@ def _census(split: Sequence[SourceCheck]) -> Census:
 
 def _check_anything(
     checks: Sequence[Sequence[SourceCheck]], censuses: Sequence[Census], names: Sequence[str], ignore_unknown: bool
-) -> list[Finding]:
+) -> list[Problem]:
     """As `sources.read_data`: there must be classes, and with data.ignore_unknown objects of them."""
     found = []
     for split, census in zip(checks, censuses, strict=True):
@@ -242,13 +244,13 @@ def _check_anything(
             continue
         file = split[0].contents.file
         if not names:
-            found.append(Finding("no-classes", file, "", "no class is named; label some objects"))
+            found.append(Problem("no-classes", file, "", "no class is named; label some objects"))
         elif ignore_unknown and not any(census.used[name] for name in names):
             text = f"no object is of the classes {', '.join(names)}; correct data.class_names"
-            found.append(Finding("no-classes", file, "", text))
+            found.append(Problem("no-classes", file, "", text))
     return found
 
 
-def _unique(findings: Sequence[Finding]) -> list[Finding]:
+def _unique(problems: Sequence[Problem]) -> list[Problem]:
     """Each once: sources of one folder share its files."""
-    return list(dict.fromkeys(findings))
+    return list(dict.fromkeys(problems))

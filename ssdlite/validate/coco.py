@@ -19,7 +19,7 @@ from ssdlite.data.images import image_size
 from ssdlite.data.records import MAX_SIDE, RawObject
 from ssdlite.errors import DataError
 from ssdlite.io import quoted
-from ssdlite.validate.findings import Contents, reason
+from ssdlite.validate.problems import Contents, reason
 
 NUMBERS = {int, float}  # and not bool
 

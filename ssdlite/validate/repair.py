@@ -22,8 +22,8 @@ from ssdlite.data.formats import voc as voc_reader
 from ssdlite.data.formats.layout import CocoSource, Source, VocSource, find_layout
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.io import write_text
-from ssdlite.validate.check import Report, SourceCheck
-from ssdlite.validate.findings import Contents
+from ssdlite.validate.check import CheckReport, SourceCheck
+from ssdlite.validate.problems import Contents
 from ssdlite.validate.rules import TOLERANCE, looks_other, other_corners
 from ssdlite.validate.voc import CORNERS, read_object
 
@@ -43,7 +43,7 @@ class Plan:
     changes: Counter[str]  # what a person is told
 
 
-def plan_repair(source: SourceCheck, report: Report) -> Plan:
+def plan_repair(source: SourceCheck, report: CheckReport) -> Plan:
     """Repeated and unusable images go, sizes become the images', inverted boxes are turned, and all are clipped.
 
     If a size is wrong but has the image's proportions, and its boxes lie within it, the image was made larger or
@@ -129,7 +129,7 @@ def require_new(directory: Path) -> None:
         raise ConfigError(f"--fix {directory}: there is something already; name a new folder.")
 
 
-def write_fixed(report: Report, directory: Path) -> FixedCopy:
+def write_fixed(report: CheckReport, directory: Path) -> FixedCopy:
     """Write the annotations of `report`, which must be of `check_data`, into `directory`, cleaned.
 
     COCO becomes annotations/instances_train.json with a link `train` to its images (a second source

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssdlite.validate.findings import Contents, Finding
+from ssdlite.validate.problems import Contents, Problem
 
 TOLERANCE = 1.0  # pixels over the border that are taken for rounding, or for counting from 0 in place of 1
 
@@ -42,7 +42,7 @@ class BoxVerdicts(NamedTuple):
         return self.clipped | self.good
 
 
-def judge_boxes(contents: Contents, sizes: np.ndarray) -> BoxVerdicts:
+def inspect_boxes(contents: Contents, sizes: np.ndarray) -> BoxVerdicts:
     """By the rule of `records.make_record`; `sizes` (I, 2) are height and width, 0 where they are not known."""
     raw = contents.boxes()
     limits = _limits(contents, sizes)
@@ -190,9 +190,9 @@ def check_classes(
     spellings: Mapping[str, str],
     *,
     ignore_unknown: bool,
-) -> list[Finding]:
+) -> list[Problem]:
     """Findings about the names; `val` is None where it is the training set, or where there is no validation set."""
-    found: list[Finding] = []
+    found: list[Problem] = []
     known = list(given) or train.names or (val.names if val else [])
     for census in filter(None, (train, val)):
         unknown = [name for name in census.names if name not in known and census.used[name]]
@@ -207,32 +207,32 @@ def check_classes(
         count = train.learnable[name]
         if not count:
             text = "has no object to learn from in the training set"
-            found.append(Finding("class-without-objects", contents.file, name, text))
+            found.append(Problem("class-without-objects", contents.file, name, text))
         elif count < FEW_OBJECTS:
             text = f"has only {count} object{'s' * (count > 1)} to learn from"
-            found.append(Finding("class-with-few-objects", contents.file, name, text))
+            found.append(Problem("class-with-few-objects", contents.file, name, text))
         if val and val.first and count and not val.learnable[name]:
             contents = val.first.get(name) or next(iter(val.first.values()))
             text = "has no object in the validation set, so it is not judged"
-            found.append(Finding("class-not-in-validation", contents.file, name, text))
+            found.append(Problem("class-not-in-validation", contents.file, name, text))
     return found
 
 
 def _unknown(
     name: str, census: Census, known: Sequence[str], spellings: Mapping[str, str], ignore_unknown: bool
-) -> Finding:
+) -> Problem:
     file, count = census.first[name].file, census.used[name]
     objects = f"{count} object{'s' * (count > 1)}"
     if ignore_unknown:
-        return Finding(
+        return Problem(
             "class-left-out", file, name, f"is not among the classes to learn; its {objects} are left out"
         )
     same = spellings.get(name)
     near = [same] if same in known else difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"the known ones are {', '.join(known[:10])}"
-    return Finding("class-unknown", file, name, f"{objects} of a class that is not among those to learn; {hint}")
+    return Problem("class-unknown", file, name, f"{objects} of a class that is not among those to learn; {hint}")
 
 
-def _spelling(name: str, other: str, census: Census) -> Finding:
+def _spelling(name: str, other: str, census: Census) -> Problem:
     text = f"differs from '{other}' in capitals or spaces only, and is another class; --fix makes it '{other}'"
-    return Finding("class-spelling", census.first[name].file, name, text)
+    return Problem("class-spelling", census.first[name].file, name, text)

@@ -16,7 +16,7 @@ from ssdlite.data.formats.layout import VocSource
 from ssdlite.data.records import RawObject
 from ssdlite.errors import DataError
 from ssdlite.io import read_text
-from ssdlite.validate.findings import Contents, reason
+from ssdlite.validate.problems import Contents, reason
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 

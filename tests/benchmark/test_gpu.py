@@ -17,7 +17,7 @@ from ssdlite.benchmark.gpu import checks, speed
 from ssdlite.benchmark.gpu.checks import broken_rule
 from ssdlite.benchmark.gpu.main import PARTS, main
 from ssdlite.benchmark.gpu.report import targets, to_markdown
-from ssdlite.benchmark.gpu.tasks import DRY, Findings, Outcome, Setting, Task, loses_device, run_tasks
+from ssdlite.benchmark.gpu.tasks import DRY, Outcome, Setting, Task, TaskResults, loses_device, run_tasks
 from ssdlite.losses import matching
 from ssdlite.models.decode import Decoder
 
@@ -122,7 +122,7 @@ def test_the_rule_of_greedy_matching_by_hand() -> None:
 
 
 def test_comparisons_see_what_differs() -> None:
-    findings = Findings()
+    findings = TaskResults()
     findings.close("same", torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.0]))
     findings.close("near", torch.tensor([1.0, 2.0001]), torch.tensor([1.0, 2.0]))
     assert not findings.problems

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ssdlite.benchmark.timing import Timing, measure, quantile, quotients, reading, take_turns
+from ssdlite.benchmark.timing import Timing, interleave, measure, quantile, quotients, reading
 
 
 class FakeClock:
@@ -65,7 +65,7 @@ def test_turns_alternate():
 
         return run
 
-    times = take_turns({"a": step("a", [9, 2, 4]), "b": step("b", [9, 1, 8])}, warmup=1, runs=2)
+    times = interleave({"a": step("a", [9, 2, 4]), "b": step("b", [9, 1, 8])}, warmup=1, runs=2)
     assert order == list("ababab")
     assert times == {"a": [2, 4], "b": [1, 8]}
     assert quotients(times["a"], times["b"]) == [2, 0.5]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssdlite.benchmark.eval import judge, simulate_detections, simulate_output
+from ssdlite.benchmark.eval import evaluator, simulate_detections, simulate_output
 from ssdlite.benchmark.step import Step, restore_relu6
 from ssdlite.benchmark.workload import (
     CLASS_NAMES,
@@ -137,5 +137,5 @@ def test_simulated_detections_can_be_judged():
     assert isinstance(split, DataSplit) and len(split) == 6
     assert all(len(found.scores) == 100 and (np.diff(found.scores) <= 0).all() for found in detections)
     assert all((found.boxes[:, 2:] > found.boxes[:, :2]).all() for found in detections)
-    judged = judge(6, "pycocotools")
-    assert judged.images == 6 and judged.coco_seconds > 0 and judged.voc_seconds > 0
+    evaluated = evaluator(6, "pycocotools")
+    assert evaluated.images == 6 and evaluated.coco_seconds > 0 and evaluated.voc_seconds > 0

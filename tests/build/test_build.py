@@ -12,7 +12,7 @@ from ssdlite.errors import ConfigError
 from ssdlite.losses.assigners import assign_atss, assign_task_aligned
 from ssdlite.losses.classification import quality_focal, varifocal
 from ssdlite.losses.matching import assign_iou
-from ssdlite.losses.recipes import BoxTerm
+from ssdlite.losses.recipes import BoxLoss
 from ssdlite.models.corner import CornerDetector
 from ssdlite.structures import DataSplit, Record
 from ssdlite.training.checkpoint import save_checkpoint
@@ -37,7 +37,7 @@ def test_multibox():
     options = ["loss.neg_pos_ratio=2", "loss.min_negatives=7", "loss.label_smoothing=.2", "loss.box_weight=5"]
     recipe = criterion(*options, "loss.box_loss=ciou", "loss.class_weights={b: 3}").recipe
     assert (recipe.neg_pos_ratio, recipe.min_negatives, recipe.label_smoothing) == (2, 7, 0.2)
-    assert recipe.box == BoxTerm("ciou", 5.0)
+    assert recipe.box == BoxLoss("ciou", 5.0)
     assert recipe.weights.tolist() == [1, 1, 3]
 
 
@@ -45,20 +45,20 @@ def test_focal():
     recipe = criterion(
         "loss=focal", "loss.alpha=.4", "loss.gamma=1.5", "loss.box_weight=5", "loss.box_loss=diou"
     ).recipe
-    assert (recipe.alpha, recipe.gamma, recipe.box) == (0.4, 1.5, BoxTerm("diou", 5.0))
+    assert (recipe.alpha, recipe.gamma, recipe.box) == (0.4, 1.5, BoxLoss("diou", 5.0))
 
 
 def test_sampled():
     options = ["loss.num_samples=40", "loss.positive_share=.3", "loss.sigma=2", "loss.label_smoothing=.2"]
     recipe = criterion("loss=sampled", *options, "loss.box_weight=5", "loss.class_weights={a: 2}", seed=11).recipe
     assert (recipe.num_samples, recipe.positive_share, recipe.label_smoothing) == (40, 0.3, 0.2)
-    assert recipe.box == BoxTerm("smooth_l1", 5.0, beta=0.25)
+    assert recipe.box == BoxLoss("smooth_l1", 5.0, beta=0.25)
     assert recipe.seed == 11 and recipe.weights.tolist() == [1, 2, 1]
 
 
 def test_quality():
     recipe = criterion("loss=quality", "loss.classification=varifocal", "loss.box_weight=5").recipe
-    assert recipe.classification is varifocal and recipe.box == BoxTerm("giou", 5.0)
+    assert recipe.classification is varifocal and recipe.box == BoxLoss("giou", 5.0)
     assert criterion("loss=quality").recipe.classification is quality_focal
 
 

@@ -58,9 +58,9 @@ def test_ratios_are_quotients_of_what_they_say(figures):
     assert find(figures, "step", "whole step / forward + backward") == pytest.approx(whole / alone)
     assert find(figures, "step", "whole step", "images/s") == pytest.approx(4000 / whole)
     ours = find(figures, "step", "our step in turn")
-    for rival in ("this network in plain PyTorch", "torchvision"):
-        theirs = find(figures, "step", rival, "ms")
-        assert find(figures, "step", rival, "ratio") == pytest.approx(theirs / ours)
+    for baseline in ("this network in plain PyTorch", "torchvision"):
+        theirs = find(figures, "step", baseline, "ms")
+        assert find(figures, "step", baseline, "ratio") == pytest.approx(theirs / ours)
     loaded = find(figures, "train", "training from end to end")
     resident = find(figures, "train", "training on a resident batch")
     assert find(figures, "train", "end to end / resident") == pytest.approx(loaded / resident)
@@ -94,10 +94,10 @@ def test_a_runtime_that_takes_no_part_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(infer, "is_installed", lambda name: name == "ncnn")
     monkeypatch.setattr(infer, "export_file", refuse)
     workload = prepare(load_config(None, TINY), torch.device("cpu"), tmp_path, quick=True)
-    found, left_out = infer.prepare_contenders(workload)
+    found, left_out = infer.prepare_cases(workload)
     assert "ncnn is left out: no kernel" in left_out and len(left_out) == 4
     assert "OpenVINO is not installed: pip install 'ssdlite[openvino]'." in left_out
-    assert not any("ncnn" in contender.name for contender in found)
+    assert not any("ncnn" in case.name for case in found)
 
 
 def refuse(*_, **options):

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from ssdlite.commands.console import console
-from ssdlite.commands.export import export_web
+from ssdlite.commands.export import run_export_web
 from ssdlite.export.onnxruntime import OnnxPredictor
 from ssdlite.export.web.page import LIBRARY, WASM
 
@@ -41,7 +41,7 @@ def from_checkpoint(checkpoint, runtime, tmp_path_factory):
     """Its page, and what a person sees meanwhile. Exporting takes most of the time of this file."""
     page = tmp_path_factory.mktemp("page") / "new" / "page.html"
     with console.capture() as screen:
-        export_web(checkpoint, {}, output=page, runtime_dir=runtime, title=None, verify=True)
+        run_export_web(checkpoint, {}, output=page, runtime_dir=runtime, title=None, verify=True)
     return page, screen.get()
 
 

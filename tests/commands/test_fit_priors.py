@@ -106,8 +106,8 @@ def test_priors_are_fitted_when_a_training_starts_and_kept(cli, drawn, tmp_path)
     assert resumed.code == 0, resumed.err
     assert "Resuming" in resumed.out and "Priors fitted" not in resumed.out
     assert load_config(tmp_path / "auto" / "config.yaml") == written
-    judged = cli("eval", tmp_path / "auto" / "best.pt")
-    assert judged.code == 0 and "Priors fitted" not in judged.out
+    evaluated = cli("eval", tmp_path / "auto" / "best.pt")
+    assert evaluated.code == 0 and "Priors fitted" not in evaluated.out
     other = cli("train", *options, "train.epochs=2", "train.val_interval=1", "model.priors=dialect", "--resume")
     assert other.code == 1 and "model.priors is 'dialect', but [[{" in other.err and len(other.err) < 1000
     refused = cli("export-checkpoint", tmp_path / "auto" / "best.pt", "--output", tmp_path / "out.pth")

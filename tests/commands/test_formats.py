@@ -21,12 +21,12 @@ def test_an_exported_file_scores_as_the_checkpoint_and_predicts(cli, known, tmp_
     written = cli("export", name, known.model, option, "--output", model)
     assert written.code == 0, written.err
     assert "Agrees with PyTorch on 8 validation images" in " ".join(written.out.split())
-    proof = json.loads((tmp_path / f"{model.name}.json").read_text())["proof"]
-    assert proof["accuracy"]["passed"] and proof["accuracy"]["num_images"] == 8
+    report = json.loads((tmp_path / f"{model.name}.json").read_text())["proof"]
+    assert report["accuracy"]["passed"] and report["accuracy"]["num_images"] == 8
     options = ("--no-report", "--json")
     assert cli("eval", known.model, option, *options, tmp_path / "torch.json").code == 0
-    judged = cli("eval", model, f"data={known.data}", *options, tmp_path / "file.json")
-    assert judged.code == 0, judged.err
+    evaluated = cli("eval", model, f"data={known.data}", *options, tmp_path / "file.json")
+    assert evaluated.code == 0, evaluated.err
     found, expected = figures_of(tmp_path / "file.json"), figures_of(tmp_path / "torch.json")
     assert expected["AP"] == pytest.approx(known.ap)
     for figure, value in expected.items():

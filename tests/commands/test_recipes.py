@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ssdlite.benchmark.workload import build_training, loader_for, prepare, start_epoch, total_loss
-from ssdlite.commands.train import train
+from ssdlite.commands.train import run_train
 from ssdlite.config.schema import load_config
 from ssdlite.training import loop
 from ssdlite.training.process import Interrupt
@@ -38,7 +38,7 @@ def options(choice: str, drawn: Path, folder: Path) -> list[str]:
 def run_dir(drawn, tmp_path_factory, choice):
     folder = tmp_path_factory.mktemp("recipes")
     config = load_config(None, [*options(choice, drawn, folder), "train.log_interval=2"])
-    train(config, default_name="run", resume=False, device="cpu")
+    run_train(config, default_name="run", resume=False, device="cpu")
     return folder / "run"
 
 

@@ -27,7 +27,7 @@ def run(trained, tmp_path):
 
 
 @pytest.fixture
-def no_judging(monkeypatch):
+def no_evaluation(monkeypatch):
     """Fails the test where a model is run over images."""
     monkeypatch.setattr(command, "run_model", lambda *_: pytest.fail("the stored detections were not used"))
 
@@ -37,8 +37,8 @@ def quick_page(monkeypatch):
     """Pages that only say what they are about, where it matters that and where they are written."""
 
     def render(report) -> str:
-        judged = report.judged
-        return f"{report.title}: {len(judged.split)} {judged.split_name} images"
+        evaluated = report.evaluated
+        return f"{report.title}: {len(evaluated.split)} {evaluated.split_name} images"
 
     monkeypatch.setattr("ssdlite.commands.report_builder.render", render)
 
@@ -70,7 +70,7 @@ def test_train_leaves_a_report_and_what_it_is_made_of(cli, drawn, tmp_path):
     assert read_sessions(run).count == 1
 
 
-def test_the_report_is_of_what_the_run_found(cli, trained, run, no_judging):
+def test_the_report_is_of_what_the_run_found(cli, trained, run, no_evaluation):
     result = cli("report", run)
     assert result.code == 0, result.err
     figures = torch.load(trained / "best.pt")["metrics"]
@@ -78,17 +78,17 @@ def test_the_report_is_of_what_the_run_found(cli, trained, run, no_judging):
 
 
 def test_detections_of_other_weights_are_not_believed(cli, run, monkeypatch, quick_page):
-    judged = []
+    evaluated = []
     run_model = command.run_model
-    monkeypatch.setattr(command, "run_model", lambda *one: judged.append(1) or run_model(*one))
+    monkeypatch.setattr(command, "run_model", lambda *one: evaluated.append(1) or run_model(*one))
     content = torch.load(run / "best.pt")
     content["metrics"]["AP"] = 0.9
     save_checkpoint(run / "best.pt", content)
-    assert cli("report", run).code == 0 and len(judged) == 1
+    assert cli("report", run).code == 0 and len(evaluated) == 1
     (run / "detections.json").write_text('[{"image_id": "another"')
-    assert cli("report", run / "best.pt").code == 0 and len(judged) == 2
+    assert cli("report", run / "best.pt").code == 0 and len(evaluated) == 2
     (run / "detections.json").unlink()
-    assert cli("report", run, "eval.score_threshold=0.1").code == 0 and len(judged) == 3
+    assert cli("report", run, "eval.score_threshold=0.1").code == 0 and len(evaluated) == 3
 
 
 def test_a_run_without_a_best_checkpoint_is_judged_by_its_last(cli, run, quick_page):
@@ -107,7 +107,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint(cli, run):
     assert "no checkpoint yet" in text and "How did training go?" in text and "Which class" not in text
 
 
-def test_images_that_are_gone_are_no_end(cli, run, drawn, tmp_path, no_judging):
+def test_images_that_are_gone_are_no_end(cli, run, drawn, tmp_path, no_evaluation):
     data = shutil.copytree(drawn, tmp_path / "data")
     for path in (data / "val").iterdir():
         path.write_bytes(b"no picture")

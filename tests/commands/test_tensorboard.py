@@ -12,7 +12,7 @@ from ssdlite.config.schema import load_config
 from ssdlite.data.formats.coco import read_coco
 from ssdlite.evaluation.curves import class_curves
 from ssdlite.evaluation.evaluate import score_detections
-from ssdlite.evaluation.matching import judge_split
+from ssdlite.evaluation.matching import match_split
 from ssdlite.structures import DataSplit, Detections
 from ssdlite.training.loggers import CURVE_THRESHOLDS, Logbook
 from tests.conftest import TINY
@@ -100,7 +100,7 @@ def test_curves_are_those_of_the_detections(drawn):
     ]
     ear = Ear()
     show_curves(ear, 1, split, score_detections(split, found))
-    curves = class_curves(split, found, judge_split(split, found))
+    curves = class_curves(split, found, match_split(split, found))
     for name, (right, wrong, num_objects) in ear.told.items():
         curve = curves[name.removeprefix("precision_recall/")]
         assert right[0] == num_objects == curve.num_objects and not wrong.any() and right[-1] == 0

@@ -244,8 +244,8 @@ def test_the_start_may_be_of_another_dialect_size_and_classes(cli, start, drawn,
     assert "No class is kept, because scores were made by softmax." in said
     checkpoint = torch.load(tmp_path / "other" / "best.pt")
     assert checkpoint["classes"] == ["ring", "comet", "heart"]
-    judged = cli("eval", tmp_path / "other" / "best.pt")
-    assert judged.code == 0, judged.err
+    evaluated = cli("eval", tmp_path / "other" / "best.pt")
+    assert evaluated.code == 0, evaluated.err
 
 
 @pytest.mark.parametrize(
@@ -308,8 +308,8 @@ def test_two_processes_train_and_evaluate_together(cli, drawn, tmp_path):
     assert torch.load(tmp_path / "two" / "last.pt")["training"]["progress"]["step"] == 3
     # What one process finds with the file that was saved is what the two found together.
     logged = json.loads((tmp_path / "two" / "metrics.jsonl").read_text().splitlines()[-1])
-    judged = cli("eval", tmp_path / "two" / "best.pt", "--json", tmp_path / "judged.json")
-    assert judged.code == 0
+    evaluated = cli("eval", tmp_path / "two" / "best.pt", "--json", tmp_path / "judged.json")
+    assert evaluated.code == 0
     figures = json.loads((tmp_path / "judged.json").read_text())["coco"]
     assert logged["AR100"] > 0
     for name in ("AP", "AR100", "AR_small"):

@@ -17,7 +17,7 @@ from ssdlite.config.schema import load_config
 from ssdlite.data.images import read_image, resize
 from ssdlite.data.stream import ImageStream
 from ssdlite.export.onnx.model import trace_detector
-from ssdlite.export.verify.verify import prove_onnx as prove_really
+from ssdlite.export.verify.verify import verify_onnx_export as verify_really
 from ssdlite.training.checkpoint import save_checkpoint
 from tests.export.conftest import shift_mean
 
@@ -42,11 +42,11 @@ def one_trace():
 @pytest.fixture(scope="module")
 def exported(known, tmp_path_factory):
     """A network that knows its data as ONNX, with the default head."""
-    from ssdlite.commands.export import export_onnx
+    from ssdlite.commands.export import run_export_onnx
 
     path = tmp_path_factory.mktemp("exported") / "tiny.onnx"
     options = {"output": path, "head": "nms", "batch": "dynamic", "opset": 18, "verify": True}
-    export_onnx(known.model, {"eval.score_threshold": 0.001}, **options)
+    run_export_onnx(known.model, {"eval.score_threshold": 0.001}, **options)
     return path
 
 
@@ -285,9 +285,9 @@ def test_a_file_that_fails_its_proof_is_not_written(cli, known, tmp_path, monkey
     path = tmp_path / "model.onnx"
     path.write_bytes(b"old")
 
-    def prove(temporary, detector, decoder, evidence):
+    def prove(temporary, detector, decoder, verification_images):
         shift_mean(detector)
-        return prove_really(temporary, detector, decoder, evidence)
+        return verify_really(temporary, detector, decoder, verification_images)
 
     monkeypatch.setattr("ssdlite.export.exporters.onnx.prove_onnx", prove)
     options = ["eval.score_threshold=0.001", "--output", path]

@@ -102,7 +102,7 @@ def test_nothing_is_hidden_beyond_recognition() -> None:
     size = (100, 140)
     below = place("rectangle", SQUARE, np.array([50.0, 50.0]), size)
     owner = np.zeros(size, np.uint8)
-    owner[below.window][below.alpha > 127] = 1
+    owner[below.crop][below.alpha > 127] = 1
     # Shifted by 36 px of 40, the upper square leaves 90 % of the lower one in view; by 30 px 75 %.
     upper = place("rectangle", SQUARE, np.array([86.0, 50.0]), size)
     assert pictures._stays_visible(upper, owner, [below])

@@ -13,12 +13,12 @@ from ssdlite.boxes import iou
 from ssdlite.data.augmentation import (
     CORNERS,
     Colors,
-    WindowResize,
-    crop,
+    CropResize,
     halve,
     halvings,
-    overlap_with_windows,
+    overlap_with_crops,
     place,
+    random_crop,
     shrink,
     trim,
     zoom_out,
@@ -137,8 +137,8 @@ def test_boxes_follow_the_pixels() -> None:
     """In 200 draws the white object is found by its pixels where the box says, to one pixel of the output."""
     image, boxes, labels, ignore = two_squares()
     size = (120, 160)
-    window = WindowResize(size, (0, 0, 0), zoom_out_probability=0.5, with_crop=True)
-    pipeline = A.Compose([window, A.HorizontalFlip(p=0.5)])
+    crop = CropResize(size, (0, 0, 0), zoom_out_probability=0.5, with_crop=True)
+    pipeline = A.Compose([crop, A.HorizontalFlip(p=0.5)])
     seen = 0
     for seed in range(200):
         output, targets = augment(pipeline, image, boxes, labels, ignore, seed=seed)
@@ -202,20 +202,20 @@ def test_c33_an_accepted_crop_overlaps_some_box_enough(min_iou: float) -> None:
     for _ in range(300):
         corners = rng.uniform(0, 150, (3, 2))
         boxes = np.hstack([corners, corners + rng.uniform(5, 150, (3, 2))]).clip(max=[300, 200, 300, 200])
-        window = crop(canvas, boxes, min_iou, rng.random((1000, 4)))
-        if np.array_equal(window, canvas):
+        crop = random_crop(canvas, boxes, min_iou, rng.random((1000, 4)))
+        if np.array_equal(crop, canvas):
             continue
         accepted += 1
-        overlaps = iou(torch.from_numpy(window)[None], torch.from_numpy(boxes))
+        overlaps = iou(torch.from_numpy(crop)[None], torch.from_numpy(boxes))
         assert overlaps.max() >= min_iou
-        width, height = window[2:] - window[:2]
+        width, height = crop[2:] - crop[:2]
         assert 0.5 <= width / height <= 2
         assert 0.3 * 300 <= width <= 300
         assert 0.3 * 200 <= height <= 200
-        assert (window[:2] >= 0).all()
-        assert (window[2:] <= [300, 200]).all()
+        assert (crop[:2] >= 0).all()
+        assert (crop[2:] <= [300, 200]).all()
         centers = (boxes[:, :2] + boxes[:, 2:]) / 2
-        assert ((centers > window[:2]) & (centers < window[2:])).all(1).any()
+        assert ((centers > crop[:2]) & (centers < crop[2:])).all(1).any()
     assert accepted > (200 if min_iou < 0.7 else 0)
 
 
@@ -223,31 +223,31 @@ def test_crop_without_boxes_takes_the_first_window() -> None:
     """Draws of 0 and ½: sides of 30 %, then 65 % of 100, in the middle of the free room."""
     draws = np.array([[0.0, 0.5, 0, 0], [0.5, 0.5, 0.5, 0.5]])  # the first has the aspect ratio 30/65
     canvas = np.array([0.0, 0, 100, 100])
-    assert crop(canvas, np.zeros((0, 4)), 0.9, draws).tolist() == pytest.approx([17.5, 17.5, 82.5, 82.5])
-    assert crop(canvas, np.zeros((0, 4)), 0.9, draws[:1]).tolist() == canvas.tolist()
+    assert random_crop(canvas, np.zeros((0, 4)), 0.9, draws).tolist() == pytest.approx([17.5, 17.5, 82.5, 82.5])
+    assert random_crop(canvas, np.zeros((0, 4)), 0.9, draws[:1]).tolist() == canvas.tolist()
 
 
 def test_zoom_out_by_hand() -> None:
     """Twice a 160x120 image, with all of the free room at the left and half of it above."""
-    window = zoom_out((120, 160), 2, left=1, top=0.5)
-    assert window.tolist() == [-160, -60, 160, 180]
-    source, target = place(window, (120, 160), (100, 100))
+    crop = zoom_out((120, 160), 2, left=1, top=0.5)
+    assert crop.tolist() == [-160, -60, 160, 180]
+    source, target = place(crop, (120, 160), (100, 100))
     assert source.tolist() == [0, 0, 160, 120]
     assert target.tolist() == [50, 25, 100, 75]
 
 
 def test_zoom_out_fills_with_the_mean_color() -> None:
-    window = WindowResize((100, 100), (1, 2, 3), zoom_out_probability=1, with_crop=False)
+    crop = CropResize((100, 100), (1, 2, 3), zoom_out_probability=1, with_crop=False)
     params = {"source": np.array([0, 0, 160, 120]), "target": np.array([50, 25, 100, 75]), "colors": Colors()}
-    output = window.apply(np.full((120, 160, 3), 9, np.uint8), **params)
+    output = crop.apply(np.full((120, 160, 3), 9, np.uint8), **params)
     assert (output[25:75, 50:] == 9).all()
     assert (output[:, :50] == [1, 2, 3]).all()
     assert (output[75:] == [1, 2, 3]).all()
 
 
-@pytest.mark.parametrize("window", [[-90, -50, -10, -5], [500, 500, 600, 700], [159.6, 0, 300, 300]])
-def test_a_window_beside_the_image_shows_its_nearest_pixel(window: list[float]) -> None:
-    source, target = place(np.array(window), (120, 160), (30, 30))
+@pytest.mark.parametrize("crop", [[-90, -50, -10, -5], [500, 500, 600, 700], [159.6, 0, 300, 300]])
+def test_a_window_beside_the_image_shows_its_nearest_pixel(crop: list[float]) -> None:
+    source, target = place(np.array(crop), (120, 160), (30, 30))
     for corners, limits in ((source, (160, 120)), (target, (30, 30))):
         assert (corners[:2] >= 0).all()
         assert (corners[2:] > corners[:2]).all()
@@ -256,7 +256,7 @@ def test_a_window_beside_the_image_shows_its_nearest_pixel(window: list[float]) 
 
 def test_overlap_by_hand() -> None:
     """[0, 10]² with [5, 15]²: 25 / (100 + 100 − 25), its centre on the corner and so outside."""
-    overlap, inside = overlap_with_windows(np.array([[0.0, 0, 10, 10]]), np.array([[5.0, 5, 15, 15], [1, 1, 3, 3]]))
+    overlap, inside = overlap_with_crops(np.array([[0.0, 0, 10, 10]]), np.array([[5.0, 5, 15, 15], [1, 1, 3, 3]]))
     assert overlap.tolist()[0] == pytest.approx([25 / 175, 0.04])
     assert inside.tolist() == [[False, True]]
 
@@ -288,12 +288,12 @@ def test_c34_colours_are_clipped_not_wrapped() -> None:
 def test_photometric_draws_are_independent() -> None:
     """With albumentations' own seeding whatever has p = .5 is applied together; here also with the mirror."""
     pipeline = build_augmentation("ssd", SIZE)
-    window, mirror = pipeline.transforms
+    crop, mirror = pipeline.transforms
     image, *objects = two_squares()
     flags = []
     for seed in range(400):
         augment(pipeline, image, *objects, seed=seed)
-        colors = zip(window.params["colors"][:4], Colors()[:4], strict=True)
+        colors = zip(crop.params["colors"][:4], Colors()[:4], strict=True)
         flags.append([bool(mirror.params), *(drawn != identity for drawn, identity in colors)])
     applied = np.array(flags)
     assert np.abs(applied.mean(0) - 0.5).max() < 0.1

@@ -26,14 +26,14 @@ def test_its_parts_agree(case):
     here = analysis.here
     assert [row.name for row in analysis.classes] == list(split.class_names) == list(analysis.curves)
     assert here.right == sum(row.here.right for row in analysis.classes) == np.trace(analysis.confusion.counts)
-    assert here.wrong == sum(analysis.faults.values()) - analysis.faults["missed"]
-    assert here.wrong / len(split) == pytest.approx(analysis.false_alarms.per_image_here)
+    assert here.wrong == sum(analysis.errors.values()) - analysis.errors["missed"]
+    assert here.wrong / len(split) == pytest.approx(analysis.false_positives.per_image_here)
     assert here.missed == sum(image.num_missed for image in analysis.images)
     assert analysis.calibration_here.counts.sum() == here.right + here.wrong
     assert analysis.calibration.counts.sum() > analysis.calibration_here.counts.sum()
     for index, image in enumerate(analysis.images):
         kept = int((detections[index].scores >= analysis.threshold).sum())
-        false = [fault for fault in image.faults if fault.detection is not None]
+        false = [error for error in image.errors if error.detection is not None]
         assert image.index == index and len(image.right) + len(image.excused) + len(false) == kept
 
 
@@ -68,7 +68,9 @@ def test_a_given_threshold_is_kept():
     split, detections = random_case(6)
     analysis = analysis_of(split, detections, threshold=0.25)
     assert (analysis.threshold, analysis.threshold_rule) == (0.25, "given")
-    assert analysis.confusion.score_threshold == analysis.false_alarms.threshold == analysis.here.threshold == 0.25
+    assert (
+        analysis.confusion.score_threshold == analysis.false_positives.threshold == analysis.here.threshold == 0.25
+    )
 
 
 def test_another_overlap():
@@ -76,7 +78,7 @@ def test_another_overlap():
     found = [make_detections(((0, 0, 10, 6), 0.9, 1))]  # IoU .6
     assert analysis_of(split, found).here.f1 == 1
     strict = analysis_of(split, found, iou_threshold=0.75)
-    assert strict.here.f1 == 0 and strict.faults["badly placed"] == 1 and strict.fault_costs["badly placed"] == 1
+    assert strict.here.f1 == 0 and strict.errors["badly placed"] == 1 and strict.delta_ap["badly placed"] == 1
 
 
 def test_json_holds_everything_and_no_nan():
@@ -106,4 +108,4 @@ def test_nothing_there(split):
     analysis = analysis_of(split, [Detections.empty()] * len(split))
     assert analysis.threshold == 0.5 and analysis.here.wrong == 0
     assert json.dumps(analysis.to_dict(), allow_nan=False)
-    assert analysis.here.missed == sum(row.num_objects for row in analysis.classes) == analysis.faults["missed"]
+    assert analysis.here.missed == sum(row.num_objects for row in analysis.classes) == analysis.errors["missed"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ssdlite.evaluation.curves import calibration, calibration_bins
-from ssdlite.evaluation.matching import NEUTRAL, RIGHT, WRONG, judge_split
+from ssdlite.evaluation.matching import FALSE_POSITIVE, IGNORED, TRUE_POSITIVE, match_split
 from ssdlite.structures import Detections
 
 from .cases import make_detections, make_record, make_split
@@ -14,7 +14,7 @@ from .cases import make_detections, make_record, make_split
 
 def test_hand_worked():
     scores = np.array([0.9, 0.8, 0.75, 0.5, 0.2, 0.1])
-    outcomes = np.array([RIGHT, WRONG, NEUTRAL, RIGHT, WRONG, WRONG])
+    outcomes = np.array([TRUE_POSITIVE, FALSE_POSITIVE, IGNORED, TRUE_POSITIVE, FALSE_POSITIVE, FALSE_POSITIVE])
     bins = calibration_bins(scores, outcomes, num_bins=4)
     assert bins.edges.tolist() == [0, 0.25, 0.5, 0.75, 1]
     assert bins.counts.tolist() == [2, 1, 0, 2]  # .5 is the end of its bin; the excused .75 is left out
@@ -28,26 +28,28 @@ def test_nothing_there():
     assert math.isnan(bins.error) and bins.counts.tolist() == [0] * 10 and np.isnan(bins.precision).all()
     assert math.isnan(calibration([], []).error)
     split = make_split(make_record(1, [((0, 0, 9, 9), 1)]))
-    assert math.isnan(calibration([Detections.empty()], judge_split(split, [Detections.empty()])).error)
+    assert math.isnan(calibration([Detections.empty()], match_split(split, [Detections.empty()])).error)
 
 
 def test_scores_of_0_and_1_have_a_bin():
-    assert calibration_bins(np.array([0.0, 1.0]), np.array([WRONG, RIGHT])).counts.tolist() == [1] + [0] * 8 + [1]
-    assert calibration_bins(np.array([0.0, 1.0]), np.array([WRONG, RIGHT])).error == 0
+    assert calibration_bins(np.array([0.0, 1.0]), np.array([FALSE_POSITIVE, TRUE_POSITIVE])).counts.tolist() == [
+        1
+    ] + [0] * 8 + [1]
+    assert calibration_bins(np.array([0.0, 1.0]), np.array([FALSE_POSITIVE, TRUE_POSITIVE])).error == 0
 
 
 def drawn(count: int = 3000) -> tuple[np.ndarray, np.ndarray]:
     """Scores that are believed too much: of those that score s, s² are right."""
     rng = np.random.default_rng(0)
     scores = rng.random(count)
-    return scores, np.where(rng.random(count) < scores**2, RIGHT, WRONG)
+    return scores, np.where(rng.random(count) < scores**2, TRUE_POSITIVE, FALSE_POSITIVE)
 
 
 def test_equals_scikit_learn():
     sklearn = pytest.importorskip("sklearn.calibration")
     scores, outcomes = drawn()
     bins = calibration_bins(scores, outcomes, num_bins=15)
-    precision, mean_scores = sklearn.calibration_curve(outcomes == RIGHT, scores, n_bins=15)
+    precision, mean_scores = sklearn.calibration_curve(outcomes == TRUE_POSITIVE, scores, n_bins=15)
     assert bins.precision == pytest.approx(precision) and bins.scores == pytest.approx(mean_scores)
     counts, _ = np.histogram(scores, bins=15, range=(0, 1))
     assert bins.error == pytest.approx(np.average(np.abs(precision - mean_scores), weights=counts))
@@ -57,7 +59,7 @@ def test_equals_scikit_learn():
 def test_only_what_scores_enough():
     split = make_split(make_record(1, [((0, 0, 9, 9), 1)]))
     found = [make_detections(((0, 0, 9, 9), 0.75, 1), ((50, 50, 60, 60), 0.25, 1))]
-    judgements = judge_split(split, found)
-    assert calibration(found, judgements).error == pytest.approx(0.25)
-    assert calibration(found, judgements, score_threshold=0.75).counts.sum() == 1
-    assert calibration(found, judgements, score_threshold=0.75).error == pytest.approx(0.25)
+    matches = match_split(split, found)
+    assert calibration(found, matches).error == pytest.approx(0.25)
+    assert calibration(found, matches, score_threshold=0.75).counts.sum() == 1
+    assert calibration(found, matches, score_threshold=0.75).error == pytest.approx(0.25)

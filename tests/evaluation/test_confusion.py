@@ -5,7 +5,7 @@ import pytest
 
 from ssdlite.evaluation.confusion import Confusion, confusion_matrix
 from ssdlite.evaluation.curves import class_curves
-from ssdlite.evaluation.matching import NEUTRAL, judge_split
+from ssdlite.evaluation.matching import IGNORED, match_split
 from ssdlite.structures import DataSplit, Detections
 
 from .cases import hard_case, make_detections, make_record, make_split, random_case
@@ -15,7 +15,7 @@ A, B, C, FAR = (0, 0, 10, 10), (20, 0, 30, 10), (40, 0, 50, 10), (500, 500, 510,
 
 def matrix_of(split: DataSplit, detections: list[Detections], score_threshold: float = 0.5) -> Confusion:
     return confusion_matrix(
-        split, detections, judge_split(split, detections), score_threshold=score_threshold, iou_threshold=0.5
+        split, detections, match_split(split, detections), score_threshold=score_threshold, iou_threshold=0.5
     )
 
 
@@ -78,11 +78,11 @@ def test_equals_scikit_learn():
 @pytest.mark.parametrize("threshold", [0, 0.45, 0.85])
 def test_agrees_with_precision_and_recall(case, threshold):
     split, detections = case(5)
-    judgements = judge_split(split, detections)
+    matches = match_split(split, detections)
     counts = matrix_of(split, detections, threshold).counts
-    points = [curve.at(threshold) for curve in class_curves(split, detections, judgements).values()]
+    points = [curve.at(threshold) for curve in class_curves(split, detections, matches).values()]
     assert counts.diagonal()[:-1].tolist() == [point.right for point in points]
     assert counts.sum(axis=1)[:-1].tolist() == [point.right + point.missed for point in points]
     assert counts.sum(axis=0)[:-1].tolist() == [point.right + point.wrong for point in points]
     assert counts[:-1, :-1].sum() > counts.diagonal().sum() or case is random_case  # some are misnamed
-    assert any((judged.outcome == NEUTRAL).any() for judged in judgements) == (case is hard_case)
+    assert any((matched.outcome == IGNORED).any() for matched in matches) == (case is hard_case)

@@ -7,7 +7,7 @@ import pytest
 
 from ssdlite.evaluation.coco import coco_curves
 from ssdlite.evaluation.curves import Curve, class_curves, make_curve, pool, recommend_threshold
-from ssdlite.evaluation.matching import NEUTRAL, RIGHT, WRONG, judge_split
+from ssdlite.evaluation.matching import FALSE_POSITIVE, IGNORED, TRUE_POSITIVE, match_split
 
 from .cases import make_detections, make_record, make_split, random_case
 
@@ -21,7 +21,7 @@ def curve_of(*rows: tuple[float, int], num_objects: int) -> Curve:
 
 def test_hand_worked():
     # 4 objects; by score: right .9, wrong .8, right .8, excused .7, right .5
-    rows = [(0.9, RIGHT), (0.8, WRONG), (0.8, RIGHT), (0.7, NEUTRAL), (0.5, RIGHT)]
+    rows = [(0.9, TRUE_POSITIVE), (0.8, FALSE_POSITIVE), (0.8, TRUE_POSITIVE), (0.7, IGNORED), (0.5, TRUE_POSITIVE)]
     curve = curve_of(*rows[::-1], num_objects=4)
     assert curve.scores.tolist() == [0.9, 0.8, 0.5]  # equal scores are kept or dropped together
     assert curve.precision == pytest.approx([1, 2 / 3, 3 / 4])
@@ -34,12 +34,12 @@ def test_hand_worked():
 
 
 def test_above_all_scores():
-    point = curve_of((0.5, RIGHT), num_objects=1).at(0.6)
+    point = curve_of((0.5, TRUE_POSITIVE), num_objects=1).at(0.6)
     assert math.isnan(point.precision) and point[2:] == (0, 0, 0, 0, 1)
 
 
 def test_without_objects_or_detections():
-    nothing, false_only = curve_of(num_objects=3), curve_of((0.5, WRONG), num_objects=0)
+    nothing, false_only = curve_of(num_objects=3), curve_of((0.5, FALSE_POSITIVE), num_objects=0)
     assert nothing.best() is None and nothing.reaching(0.1) is None and not len(nothing.f1)
     assert nothing.at(0.5)[2:] == (0, 0, 0, 0, 3)
     assert false_only.best() is None and math.isnan(false_only.at(0.5).recall)
@@ -51,7 +51,7 @@ def test_equals_scikit_learn():
     rng = np.random.default_rng(0)
     scores = rng.integers(1, 60, 400) / 60  # many ties
     is_right = rng.random(400) < scores
-    curve = make_curve(scores, np.where(is_right, RIGHT, WRONG), int(is_right.sum()))
+    curve = make_curve(scores, np.where(is_right, TRUE_POSITIVE, FALSE_POSITIVE), int(is_right.sum()))
     precision, recall, thresholds = metrics.precision_recall_curve(is_right, scores)
     assert curve.scores[::-1] == pytest.approx(thresholds)
     assert curve.precision[::-1] == pytest.approx(precision[:-1])
@@ -66,7 +66,7 @@ def test_equals_scikit_learn():
 @pytest.mark.parametrize("seed", range(3))
 def test_equals_the_curve_behind_coco_ap50(seed):
     split, detections = random_case(seed, difficult=True)
-    curves = class_curves(split, detections, judge_split(split, detections))
+    curves = class_curves(split, detections, match_split(split, detections))
     coco = coco_curves(split, detections, "pycocotools")
     for k, curve in enumerate(curves.values()):
         # COCO reads the best precision at each of 101 recalls or beyond.
@@ -78,8 +78,8 @@ def test_equals_the_curve_behind_coco_ap50(seed):
 
 
 def test_pool_counts_all_classes_alike():
-    cat = curve_of((0.9, RIGHT), (0.5, WRONG), num_objects=2)
-    dog = curve_of((0.9, WRONG), (0.7, RIGHT), num_objects=1)
+    cat = curve_of((0.9, TRUE_POSITIVE), (0.5, FALSE_POSITIVE), num_objects=2)
+    dog = curve_of((0.9, FALSE_POSITIVE), (0.7, TRUE_POSITIVE), num_objects=1)
     pooled = pool([cat, dog])
     assert pooled.scores.tolist() == [0.9, 0.7, 0.5] and pooled.num_objects == 3
     assert pooled.right.tolist() == [1, 2, 2] and pooled.wrong.tolist() == [1, 1, 2]
@@ -88,11 +88,11 @@ def test_pool_counts_all_classes_alike():
 
 def test_recommended_threshold():
     # Mean F1:  t <= .2: (2/3 + 2/3) / 2;  .2 < t <= .4: (1 + 2/3) / 2;  .4 < t <= .6: (1 + 1) / 2;  then less.
-    cat = curve_of((0.6, RIGHT), (0.2, WRONG), num_objects=1)
-    dog = curve_of((0.8, RIGHT), (0.4, WRONG), num_objects=1)
+    cat = curve_of((0.6, TRUE_POSITIVE), (0.2, FALSE_POSITIVE), num_objects=1)
+    dog = curve_of((0.8, TRUE_POSITIVE), (0.4, FALSE_POSITIVE), num_objects=1)
     assert recommend_threshold({"cat": cat, "dog": dog}) == 0.5  # of .401 to .600, the middle
     # What has no objects has no F1 and no say.
-    owl = curve_of((0.9, WRONG), num_objects=0)
+    owl = curve_of((0.9, FALSE_POSITIVE), num_objects=0)
     assert recommend_threshold({"cat": cat, "dog": dog, "owl": owl}) == 0.5
     assert recommend_threshold({"cat": cat}) == 0.4  # of .201 to .600
 
@@ -100,13 +100,13 @@ def test_recommended_threshold():
 def test_recommended_threshold_where_nothing_can_be_found():
     assert recommend_threshold({}) == recommend_threshold({"cat": curve_of(num_objects=0)}) == 0.5
     assert recommend_threshold({"cat": curve_of(num_objects=3)}) == 0.5
-    assert recommend_threshold({"cat": curve_of((0.9, WRONG), num_objects=3)}) == 0.5
+    assert recommend_threshold({"cat": curve_of((0.9, FALSE_POSITIVE), num_objects=3)}) == 0.5
 
 
 def test_classes_are_kept_apart():
     split = make_split(make_record(1, [(A, 1), (B, 2), (C, 2)], difficult=[2]), make_record(2, []))
     detections = [make_detections((A, 0.9, 1), (B, 0.8, 2), (C, 0.7, 2)), make_detections((FAR, 0.6, 2))]
-    curves = class_curves(split, detections, judge_split(split, detections))
+    curves = class_curves(split, detections, match_split(split, detections))
     assert curves["cat"].at(0) == (0, 1, 1, 1, 1, 0, 0)
     assert curves["dog"].at(0) == (0, 0.5, 1, 2 / 3, 1, 1, 0)
 
@@ -114,7 +114,7 @@ def test_classes_are_kept_apart():
 def test_thinned_curves_keep_their_shape():
     rng = np.random.default_rng(1)
     scores = rng.random(5000)
-    curve = make_curve(scores, np.where(rng.random(5000) < scores**3, RIGHT, WRONG), 2000)
+    curve = make_curve(scores, np.where(rng.random(5000) < scores**3, TRUE_POSITIVE, FALSE_POSITIVE), 2000)
     thin = curve.thinned(100)
     assert 50 < len(thin.scores) <= 100 and thin.num_objects == 2000
     assert (thin.scores[0], thin.right[-1]) == (curve.scores[0], curve.right[-1])

@@ -6,8 +6,8 @@ import pytest
 
 from ssdlite.evaluation import errors as module
 from ssdlite.evaluation.coco import coco_metrics
-from ssdlite.evaluation.errors import FAULT_KINDS, fault_costs
-from ssdlite.evaluation.matching import judge_split
+from ssdlite.evaluation.errors import FAULT_KINDS, delta_ap
+from ssdlite.evaluation.matching import match_split
 from ssdlite.structures import DataSplit, Detections
 
 from .cases import make_detections, make_record, make_split, random_case
@@ -20,7 +20,7 @@ HALF = 51 / 101  # AP where one of two objects is found: the recalls 0 to .50 ar
 
 def costs_of(split: DataSplit, detections: list[Detections]) -> dict[str, float]:
     """Those that are not nothing."""
-    costs = fault_costs(split, detections, judge_split(split, detections))
+    costs = delta_ap(split, detections, match_split(split, detections))
     assert tuple(costs) == FAULT_KINDS
     return {kind: cost for kind, cost in costs.items() if cost}
 
@@ -67,7 +67,7 @@ def test_both_is_left_out_and_what_was_missed_does_not_count():
 def test_without_objects_or_images():
     for split in (make_split(), make_split(make_record(1, []))):
         found = [make_detections((A, 0.9, CAT))] * len(split)
-        costs = fault_costs(split, found, judge_split(split, found))
+        costs = delta_ap(split, found, match_split(split, found))
         assert all(math.isnan(cost) for cost in costs.values())
 
 
@@ -84,6 +84,6 @@ def test_starts_from_cocos_ap50(seed, monkeypatch):
     seen = []
     mean_ap = module._mean_ap
     monkeypatch.setattr(module, "_mean_ap", lambda *arguments: seen.append(mean_ap(*arguments)) or seen[-1])
-    costs = fault_costs(split, detections, judge_split(split, detections))
+    costs = delta_ap(split, detections, match_split(split, detections))
     assert seen[0] == pytest.approx(coco_metrics(split, detections, "pycocotools").summary["AP50"])
     assert all(cost >= 0 for cost in costs.values()) and max(costs.values()) > 0.03

@@ -18,7 +18,7 @@ from ssdlite.export.onnx.model import build_model, trace_detector
 from ssdlite.export.onnxruntime import OnnxPredictor
 from ssdlite.export.verify.choices import Margins, check_pairs, possible_pairs
 from ssdlite.export.verify.compare import verify_onnx
-from ssdlite.export.verify.verify import Evidence
+from ssdlite.export.verify.verify import VerificationImages
 from ssdlite.models.corner import CornerDetector
 from ssdlite.models.decode import decode_output
 from ssdlite.models.variants import DIALECTS
@@ -120,15 +120,15 @@ def test_the_metadata_does_not_speak_of_priors(files):
         document = json.loads(properties["ssdlite"])
         assert document["detector"] == "corner" and "variances" not in document["output"]
         assert "ssdlite.priors" not in properties and "deltas" not in properties["ssdlite"]
-        card = OnnxPredictor(files[head]).card
-        assert card.variances is None and card.priors is None and card.score_activation is None
+        metadata = OnnxPredictor(files[head]).metadata
+        assert metadata.variances is None and metadata.priors is None and metadata.score_activation is None
 
 
 def test_raw_is_refused_before_anything_is_traced(detector, traced, tmp_path):
     for head in ("raw", "raw-levels"):
         options = {"form": FileForm(head), "decoder": DECODER, "metadata": METADATA}
         with pytest.raises(ConfigError, match="choose --head decoded or nms"):
-            export_onnx(detector, tmp_path / "raw.onnx", evidence=None, **options)
+            export_onnx(detector, tmp_path / "raw.onnx", verification_images=None, **options)
         with pytest.raises(ConfigError, match="choose --head decoded or nms"):
             build_model(traced, detector, **options)
 
@@ -139,7 +139,13 @@ def test_an_odd_size_at_the_oldest_opset_and_a_fixed_batch(tmp_path):
     images = draw(3, (75, 90), seed=2)
     decoder = dataclasses.replace(DECODER, input_size=(75, 90))
     path = tmp_path / "odd.onnx"
-    options = {"decoder": decoder, "metadata": METADATA, "evidence": Evidence(images), "batch": 2, "opset": 13}
+    options = {
+        "decoder": decoder,
+        "metadata": METADATA,
+        "verification_images": VerificationImages(images),
+        "batch": 2,
+        "opset": 13,
+    }
     assert export_onnx(detector, path, **options).passed
     assert [entry.version for entry in onnx.load(path).opset_import] == [13]
     with torch.no_grad():

@@ -52,7 +52,7 @@ def test_no_images_and_arrays_instead_of_tensors(files, images, head):
 def test_what_a_file_says_about_itself(files):
     predictor = OnnxPredictor(files["nms"])
     assert predictor.class_names == METADATA.class_names and predictor.input_size == SIZE
-    assert predictor.config == METADATA.config and predictor.card.document["version"] == "1.2.3"
+    assert predictor.config == METADATA.config and predictor.metadata.document["version"] == "1.2.3"
     assert predictor.batch_size is None
 
 
@@ -141,8 +141,8 @@ def as_schema_1(path, target):
 def test_files_of_schema_1_are_read(files, images, tmp_path, head):
     as_schema_1(files[head], tmp_path / "old.onnx")
     old, new = OnnxPredictor(tmp_path / "old.onnx"), OnnxPredictor(files[head])
-    assert (old.card.precision, old.card.input_form) == ("fp32", "float-nchw")
-    assert old.config == {"data": {"path": "/home/someone/data"}} and old.card.levels == ()
+    assert (old.metadata.precision, old.metadata.input_form) == ("fp32", "float-nchw")
+    assert old.config == {"data": {"path": "/home/someone/data"}} and old.metadata.levels == ()
     for ours, theirs in zip(old.select(old.run(images)), new.select(new.run(images)), strict=True):
         assert_same_detections(ours, theirs)
 
@@ -152,8 +152,8 @@ def test_the_oldest_files_do_not_say_how_images_are_resized(files, tmp_path):
     for entry in model.metadata_props:
         entry.value = entry.value.replace('"resize_alignment": "half_pixel", ', "")
     onnx.save(model, tmp_path / "old.onnx")
-    card = OnnxPredictor(tmp_path / "old.onnx").card
-    assert "resize_alignment" not in card.document["input"] and card.resize_alignment == "half_pixel"
+    metadata = OnnxPredictor(tmp_path / "old.onnx").metadata
+    assert "resize_alignment" not in metadata.document["input"] and metadata.resize_alignment == "half_pixel"
 
 
 def test_it_needs_neither_torch_nor_the_network():

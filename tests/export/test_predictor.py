@@ -16,7 +16,7 @@ class OnnxRuntime:
 
     def __init__(self, path, batch_size=None):
         self.file = OnnxPredictor(path)
-        self.card, self.batch_size, self.asked = self.file.card, batch_size, []
+        self.metadata, self.batch_size, self.asked = self.file.metadata, batch_size, []
         self.runs_in_threads, self.inside, self.most = False, 0, 0
 
     def answer(self, images):

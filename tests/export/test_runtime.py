@@ -14,7 +14,7 @@ from ssdlite import boxes as box_ops
 from ssdlite import boxes_np
 from ssdlite.data.images import resize as resize_of_training
 from ssdlite.export.metadata import FileForm, Selection
-from ssdlite.export.onnx.model import Calibration, build_model, narrow
+from ssdlite.export.onnx.model import QuantizationData, build_model, narrow
 from ssdlite.export.onnxruntime import OnnxPredictor
 from ssdlite.export.predictor import select
 from ssdlite.export.runtime import FRAME, class_scores, decode_boxes, resize, suppress
@@ -131,7 +131,7 @@ def test_a_copy_of_it_runs_every_form(traced, detector, images, tmp_path):
         "last": FileForm("decoded", input="float-nhwc", precision="fp16"),
         "int8": FileForm("nms", precision="int8"),
     }.items():
-        calibration = Calibration(images, reduce_range=True) if form.precision == "int8" else None
+        calibration = QuantizationData(images, reduce_range=True) if form.precision == "int8" else None
         model = narrow(traced, form.precision, calibration)
         model = build_model(model, detector, form=form, decoder=DECODER, metadata=METADATA)
         model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2

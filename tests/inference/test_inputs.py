@@ -6,7 +6,7 @@ import pytest
 
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.inference import inputs
-from ssdlite.inference.inputs import EncodedImages, ImageFile, find_sources
+from ssdlite.inference.inputs import EncodedImages, ImageFile, find_inputs
 from ssdlite.inference.video import Video
 
 from .films import write_film
@@ -19,7 +19,7 @@ def write(path, value=128):
 
 
 def names(*arguments, **options):
-    return [source.name for source in find_sources([str(argument) for argument in arguments], **options)]
+    return [source.name for source in find_inputs([str(argument) for argument in arguments], **options)]
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_files_and_folders_give_each_picture_once(folder):
     assert names(c, folder, a) == [c, a, b, film]
     assert names(folder / "notes.txt") == [str(folder / "notes.txt")]  # asked for by name
     assert names(folder, recursive=True) == [a, b, c, str(folder / "deeper" / "d.png"), film]
-    kinds = [type(source) for source in find_sources([a, film])]
+    kinds = [type(source) for source in find_inputs([a, film])]
     assert kinds == [ImageFile, Video]
 
 
@@ -53,10 +53,10 @@ def test_patterns(folder, monkeypatch):
 
 def test_a_number_is_a_camera_unless_a_file_is_called_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (camera,) = find_sources(["0"], patience=3, every=2)
+    (camera,) = find_inputs(["0"], patience=3, every=2)
     assert camera == Video("0", "camera-0", 2, 3)
     write(tmp_path / "0.png").rename(tmp_path / "0")
-    assert find_sources(["0"]) == [ImageFile(tmp_path.relative_to(tmp_path) / "0", "0")]
+    assert find_inputs(["0"]) == [ImageFile(tmp_path.relative_to(tmp_path) / "0", "0")]
 
 
 @pytest.mark.parametrize(
@@ -68,19 +68,19 @@ def test_a_number_is_a_camera_unless_a_file_is_called_so(tmp_path, monkeypatch):
     ],
 )
 def test_an_address_is_a_stream_and_its_files_tell_no_secrets(address, stem):
-    (stream,) = find_sources([address])
+    (stream,) = find_inputs([address])
     assert (stream.name, stream.stem, stream.patience) == (address, stem, 10)
 
 
 def test_what_never_ends_is_alone(folder):
     with pytest.raises(ConfigError, match="http://x may never end, so it must be the only input"):
-        find_sources([str(folder), "http://x"])
+        find_inputs([str(folder), "http://x"])
 
 
 def test_stems_are_distinct(tmp_path):
     for name in ("one/a.png", "two/a.png", "two/A.jpg", "two/a-2.png"):
         write(tmp_path / name)
-    found = find_sources([str(tmp_path / "one"), str(tmp_path / "two")])
+    found = find_inputs([str(tmp_path / "one"), str(tmp_path / "two")])
     assert len({source.stem.lower() for source in found}) == 4 and found[0].stem == "a"
 
 
@@ -97,14 +97,14 @@ def test_stems_are_distinct(tmp_path):
 )
 def test_nothing_to_look_at(tmp_path, given, sentence):
     with pytest.raises(DataError, match=sentence):
-        find_sources([text.replace("EMPTY", str(tmp_path)) for text in given])
+        find_inputs([text.replace("EMPTY", str(tmp_path)) for text in given])
 
 
 def test_a_folder_of_folders_is_told_how(folder):
     (folder / "outer").mkdir()
     (folder / "deeper").rename(folder / "outer" / "deeper")
     with pytest.raises(DataError, match="--recursive looks deeper"):
-        find_sources([str(folder / "outer")])
+        find_inputs([str(folder / "outer")])
 
 
 def test_standard_input(monkeypatch):
@@ -115,18 +115,18 @@ def test_standard_input(monkeypatch):
             return False
 
     monkeypatch.setattr(inputs.sys, "stdin", Pipe())
-    (source,) = find_sources(["-"])
+    (source,) = find_inputs(["-"])
     assert isinstance(source, EncodedImages) and source.stem == "stdin"
     with pytest.raises(DataError, match="standard input is empty"):
         list(source)
     pictures = [np.full((8, 8, 3), value, np.uint8) for value in (10, 200)]
     Pipe.buffer = io.BytesIO(b"".join(cv2.imencode(".jpg", picture)[1].tobytes() for picture in pictures))
-    frames = list(find_sources(["-"])[0])
+    frames = list(find_inputs(["-"])[0])
     assert [(frame.number, int(frame.read().mean())) for frame in frames] == [(0, 10), (1, 200)]
     assert frames[1].stem == "stdin-000001"
     Pipe.buffer = io.BytesIO(b"no image")
     with pytest.raises(DataError, match="image 0 of standard input: not a readable image"):
-        next(iter(find_sources(["-"])[0])).read()
+        next(iter(find_inputs(["-"])[0])).read()
     Pipe.isatty = lambda self: True
     with pytest.raises(ConfigError, match="nothing is piped"):
-        find_sources(["-"])
+        find_inputs(["-"])

@@ -10,7 +10,7 @@ import pytest
 from ssdlite.errors import DataError
 from ssdlite.inference.frames import Frame
 from ssdlite.inference.images import Finder
-from ssdlite.inference.inputs import find_sources
+from ssdlite.inference.inputs import find_inputs
 from ssdlite.inference.pipeline import GRACE, Pipeline
 from ssdlite.structures import Detections
 
@@ -55,7 +55,7 @@ def test_everything_comes_in_order(tmp_path, caplog, batch_size, num_finders):
     (tmp_path / "3.png").write_bytes(b"no image")
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     write_film(tmp_path / "film.mp4", 4)
-    sources = find_sources([str(tmp_path)])
+    sources = find_inputs([str(tmp_path)])
 
     def slow_at_first(batch):
         time.sleep(0.05 if float(np.asarray(batch.images[0]).mean()) < 5 else 0)

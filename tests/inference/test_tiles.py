@@ -4,7 +4,7 @@ import pytest
 
 from ssdlite.export.runtime import suppress
 from ssdlite.inference.images import Finder
-from ssdlite.inference.tiles import Tiling, merge_tiles, tile_windows
+from ssdlite.inference.tiles import Tiling, merge_tiles, tile_positions
 from ssdlite.structures import Detections
 
 
@@ -16,47 +16,47 @@ def detections(*rows):
 
 def test_windows_by_hand():
     # 1000 wide with tiles of 400 and a stride of at most 320: three, 300 apart. 500 high: two.
-    windows = tile_windows((500, 1000), Tiling(400, 0.2))
-    assert windows.tolist() == [
+    tiles = tile_positions((500, 1000), Tiling(400, 0.2))
+    assert tiles.tolist() == [
         [0, 0, 400, 400], [300, 0, 700, 400], [600, 0, 1000, 400],
         [0, 100, 400, 500], [300, 100, 700, 500], [600, 100, 1000, 500],
     ]  # fmt: skip
-    assert tile_windows((400, 400), Tiling(400)).tolist() == []
-    assert tile_windows((100, 500), Tiling(400, 0)).tolist() == [[0, 0, 400, 100], [100, 0, 500, 100]]
+    assert tile_positions((400, 400), Tiling(400)).tolist() == []
+    assert tile_positions((100, 500), Tiling(400, 0)).tolist() == [[0, 0, 400, 100], [100, 0, 500, 100]]
 
 
 @pytest.mark.parametrize("overlap", [0, 0.2, 0.5])
 def test_windows_cover_the_image_and_overlap(overlap):
     for height, width in ((333, 1001), (640, 641), (4000, 641)):
-        windows = tile_windows((height, width), Tiling(320, overlap))
+        tiles = tile_positions((height, width), Tiling(320, overlap))
         covered = np.zeros((height, width), bool)
-        for x1, y1, x2, y2 in windows:
+        for x1, y1, x2, y2 in tiles:
             covered[y1:y2, x1:x2] = True
             assert x2 - x1 == y2 - y1 == 320
         assert covered.all()
-        xs = np.unique(windows[:, 0])
+        xs = np.unique(tiles[:, 0])
         assert (np.diff(xs) <= 320 * (1 - overlap) + 1).all()
 
 
 def test_boxes_move_to_the_image_and_doubles_go_by_class():
-    windows = np.array([[0, 0, 1000, 500], [300, 0, 700, 400]])
+    tiles = np.array([[0, 0, 1000, 500], [300, 0, 700, 400]])
     whole = detections([400, 100, 450, 150, 0.6, 1], [400, 100, 450, 150, 0.5, 2], [0, 0, 50, 50, 0.3, 1])
     tile = detections([102, 100, 152, 150, 0.9, 1])
-    merged = merge_tiles([whole, tile], windows, (500, 1000), 0.5)
+    merged = merge_tiles([whole, tile], tiles, (500, 1000), 0.5)
     assert merged.boxes.tolist() == [[402, 100, 452, 150], [400, 100, 450, 150], [0, 0, 50, 50]]
     np.testing.assert_allclose(merged.scores, [0.9, 0.5, 0.3], rtol=1e-6)
     assert merged.labels.tolist() == [1, 2, 1] and merged.boxes.dtype == np.float32
 
 
 def test_what_an_edge_cut_off_yields_to_the_whole_object():
-    windows = np.array([[0, 0, 400, 400], [300, 0, 700, 400]])
+    tiles = np.array([[0, 0, 400, 400], [300, 0, 700, 400]])
     left = detections([350, 100, 400, 200, 0.9, 1])  # the left half of the object, cut off at x = 400
     right = detections([50, 100, 150, 200, 0.6, 1])  # all of it: 350..450
-    merged = merge_tiles([left, right], windows, (400, 700), 0.5)
+    merged = merge_tiles([left, right], tiles, (400, 700), 0.5)
     assert merged.boxes.tolist() == [[350, 100, 450, 200]]
     # Of another class, or with nothing else to show for it, it stays.
-    assert len(merge_tiles([left, detections([50, 100, 150, 200, 0.6, 2])], windows, (400, 700), 0.5).scores) == 2
-    assert merge_tiles([left, detections()], windows, (400, 700), 0.5).boxes.tolist() == [[350, 100, 400, 200]]
+    assert len(merge_tiles([left, detections([50, 100, 150, 200, 0.6, 2])], tiles, (400, 700), 0.5).scores) == 2
+    assert merge_tiles([left, detections()], tiles, (400, 700), 0.5).boxes.tolist() == [[350, 100, 400, 200]]
     # At the edge of the image itself nothing is cut off.
     at_border = detections([350, 100, 400, 200, 0.9, 1], [340, 90, 400, 300, 0.8, 1])
     assert len(merge_tiles([at_border], np.array([[0, 0, 400, 400]]), (400, 400), 0.5).scores) == 2
@@ -75,8 +75,8 @@ def test_one_window_is_the_decoders_own_suppression():
 
 
 def test_nothing_found_anywhere():
-    windows = np.array([[0, 0, 500, 500], [0, 0, 400, 400]])
-    merged = merge_tiles([detections(), detections()], windows, (500, 500), 0.5)
+    tiles = np.array([[0, 0, 500, 500], [0, 0, 400, 400]])
+    merged = merge_tiles([detections(), detections()], tiles, (500, 500), 0.5)
     assert merged.boxes.shape == (0, 4) and merged.scores.shape == merged.labels.shape == (0,)
 
 

@@ -3,7 +3,7 @@ import pytest
 
 from ssdlite.inference import video
 from ssdlite.inference.frames import Frame, Prediction
-from ssdlite.inference.video import Window, has_screen
+from ssdlite.inference.video import Display, has_display
 from ssdlite.structures import Detections
 
 WITH_GTK = "  GUI:                           GTK3\n"
@@ -19,10 +19,10 @@ def test_a_screen_needs_windows_and_a_display(monkeypatch, build, display, expec
     monkeypatch.setattr(video.sys, "platform", "linux")
     monkeypatch.setenv("DISPLAY", display)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    assert has_screen() is expected
+    assert has_display() is expected
     if build == WITH_GTK:
         monkeypatch.setattr(video.sys, "platform", "darwin")
-        assert has_screen()
+        assert has_display()
 
 
 def test_pictures_are_shown_until_a_key_is_pressed(monkeypatch):
@@ -30,7 +30,7 @@ def test_pictures_are_shown_until_a_key_is_pressed(monkeypatch):
     monkeypatch.setattr(video.cv2, "imshow", lambda _, picture: shown.append(picture), raising=False)
     monkeypatch.setattr(video.cv2, "waitKey", lambda _: next(keys), raising=False)
     monkeypatch.setattr(video.cv2, "getWindowProperty", lambda *_: 1.0, raising=False)
-    screen = Window()
+    screen = Display()
     prediction = Prediction(Frame(None, lambda: None), np.zeros((2, 2, 3), np.uint8), Detections.empty())
     picture = np.full((2, 2, 3), (200, 0, 0), np.uint8)
     for expected in (False, False, True):

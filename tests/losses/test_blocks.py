@@ -62,8 +62,8 @@ def test_images_without_objects(name, monkeypatch):
 def test_what_a_block_is():
     labels = torch.tensor([[1, 0, 0, 0], [0, 0, 0, 0], [2, 0, 2, 0], [1, 1, 1, 1], [3, 0, 0, 0]])
     # At most 6 objects: 1 and 1 fit with each other, three times 3 do not; 4 and 1 would be twice 4.
-    assert list(matching._blocks(labels, 6)) == [(0, 2, 1), (2, 3, 3), (3, 4, 4), (4, 5, 1)]
-    assert list(matching._blocks(labels, 100)) == [(0, 5, 4)]
+    assert list(matching._chunks(labels, 6)) == [(0, 2, 1), (2, 3, 3), (3, 4, 4), (4, 5, 1)]
+    assert list(matching._chunks(labels, 100)) == [(0, 5, 4)]
 
 
 def test_whole_batches_have_no_gradient_either():

@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from ssdlite import boxes as box_ops
-from ssdlite.losses.matching import IGNORED_COVER, TIE, _match_in_rounds, assign_iou, depth_in, match_greedily
+from ssdlite.losses.matching import (
+    IGNORED_COVER,
+    TIE,
+    _match_in_rounds,
+    assign_iou,
+    distance_to_edge,
+    match_greedily,
+)
 from ssdlite.models.detector import Detector
 from ssdlite.models.variants import PYTORCH_SSD
 from ssdlite.structures import Assignment, HeadOutput
@@ -165,7 +172,7 @@ def test_matching_of_nothing(shape, match):
 
 def test_depth_by_hand():
     box, points = torch.tensor([[[10.0, 20, 30, 60]]]), torch.tensor([[15.0, 40], [20, 57], [30, 40], [35, 40]])
-    assert depth_in(box, points).tolist() == [[[5, 3, 0, -5]]]
+    assert distance_to_edge(box, points).tolist() == [[[5, 3, 0, -5]]]
 
 
 @pytest.mark.parametrize("match", [match_greedily, _match_in_rounds], ids=["one by one", "in rounds"])

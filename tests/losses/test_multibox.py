@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from ssdlite import boxes as box_ops
-from ssdlite.losses.recipes import BoxTerm, MultiboxLoss
+from ssdlite.losses.recipes import BoxLoss, MultiboxLoss
 from ssdlite.losses.reduction import mine_hard_negatives
 from ssdlite.structures import Assignment, HeadOutput
 from tests.losses.cases import PRIORS, gradcheck, sample
@@ -128,7 +128,7 @@ def test_gradients_match_numerical_ones(activation):
 
 def test_box_weight_scales_the_box_term():
     output, assignment = sample([3])
-    single, double = MultiboxLoss()(output, assignment), MultiboxLoss(box=BoxTerm(weight=2))(output, assignment)
+    single, double = MultiboxLoss()(output, assignment), MultiboxLoss(box=BoxLoss(weight=2))(output, assignment)
     assert double["box"].item() == pytest.approx(2 * single["box"].item())
     assert double["classification"].equal(single["classification"])
 

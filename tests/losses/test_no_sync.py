@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ssdlite.losses.assigners import assign_atss, assign_task_aligned
 from ssdlite.losses.corner import CornerCriterion
 from ssdlite.losses.matching import assign_iou
-from ssdlite.losses.recipes import BoxTerm, Criterion, FocalLoss, MultiboxLoss, QualityLoss, SampledLoss
+from ssdlite.losses.recipes import BoxLoss, Criterion, FocalLoss, MultiboxLoss, QualityLoss, SampledLoss
 from ssdlite.structures import CornerOutput, HeadOutput
 
 ASSIGNERS = {
@@ -25,9 +25,9 @@ ASSIGNERS = {
 RECIPES = {
     "multibox": (partial(MultiboxLoss, label_smoothing=0.1), "softmax"),
     "multibox with sigmoid": (MultiboxLoss, "sigmoid"),
-    "focal": (partial(FocalLoss, box=BoxTerm("diou")), "sigmoid"),
+    "focal": (partial(FocalLoss, box=BoxLoss("diou")), "sigmoid"),
     "sampled": (SampledLoss, "softmax"),
-    "quality": (partial(QualityLoss, box=BoxTerm("ciou")), "sigmoid"),
+    "quality": (partial(QualityLoss, box=BoxLoss("ciou")), "sigmoid"),
     "varifocal": (partial(QualityLoss, classification="varifocal"), "sigmoid"),
 }
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torchvision.ops import sigmoid_focal_loss
 
 from ssdlite import boxes as box_ops
-from ssdlite.losses.recipes import BoxTerm, FocalLoss, MultiboxLoss, QualityLoss, SampledLoss
+from ssdlite.losses.recipes import BoxLoss, FocalLoss, MultiboxLoss, QualityLoss, SampledLoss
 from ssdlite.structures import HeadOutput
 from tests.losses.cases import PRIORS, gradcheck, sample
 
@@ -122,7 +122,7 @@ def test_quality_of_the_assignment_goes_before_the_overlap():
     output, assignment = sample([3, 2], activation="sigmoid")
     quality = torch.rand(2, 25)
     positive = assignment.labels > 0
-    terms = QualityLoss(box=BoxTerm("giou"))(output, assignment._replace(quality=quality))
+    terms = QualityLoss(box=BoxLoss("giou"))(output, assignment._replace(quality=quality))
     total = max(1, (quality * positive).sum().item())
     targets = F.one_hot(assignment.labels, 5)[..., 1:] * quality.unsqueeze(-1)
     p = output.logits[..., 1:].sigmoid()
@@ -149,7 +149,7 @@ def test_gradients_match_numerical_ones(case, box_loss):
     output, assignment = sample([2, 0], num_classes=2, activation=activation)
     # Fixed, since what depends on the prediction without a gradient has no numerical one.
     assignment = assignment._replace(quality=torch.rand(2, 25).double())
-    assert gradcheck(_Restarted(recipe(box=BoxTerm(box_loss))), output, assignment)
+    assert gradcheck(_Restarted(recipe(box=BoxLoss(box_loss))), output, assignment)
 
 
 class _Restarted(torch.nn.Module):

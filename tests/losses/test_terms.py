@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 
 from ssdlite import boxes as box_ops
-from ssdlite.losses.recipes import BoxTerm, balance_classes, class_weights, one_hot_objects, weight_of
+from ssdlite.losses.recipes import BoxLoss, balance_classes, class_weights, one_hot_objects, weight_of
 from tests.losses.cases import sample
 
 
@@ -16,7 +16,7 @@ def test_smooth_l1_is_summed_over_coordinates_of_the_positives():
     weight = (assignment.labels > 0).float()
     deltas, targets = output.deltas, box_ops.encode(assignment.boxes, output.priors)
     expected = F.smooth_l1_loss(deltas[weight > 0], targets[weight > 0], beta=0.25, reduction="sum")
-    found = BoxTerm("smooth_l1", weight=2.0, beta=0.25)(output, assignment, weight, torch.tensor(5.0))
+    found = BoxLoss("smooth_l1", weight=2.0, beta=0.25)(output, assignment, weight, torch.tensor(5.0))
     assert found.item() == pytest.approx(2 * expected.item() / 5, rel=1e-5)
 
 
@@ -29,7 +29,7 @@ def test_overlap_losses_judge_the_decoded_box(name, reference):
     weight = (assignment.labels > 0).float() * 0.5
     boxes = box_ops.decode(output.deltas, output.priors)
     expected = 0.5 * reference(boxes[weight > 0], assignment.boxes[weight > 0], reduction="sum")
-    found = BoxTerm(name)(output, assignment, weight, torch.tensor(4.0))
+    found = BoxLoss(name)(output, assignment, weight, torch.tensor(4.0))
     assert found.item() == pytest.approx(expected.item() / 4, rel=1e-4)
 
 
@@ -38,7 +38,7 @@ def test_what_is_not_positive_may_be_anything(name):
     output, assignment = sample([2, 0])
     weight = (assignment.labels > 0).float()
     deltas = output.deltas.masked_fill(weight.unsqueeze(-1) == 0, 1e6).requires_grad_()  # exp overflows
-    loss = BoxTerm(name)(output._replace(deltas=deltas), assignment, weight, torch.tensor(2.0))
+    loss = BoxLoss(name)(output._replace(deltas=deltas), assignment, weight, torch.tensor(2.0))
     loss.backward()
     assert loss.isfinite() and deltas.grad.isfinite().all()
     assert (deltas.grad.abs().sum(dim=-1) > 0).equal(weight > 0)
@@ -48,7 +48,7 @@ def test_what_is_not_positive_may_be_anything(name):
 def test_a_positive_that_overflows_has_a_finite_loss(name):
     output, assignment = sample([2])
     deltas = (output.deltas * 1e4).requires_grad_()
-    loss = BoxTerm(name)(
+    loss = BoxLoss(name)(
         output._replace(deltas=deltas), assignment, (assignment.labels > 0).float(), torch.tensor(2.0)
     )
     loss.backward()
@@ -59,7 +59,7 @@ def test_a_positive_that_overflows_has_a_finite_loss(name):
 def test_no_positives_give_zero_with_a_gradient(name):
     output, assignment = sample([0])
     deltas = output.deltas.requires_grad_()
-    loss = BoxTerm(name)(output, assignment, torch.zeros(1, 25), torch.tensor(1.0))
+    loss = BoxLoss(name)(output, assignment, torch.zeros(1, 25), torch.tensor(1.0))
     loss.backward()
     assert loss.item() == 0 and deltas.grad.eq(0).all()
 

@@ -12,32 +12,32 @@ import numpy as np
 
 from ssdlite.evaluation.analysis import analyse
 from ssdlite.evaluation.evaluate import score_detections
-from ssdlite.report.data import History, Judged, Report, describe_split, make_history
+from ssdlite.report.data import EvaluatedSplit, History, ReportData, describe_split, make_history
 from ssdlite.structures import DataSplit, Detections, Record
 from tests.evaluation.cases import make_detections, make_record, make_split
 
 SIZE = (100, 120)  # height, width of the images
-LEFT, RIGHT = (10, 10, 50, 50), (60, 10, 100, 50)
+LEFT, TRUE_POSITIVE = (10, 10, 50, 50), (60, 10, 100, 50)
 CAT, DOG = 1, 2
 NO_HISTORY = History({}, {})
 
 SCENE = (
     # objects; detections: (box, score, label)
-    ([(LEFT, CAT), (RIGHT, DOG)], [(LEFT, 0.9, CAT)]),  # the dog is missed
+    ([(LEFT, CAT), (TRUE_POSITIVE, DOG)], [(LEFT, 0.9, CAT)]),  # the dog is missed
     ([(LEFT, DOG)], [(LEFT, 0.8, CAT)]),  # a dog is taken for a cat
-    ([], [(RIGHT, 0.7, CAT)]),  # a cat where nothing is
+    ([], [(TRUE_POSITIVE, 0.7, CAT)]),  # a cat where nothing is
     ([(LEFT, CAT)], [(LEFT, 0.95, CAT)]),  # all is right
 )
 
 
-def make_judged(
+def make_evaluated(
     folder: Path,
     scene: Sequence[tuple[list[Any], list[Any]]] = SCENE,
     *,
     class_names: Sequence[str] = ("cat", "dog"),
     threshold: float | None = 0.5,
     split_name: str = "val",
-) -> Judged:
+) -> EvaluatedSplit:
     """`scene` as images in `folder`, judged."""
     records = [_record(folder, f"image{number}", objects) for number, (objects, _) in enumerate(scene)]
     split = make_split(*records, class_names=class_names)
@@ -47,9 +47,9 @@ def make_judged(
 
 def judge(
     split: DataSplit, detections: list[Detections], *, threshold: float | None = None, split_name: str = "val"
-) -> Judged:
+) -> EvaluatedSplit:
     analysis = analyse(split, score_detections(split, detections), threshold=threshold)
-    return Judged(split, split_name, detections, analysis)
+    return EvaluatedSplit(split, split_name, detections, analysis)
 
 
 def _record(folder: Path, name: str, objects: list[Any]) -> Record:
@@ -77,9 +77,9 @@ def make_log(steps: int = 10, **last: float) -> History:
     return make_history([*train, *val])
 
 
-def make_report(judged: Judged | None = None, **options: Any) -> Report:
+def make_report(evaluated: EvaluatedSplit | None = None, **options: Any) -> ReportData:
     """A report with everything in it but the fit of the priors."""
-    data = {"train": describe_split(judged.split), "val": describe_split(judged.split)} if judged else {}
+    data = {"train": describe_split(evaluated.split), "val": describe_split(evaluated.split)} if evaluated else {}
     defaults = {
         "title": "a run",
         "history": make_log(),
@@ -89,4 +89,4 @@ def make_report(judged: Judged | None = None, **options: Any) -> Report:
         "epochs": 3,
         "config": "train:\n  epochs: 3\n",
     }
-    return Report(judged=judged, **(defaults | options))
+    return ReportData(evaluated=evaluated, **(defaults | options))

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from ssdlite.report.data import FitRow, FitSummary
+from ssdlite.report.data import PriorFitRow, PriorFitSummary
 from ssdlite.report.page import render
 
-from .cases import SCENE, make_judged, make_report
+from .cases import SCENE, make_evaluated, make_report
 
 NAMES = ('<img src="x" onerror="window.hit = 1">', "<script>window.hit = 1</script>", "a_very_long_name" * 8)
 OPTIONS = (
@@ -48,11 +48,11 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page with everything in it, of classes with hostile names, and one image that is gone."""
     folder = tmp_path_factory.mktemp("page")
-    judged = make_judged(folder, [*SCENE, SCENE[0]], class_names=NAMES)
-    judged.split.records[-1].image_path.unlink()
-    fit = FitSummary(10, 0.5, 0.4, 0.1, (FitRow("under 8 px", 4, 0.25),))
+    evaluated = make_evaluated(folder, [*SCENE, SCENE[0]], class_names=NAMES)
+    evaluated.split.records[-1].image_path.unlink()
+    fit = PriorFitSummary(10, 0.5, 0.4, 0.1, (PriorFitRow("under 8 px", 4, 0.25),))
     path = folder / "report.html"
-    path.write_text(render(make_report(judged, fit=fit)), encoding="utf-8")
+    path.write_text(render(make_report(evaluated, fit=fit)), encoding="utf-8")
     return path
 
 

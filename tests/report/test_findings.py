@@ -5,23 +5,25 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ssdlite.report.data import FitSummary, describe_split
+from ssdlite.report.data import PriorFitSummary, describe_split
 from ssdlite.report.recommendations import MOST, find, mean_excess
-from ssdlite.report.summary import answers
+from ssdlite.report.summary import summarize
 from tests.evaluation.cases import make_detections, make_record, make_split
 
-from .cases import CAT, DOG, LEFT, NO_HISTORY, RIGHT, judge, make_judged, make_log, make_report
+from .cases import CAT, DOG, LEFT, NO_HISTORY, TRUE_POSITIVE, judge, make_evaluated, make_log, make_report
 
 SPACE = "\u00a0"
 SMALL, LARGE = (100, 100, 120, 120), (300, 300, 700, 700)  # 2 % and 40 % of the side of 1000x1000
 
 
 def texts(report) -> str:
-    return " | ".join(f"{finding.text} {finding.advice}" for finding in find(report)).replace(SPACE, " ")
+    return " | ".join(f"{recommendation.text} {recommendation.advice}" for recommendation in find(report)).replace(
+        SPACE, " "
+    )
 
 
 def answer(report, question: str) -> str:
-    return next(one.text for one in answers(report) if question in one.question).replace(SPACE, " ")
+    return next(one.text for one in summarize(report) if question in one.question).replace(SPACE, " ")
 
 
 def many(objects, found, times=10, class_names=("cat", "dog")):
@@ -31,7 +33,7 @@ def many(objects, found, times=10, class_names=("cat", "dog")):
 
 
 def test_how_good_it_is_in_plain_numbers(tmp_path):
-    report = make_report(make_judged(tmp_path))
+    report = make_report(make_evaluated(tmp_path))
     # 4 objects, 2 of them found; 4 boxes, 2 of them right
     text = answer(report, "How good")
     assert "on 4 images with 4 objects" in text
@@ -52,12 +54,12 @@ def test_the_weaker_class_is_named_with_both_figures():
 
 
 def test_a_rare_class_is_to_be_labelled():
-    judged = many([(SMALL, CAT), (LARGE, DOG)], [(LARGE, 0.9, DOG)], class_names=("cat", "dog", "cow"))
+    evaluated = many([(SMALL, CAT), (LARGE, DOG)], [(LARGE, 0.9, DOG)], class_names=("cat", "dog", "cow"))
     train = make_split(
         make_record("t", [(SMALL, CAT)] + [(LARGE, DOG)] * 10 + [(LARGE, 3)] * 10),
         class_names=("cat", "dog", "cow"),
     )
-    report = make_report(judged, data={"train": describe_split(train)})
+    report = make_report(evaluated, data={"train": describe_split(train)})
     assert "it has 1 training object, where the middle class has 10" in texts(report)
 
 
@@ -107,9 +109,9 @@ def test_false_alarms_where_nothing_is():
 
 def test_scores_that_promise_too_much():
     wrong = [((0, 100 * k, 50, 100 * k + 50), 0.95, CAT) for k in range(3)]
-    judged = many([(LARGE, CAT)], [(LARGE, 0.95, CAT), *wrong])
-    assert mean_excess(judged.analysis.calibration_here) == pytest.approx(0.95 - 0.25, abs=1e-6)
-    assert "they are 0.70 higher, on average" in texts(make_report(judged, data={}))
+    evaluated = many([(LARGE, CAT)], [(LARGE, 0.95, CAT), *wrong])
+    assert mean_excess(evaluated.analysis.calibration_here) == pytest.approx(0.95 - 0.25, abs=1e-6)
+    assert "they are 0.70 higher, on average" in texts(make_report(evaluated, data={}))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +137,7 @@ def test_a_run_that_is_not_done_or_waits():
 
 
 def test_priors_that_do_not_fit():
-    fit = FitSummary(num_objects=100, reached=0.46, forced=0.5, unmatched=0.04)
+    fit = PriorFitSummary(num_objects=100, reached=0.46, forced=0.5, unmatched=0.04)
     report = make_report(fit=fit)
     assert "Only 46 % of the training objects have a prior that overlaps them by IoU .5, and 4 %" in texts(report)
     expected = (
@@ -145,7 +147,7 @@ def test_priors_that_do_not_fit():
     assert "prior" not in texts(make_report(fit=dataclasses.replace(fit, reached=0.99)))
     assert answer(make_report(has_priors=False), "priors") == "This head has no priors."
     assert answer(make_report(), "priors") == "Not measured."
-    assert not [one for one in answers(make_report(has_priors=None)) if "priors" in one.question]
+    assert not [one for one in summarize(make_report(has_priors=None)) if "priors" in one.question]
 
 
 def test_splits_that_differ_or_share_images():
@@ -169,13 +171,13 @@ def test_nothing_found_and_nothing_to_find():
 
 
 def test_of_a_run_that_was_not_judged_only_the_course_is_told():
-    report = make_report(why_not_judged="Not yet.", history=NO_HISTORY)
+    report = make_report(why_not_evaluated="Not yet.", history=NO_HISTORY)
     assert answer(report, "How good") == "Not yet."
     assert find(report) == []
 
 
 def test_eight_at_most_and_the_heaviest_first(tmp_path):
-    report = make_report(make_judged(tmp_path), num_shared=3, epochs=99)
-    weights = [finding.weight for finding in find(report)]
+    report = make_report(make_evaluated(tmp_path), num_shared=3, epochs=99)
+    weights = [recommendation.weight for recommendation in find(report)]
     assert weights == sorted(weights, reverse=True) and len(weights) <= MOST
-    assert LEFT != RIGHT
+    assert LEFT != TRUE_POSITIVE

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 
 from ssdlite.evaluation.errors import FAULT_KINDS
-from ssdlite.report.images import FAULT_COLORS, MISSED_COLOR, RIGHT_COLOR, choose_pictures, draw_judged, legend
+from ssdlite.report.images import FAULT_COLORS, MISSED_COLOR, RIGHT_COLOR, choose_pictures, draw_matches, legend
 
-from .cases import CAT, LEFT, RIGHT, SCENE, make_judged
+from .cases import CAT, LEFT, SCENE, TRUE_POSITIVE, make_evaluated
 
 
 def pixels_of(picture) -> np.ndarray:
@@ -22,7 +22,7 @@ def color_near(picture, x, y) -> np.ndarray:
 
 
 def test_the_worst_come_first_with_their_faults(tmp_path):
-    worst, best = choose_pictures(make_judged(tmp_path))
+    worst, best = choose_pictures(make_evaluated(tmp_path))
     assert [picture.name.split("/")[-1] for picture in best] == ["image3.jpg"]
     found = {picture.name.split("/")[-1]: [chip.text for chip in picture.chips] for picture in worst}
     assert found == {"image0.jpg": ["1 missed"], "image1.jpg": ["1 wrong class"], "image2.jpg": ["1 background"]}
@@ -33,24 +33,24 @@ def test_the_worst_come_first_with_their_faults(tmp_path):
 
 
 def test_boxes_have_the_colour_of_what_they_are(tmp_path):
-    judged = make_judged(tmp_path)
-    images = judged.analysis.images
+    evaluated = make_evaluated(tmp_path)
+    images = evaluated.analysis.images
     for number, (x, color) in enumerate(
         [(10, RIGHT_COLOR), (10, FAULT_COLORS["wrong class"]), (60, FAULT_COLORS["background"]), (10, RIGHT_COLOR)]
     ):
-        picture = draw_judged(judged, images[number])
+        picture = draw_matches(evaluated, images[number])
         assert picture.size == (480, 400)
         assert np.abs(color_near(picture, x, 30) - color).max() < 50, number
-    near_missed = pixels_of(draw_judged(judged, images[0]))[4 * 10 : 4 * 50, 4 * 60 - 2 : 4 * 60 + 2]
+    near_missed = pixels_of(draw_matches(evaluated, images[0]))[4 * 10 : 4 * 50, 4 * 60 - 2 : 4 * 60 + 2]
     assert np.abs(near_missed.astype(float) - MISSED_COLOR).max(axis=2).min() < 60  # somewhere along the dashes
 
 
 def test_images_that_cannot_be_read_have_a_place(tmp_path):
-    judged = make_judged(tmp_path)
+    evaluated = make_evaluated(tmp_path)
     (tmp_path / "image0.jpg").write_bytes(b"no picture")
     (tmp_path / "image1.jpg").unlink()
     cv2.imwrite(str(tmp_path / "image2.jpg"), np.zeros((7, 9, 3), np.uint8))
-    worst, _ = choose_pictures(judged)
+    worst, _ = choose_pictures(evaluated)
     problems = {picture.name[-10:]: picture.problem for picture in worst}
     assert "not a readable image" in problems["image0.jpg"] and "cannot be opened" in problems["image1.jpg"]
     assert "9x7" in problems["image2.jpg"]
@@ -59,19 +59,19 @@ def test_images_that_cannot_be_read_have_a_place(tmp_path):
 
 def test_crowded_images_are_not_covered_by_names(tmp_path):
     many = [((5 * k, 5, 5 * k + 4, 20), CAT) for k in range(20)]
-    judged = make_judged(tmp_path, [(many, [(LEFT, 0.9, CAT)]), (many, [(box, 0.9, CAT) for box, _ in many])])
-    worst, best = choose_pictures(judged)
+    evaluated = make_evaluated(tmp_path, [(many, [(LEFT, 0.9, CAT)]), (many, [(box, 0.9, CAT) for box, _ in many])])
+    worst, best = choose_pictures(evaluated)
     assert [chip.text for chip in worst[0].chips] == ["20 missed", "1 background"]
     assert best and len(best[0].data) < 200_000
 
 
 def test_ten_and_four_at_most(tmp_path):
     scene = [SCENE[0]] * 12 + [SCENE[3]] * 6
-    worst, best = choose_pictures(make_judged(tmp_path, scene))
+    worst, best = choose_pictures(make_evaluated(tmp_path, scene))
     assert (len(worst), len(best)) == (10, 4)
-    assert choose_pictures(make_judged(tmp_path, [([], [])])) == ([], [])
+    assert choose_pictures(make_evaluated(tmp_path, [([], [])])) == ([], [])
 
 
 def test_the_legend_explains_every_kind():
     assert [row[0] for row in legend()] == ["right", *FAULT_KINDS]
-    assert RIGHT != LEFT
+    assert TRUE_POSITIVE != LEFT

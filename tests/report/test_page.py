@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from ssdlite.report import page
-from ssdlite.report.data import FitRow, FitSummary
+from ssdlite.report.data import PriorFitRow, PriorFitSummary
 from ssdlite.report.page import render
 from tests.evaluation.cases import make_detections, make_record, make_split, random_case
 
-from .cases import CAT, LEFT, NO_HISTORY, judge, make_judged, make_report
+from .cases import CAT, LEFT, NO_HISTORY, judge, make_evaluated, make_report
 
 VOID = {"meta", "link", "img", "br"}
 
@@ -54,14 +54,16 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory):
-    return make_judged(tmp_path_factory.mktemp("images"))
+def evaluated(tmp_path_factory):
+    return make_evaluated(tmp_path_factory.mktemp("images"))
 
 
-def test_it_holds_all_that_was_asked_for(judged):
-    fit = FitSummary(10, 0.5, 0.4, 0.1, (FitRow("under 8 px", 4, 0.25), FitRow("8 to 16 px", 0, math.nan)))
-    page = Page(render(make_report(judged, fit=fit)))
-    for name in (*judged.analysis.coco, "VOC07_AP50", "VOC12_AP50"):
+def test_it_holds_all_that_was_asked_for(evaluated):
+    fit = PriorFitSummary(
+        10, 0.5, 0.4, 0.1, (PriorFitRow("under 8 px", 4, 0.25), PriorFitRow("8 to 16 px", 0, math.nan))
+    )
+    page = Page(render(make_report(evaluated, fit=fit)))
+    for name in (*evaluated.analysis.coco, "VOC07_AP50", "VOC12_AP50"):
         assert name in page.words, name
     for heading in (
         "How good is it?",
@@ -80,8 +82,8 @@ def test_it_holds_all_that_was_asked_for(judged):
     assert "epochs: 3" in page.text and "a run" in page.text
 
 
-def test_nothing_comes_from_outside(judged):
-    text = render(make_report(judged))
+def test_nothing_comes_from_outside(evaluated):
+    text = render(make_report(evaluated))
     page = Page(text)
     for link in page.links:
         assert link.startswith(("#", "data:")), link
@@ -95,7 +97,7 @@ def test_hostile_names_are_only_text(tmp_path):
     names = ('<script>alert("cat")</script>', "$\\frac{--> </svg><img src=x onerror=alert(1)>")
     folder = tmp_path / "<q>folder"
     folder.mkdir()
-    hostile = make_judged(folder, class_names=names)
+    hostile = make_evaluated(folder, class_names=names)
     report = make_report(
         hostile, title="</title><script>1</script>", config="<script>2</script>", model={"<i>": "<u>"}
     )
@@ -117,14 +119,14 @@ def test_hostile_names_are_only_text(tmp_path):
     ],
 )
 def test_degenerate_splits_have_a_page(tmp_path, scene):
-    made = make_judged(tmp_path, scene, class_names=("cat",), threshold=None)
+    made = make_evaluated(tmp_path, scene, class_names=("cat",), threshold=None)
     page = Page(render(make_report(made, history=NO_HISTORY, has_priors=False)))
     assert "nan" not in page.text.lower().split()
     assert "Model card" in page.text
 
 
 def test_a_run_that_was_not_judged_has_a_page():
-    report = make_report(why_not_judged="It has no checkpoint yet.")
+    report = make_report(why_not_evaluated="It has no checkpoint yet.")
     page = Page(render(report))
     assert "It has no checkpoint yet." in page.text and "Loss while training" in page.text
     assert "Which class" not in page.text and "img" not in page.tags
@@ -144,9 +146,9 @@ def test_figures_are_those_of_the_analysis():
     split, detections = random_case(1)
     report = make_report(judge(split, detections))
     text = Page(render(report)).text
-    for value in report.judged.analysis.coco.values():
+    for value in report.evaluated.analysis.coco.values():
         assert f"{value:.3f}" in text
-    assert f"{report.judged.analysis.threshold:.2f}" in text
+    assert f"{report.evaluated.analysis.threshold:.2f}" in text
 
 
 def test_nothing_slow_is_imported_before_it_is_needed():

@@ -31,7 +31,7 @@ def with_nothing(step, batch):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "culprit"),
+    ("make_nonfinite", "cause"),
     [
         (with_bad_box, "image 2 has the box [30.0, 40.0, 30.0, 20.0]"),
         (with_bad_weight, "backbone.features.0.0.weight of the network is not finite itself"),
@@ -39,12 +39,12 @@ def with_nothing(step, batch):
         (with_nothing, "seen once more, every image gives a finite loss"),
     ],
 )
-def test_culprit(tmp_path, spoil, culprit):
+def test_culprit(tmp_path, make_nonfinite, cause):
     step = make_step()
-    batch = spoil(step, make_batch())
+    batch = make_nonfinite(step, make_batch())
     before = {name: value.clone() for name, value in step.model.state_dict().items()}
     found = record_failure(tmp_path / "box", step, batch, NAMES, {"step": 3, "loss": float("nan")})
-    assert found.startswith(culprit)
+    assert found.startswith(cause)
     report = json.loads((tmp_path / "box" / "report.json").read_text(encoding="utf-8"))
     assert (report["culprit"], report["step"], report["loss"]) == (found, 3, "nan")
     assert [image["image_id"] for image in report["images"]] == batch.image_ids

@@ -102,10 +102,10 @@ def test_an_update_uses_the_gradients_up_and_moves_weights_and_average():
     assert step.ema is not None and step.ema.num_updates == 2
 
 
-@pytest.mark.parametrize("spoil", ["gradient", "loss"])
+@pytest.mark.parametrize("make_nonfinite", ["gradient", "loss"])
 @pytest.mark.parametrize("when", [0, 1])
 @pytest.mark.parametrize("fused", [True, False])
-def test_what_is_not_finite_never_reaches_the_weights(spoil, when, fused):
+def test_what_is_not_finite_never_reaches_the_weights(make_nonfinite, when, fused):
     """At the first step too, where PyTorch's fused SGD would leave its momentum uninitialised."""
     step = make_step()
     for options in (step.optimizer.defaults, *step.optimizer.param_groups):
@@ -114,9 +114,9 @@ def test_what_is_not_finite_never_reaches_the_weights(spoil, when, fused):
         if number == when:
             before = {name: value.clone() for name, value in step.model.named_parameters()}
             loss = sum(step.gradients(make_batch()).values())
-            if spoil == "gradient":
+            if make_nonfinite == "gradient":
                 next(step.model.parameters()).grad.view(-1)[0] = torch.inf
-            assert step.update(loss * float("nan") if spoil == "loss" else loss)
+            assert step.update(loss * float("nan") if make_nonfinite == "loss" else loss)
             assert all(value.equal(before[name]) for name, value in step.model.named_parameters())
         else:
             assert not take(step, make_batch())
@@ -200,7 +200,7 @@ def test_what_is_validated_is_not_compiled(monkeypatch):
     assert step.state_dict()["model"].keys() == plain.state_dict()["model"].keys()
     assert step.model._compiled_call_impl is None
     step.model.eval()(batch.images)
-    nonfinite._judge(step, batch)
+    nonfinite._assess(step, batch)
     assert calls == [4]
 
 

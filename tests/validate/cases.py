@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ssdlite.validate.findings import Finding
+from ssdlite.validate.problems import Problem
 
 
-def kinds(findings: Iterable[Finding], *, notes: bool = False) -> list[str]:
+def kinds(problems: Iterable[Problem], *, notes: bool = False) -> list[str]:
     """In alphabetical order."""
-    return sorted(finding.kind for finding in findings if notes or finding.severity != "note")
+    return sorted(problem.kind for problem in problems if notes or problem.severity != "note")
 
 
 def write_noise(path: Path, seed: int = 0, size: tuple[int, int] = (40, 60)) -> None:

@@ -5,8 +5,8 @@ import pytest
 
 from ssdlite.data.formats.layout import CocoSource, VocSource
 from ssdlite.data.records import RawObject, make_record
-from ssdlite.validate.findings import Contents
-from ssdlite.validate.rules import judge_boxes, looks_other, other_corners
+from ssdlite.validate.problems import Contents
+from ssdlite.validate.rules import inspect_boxes, looks_other, other_corners
 
 
 def contents_of(corners, *, coco=True, size=(40, 60), tmp="."):
@@ -26,7 +26,7 @@ def test_verdicts_are_those_of_the_reader(tmp_path, coco):
     corners[rng.random(corners.shape) < 0.01] = np.nan
     corners[rng.random(corners.shape) < 0.01] = np.inf
     contents = contents_of(corners.tolist(), coco=coco, size=(5, 7))
-    verdicts = judge_boxes(contents, contents.sizes)
+    verdicts = inspect_boxes(contents, contents.sizes)
     assert (np.sum(verdicts, axis=0) == 1).all() and all(verdict.any() for verdict in verdicts)
     for index, box in enumerate(contents.boxes().tolist()):
         item = RawObject(tuple(box), 0, False, False, None, "")
@@ -36,9 +36,9 @@ def test_verdicts_are_those_of_the_reader(tmp_path, coco):
 
 
 def test_boxes_without_objects_or_size():
-    assert all(len(verdict) == 0 for verdict in judge_boxes(contents_of([]), np.array([[40, 60]])))
+    assert all(len(verdict) == 0 for verdict in inspect_boxes(contents_of([]), np.array([[40, 60]])))
     unknown = contents_of([(-5, 1, 900, 9)], size=(0, 0))
-    assert judge_boxes(unknown, unknown.sizes).clipped.tolist() == [True]  # the left side is known to be over
+    assert inspect_boxes(unknown, unknown.sizes).clipped.tolist() == [True]  # the left side is known to be over
     assert not looks_other(contents_of([]), np.array([[40, 60]]))
 
 

@@ -10,8 +10,8 @@ import pytest
 from ssdlite.data.formats.layout import CocoSource, read_split
 from ssdlite.data.images import read_annotated
 from ssdlite.errors import DataError
-from ssdlite.validate.check import check_data, quick_check
-from ssdlite.validate.findings import Finding, by_severity, count_errors, summarise, summary_lines
+from ssdlite.validate.check import check_splits, quick_check
+from ssdlite.validate.problems import Problem, by_severity, count_errors, summarise, summary_lines
 
 from .cases import coco_document, kinds, write_coco, write_noise
 
@@ -24,8 +24,8 @@ def sources(tmp_path):
 
 
 def test_good_data(sources):
-    report = check_data(*sources)
-    assert report.findings == [] and report.num_images == 4 and report.num_objects == 80
+    report = check_splits(*sources)
+    assert report.problems == [] and report.num_images == 4 and report.num_objects == 80
     assert report.class_names == ["cat", "dog"] and report.image_seconds > 0
 
 
@@ -35,11 +35,11 @@ def test_nothing_to_check():
 
 def test_training_images_to_validate_on(sources):
     train, _ = sources
-    assert kinds(check_data(train, train).findings, notes=True) == ["no-validation"]
+    assert kinds(check_splits(train, train).problems, notes=True) == ["no-validation"]
 
 
 def test_only_a_validation_set(sources):
-    assert check_data([], sources[1]).findings == []
+    assert check_splits([], sources[1]).problems == []
 
 
 def test_copies(sources):
@@ -47,9 +47,9 @@ def test_copies(sources):
     train, val = sources
     shutil.copy(train[0].images / "1.png", train[0].images / "2.png")
     shutil.copy(train[0].images / "1.png", val[0].images / "2.png")
-    report = check_data(train, val)
-    assert kinds(report.findings) == ["image-in-both-splits", "image-repeated"]
-    files = {finding.kind: finding.file for finding in report.findings}
+    report = check_splits(train, val)
+    assert kinds(report.problems) == ["image-in-both-splits", "image-repeated"]
+    files = {problem.kind: problem.file for problem in report.problems}
     assert files["image-in-both-splits"] == val[0].images / "2.png"
     assert quick_check(train, val) == []  # their names tell nothing
     read_split(train)
@@ -63,7 +63,7 @@ def test_of_copies_the_one_with_more_objects_stays(tmp_path):
         document = coco_document(annotations=[lone, *({**item, "image_id": keeper} for item in objects[1:])])
         source = CocoSource(*write_coco(tmp_path / str(keeper), document))
         shutil.copy(source.images / "1.png", source.images / "2.png")
-        repeated = check_data([source], []).train[0].repeated
+        repeated = check_splits([source], []).train[0].repeated
         assert repeated.tolist() == [keeper != 1, keeper != 2]
 
 
@@ -82,8 +82,8 @@ def test_one_file_in_both_splits_shows_without_its_bytes(sources):
 def test_sizes_that_disagree(sources):
     train, val = sources
     write_noise(train[0].images / "1.png", 1, size=(41, 60))
-    (finding,) = check_data(train, val).findings
-    assert finding.kind == "size-mismatch" and "is 60x41 but its annotation says 60x40" in finding.text
+    (problem,) = check_splits(train, val).problems
+    assert problem.kind == "size-mismatch" and "is 60x41 but its annotation says 60x40" in problem.text
     (record,) = [record for record in read_split(train).records if record.image_id == 1]
     with pytest.raises(DataError):
         read_annotated(record)
@@ -96,7 +96,7 @@ def test_a_size_that_is_missing_is_that_of_the_image(tmp_path):
     document = coco_document(images=images, annotations=[*coco_document()["annotations"], far])
     source = CocoSource(*write_coco(tmp_path, document))
     assert kinds(quick_check([source], [])) == []
-    assert kinds(check_data([source], []).findings) == ["box-clipped"]
+    assert kinds(check_splits([source], []).problems) == ["box-clipped"]
     read_split([source])
 
 
@@ -104,17 +104,17 @@ def test_images_without_objects_are_notes(tmp_path):
     annotations = [{**item, "image_id": 1} for item in coco_document()["annotations"]]
     source = CocoSource(*write_coco(tmp_path, coco_document(annotations=annotations)))
     found = quick_check([source], [])
-    assert [finding.item for finding in found if finding.kind == "image-without-objects"] == ["image 2 (2.png)"]
+    assert [problem.item for problem in found if problem.kind == "image-without-objects"] == ["image 2 (2.png)"]
 
 
 def test_summaries(tmp_path):
     found = [
-        Finding("image-grey", tmp_path, "a", "is grey"),
-        Finding("box-clipped", tmp_path, "b", "is cut"),
-        Finding("object-broken", tmp_path, "c", "is broken"),
-        Finding("box-clipped", tmp_path, "d", "is cut"),
+        Problem("image-grey", tmp_path, "a", "is grey"),
+        Problem("box-clipped", tmp_path, "b", "is cut"),
+        Problem("object-broken", tmp_path, "c", "is broken"),
+        Problem("box-clipped", tmp_path, "d", "is cut"),
     ]
-    assert [finding.item for finding in by_severity(found)] == ["c", "b", "d", "a"]
+    assert [problem.item for problem in by_severity(found)] == ["c", "b", "d", "a"]
     assert [(row.kind, row.num, row.first.item) for row in summarise(found)] == [
         ("object-broken", 1, "c"),
         ("box-clipped", 2, "b"),
@@ -133,6 +133,6 @@ def test_real_helmet_has_copies(real_data):
     from ssdlite.data.formats.layout import find_layout
 
     layout = find_layout(real_data / "helmet")
-    report = check_data(layout.train, layout.val)
-    assert kinds(report.findings) == ["image-in-both-splits"] * 11 + ["image-repeated"] * 18
+    report = check_splits(layout.train, layout.val)
+    assert kinds(report.problems) == ["image-in-both-splits"] * 11 + ["image-repeated"] * 18
     assert np.sum([source.repeated.sum() for source in (*report.train, *report.val)]) == 18

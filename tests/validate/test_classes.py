@@ -48,7 +48,7 @@ def test_a_class_that_training_does_not_know(tmp_path):
     train, val = sources(tmp_path, val_categories=renamed("dgo"))
     found = quick_check(train, val)
     assert kinds(found, notes=True) == ["class-not-in-validation", "class-unknown"]
-    (unknown,) = [finding for finding in found if finding.kind == "class-unknown"]
+    (unknown,) = [problem for problem in found if problem.kind == "class-unknown"]
     assert (unknown.file, unknown.item) == (val[0].annotations, "dgo") and "did you mean 'dog'?" in unknown.text
     with pytest.raises(DataError, match="unknown class names 'dgo'"):
         read_split(val, ["cat", "dog"])
@@ -81,19 +81,19 @@ def test_spellings(tmp_path):
         *({"id": n, "image_id": 1, "category_id": 9, "bbox": [1, 1, 9, 9]} for n in range(50, 65)),
     ]
     train = [CocoSource(*write_coco(tmp_path, coco_document(categories=categories, annotations=annotations)))]
-    (finding,) = [finding for finding in quick_check(train, []) if finding.severity != "note"]
-    assert (finding.kind, finding.item) == ("class-spelling", "Dog ")
+    (problem,) = [problem for problem in quick_check(train, []) if problem.severity != "note"]
+    assert (problem.kind, problem.item) == ("class-spelling", "Dog ")
     assert read_split(train).class_names == ("cat", "dog", "Dog ")
     found = quick_check(*sources(tmp_path / "b", val_categories=renamed("Dog")))
-    (finding,) = [finding for finding in found if finding.severity != "note"]
-    assert finding.kind == "class-unknown" and "did you mean 'dog'?" in finding.text
+    (problem,) = [problem for problem in found if problem.severity != "note"]
+    assert problem.kind == "class-unknown" and "did you mean 'dog'?" in problem.text
 
 
 def test_few_objects_and_crowds(tmp_path):
     objects = [{**item, "category_id": 3} for item in coco_document()["annotations"]]
     objects += [{**objects[0], "category_id": 7, "id": 100 + n, "iscrowd": int(n > 2)} for n in range(30)]
     train = [CocoSource(*write_coco(tmp_path, coco_document(annotations=objects)))]
-    (few,) = [finding for finding in quick_check(train, []) if finding.kind == "class-with-few-objects"]
+    (few,) = [problem for problem in quick_check(train, []) if problem.kind == "class-with-few-objects"]
     assert few.item == "dog" and "only 3 objects" in few.text
 
 

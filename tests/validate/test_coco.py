@@ -8,7 +8,7 @@ from ssdlite.data.formats.coco import read_coco
 from ssdlite.data.formats.layout import CocoSource
 from ssdlite.errors import DataError
 from ssdlite.validate.check import quick_check
-from ssdlite.validate.findings import KINDS
+from ssdlite.validate.problems import KINDS
 
 from .cases import coco_document, kinds, write_coco
 
@@ -90,7 +90,7 @@ def test_the_good_document_has_no_finding(tmp_path):
 def test_errors_are_what_the_reader_refuses(tmp_path, document, kind):
     found = findings_of(tmp_path, document)
     assert kind in kinds(found) and KINDS[kind] == "error"
-    assert len([finding for finding in found if finding.severity == "error"]) <= 2  # no flood behind one mistake
+    assert len([problem for problem in found if problem.severity == "error"]) <= 2  # no flood behind one mistake
     with pytest.raises(DataError):
         read_coco(tmp_path / "train", tmp_path / "annotations/instances_train.json")
 
@@ -108,7 +108,7 @@ def test_warnings_are_what_the_reader_leaves_out_or_cuts(tmp_path, document, kin
 def test_notes_are_what_the_reader_takes(tmp_path, document, kind):
     found = findings_of(tmp_path, document)
     assert kind in kinds(found, notes=True)
-    assert not [finding for finding in found if finding.severity == "error"]
+    assert not [problem for problem in found if problem.severity == "error"]
     read_coco(tmp_path / "train", tmp_path / "annotations/instances_train.json")
 
 
@@ -122,7 +122,7 @@ def test_all_mistakes_are_found_at_once(tmp_path):
     document["images"].append({**IMAGE, "file_name": "9.png"})
     found = findings_of(tmp_path, document)
     assert kinds(found) == ["box-degenerate", "category-unknown", "image-missing", "object-broken"]
-    items = {finding.kind: finding.item for finding in found}
+    items = {problem.kind: problem.item for problem in found}
     assert items["object-broken"] == "annotation 99 of image 1 (1.png)"
     assert items["image-missing"] == "image 9 (9.png)"
 
@@ -161,7 +161,7 @@ def test_irregular_files_are_read_as_regular_ones(tmp_path):
     """A chunk with one odd annotation goes the slow way, with the same boxes."""
     plain = findings_of(tmp_path / "a", thing(bbox=[60, 5, 20, 10]))
     odd = findings_of(tmp_path / "b", thing(bbox=[60, 5, 20, 10], area=float("nan")))
-    assert [(finding.kind, finding.text) for finding in plain] == [(finding.kind, finding.text) for finding in odd]
+    assert [(problem.kind, problem.text) for problem in plain] == [(problem.kind, problem.text) for problem in odd]
 
 
 def test_the_fast_part_opens_no_image(tmp_path):

@@ -11,8 +11,8 @@ import pytest
 
 from ssdlite.data.formats.layout import CocoSource, VocSource, find_layout, read_split
 from ssdlite.errors import ConfigError, DataError
-from ssdlite.validate.check import check_data
-from ssdlite.validate.findings import count_errors
+from ssdlite.validate.check import check_splits
+from ssdlite.validate.problems import count_errors
 from ssdlite.validate.repair import FixedCopy, train_command, write_fixed
 
 from .cases import coco_document, kinds, write_coco, write_noise
@@ -28,7 +28,7 @@ def snapshot(folder: Path) -> dict[Path, bytes]:
 
 
 def fix(train, val, directory, **options) -> FixedCopy:
-    return write_fixed(check_data(train, val, **options), directory)
+    return write_fixed(check_splits(train, val, **options), directory)
 
 
 def boxes_of(source) -> dict[object, list[list[float]]]:
@@ -46,7 +46,7 @@ def test_any_coco_file_that_can_be_read(tmp_path, name):
         assert not (tmp_path / "fixed").exists()
         return
     copy = fix([source], [], tmp_path / "fixed")
-    left = check_data(copy.train, []).findings
+    left = check_splits(copy.train, []).problems
     assert kinds(left) == []  # neither errors nor warnings
     assert find_layout(tmp_path / "fixed").train == copy.train
     read_split(copy.train)
@@ -60,7 +60,7 @@ def test_any_voc_file(tmp_path, name):
     root = write_voc(tmp_path / "data", {"a": annotation(), "b": xml})
     before = snapshot(root)
     copy = fix([VocSource(root, ("train",))], [], tmp_path / "fixed")
-    assert kinds(check_data(copy.train, []).findings) == []
+    assert kinds(check_splits(copy.train, []).problems) == []
     assert find_layout(tmp_path / "fixed").train == copy.train
     good = tmp_path / "fixed/Annotations/a.xml"
     assert good.read_bytes() == (root / "Annotations/a.xml").read_bytes()
@@ -110,7 +110,7 @@ def test_sizes(tmp_path):
     copy = fix([source], [], tmp_path / "fixed")
     assert boxes_of(copy.train[0]) == {1: [[5, 5, 25, 15]], 2: [[10, 10, 50, 30]]}
     assert copy.changes == {"sizes corrected": 1, "sizes corrected and boxes scaled with them": 1}
-    assert kinds(check_data(copy.train, []).findings) == ["class-without-objects"]
+    assert kinds(check_splits(copy.train, []).problems) == ["class-without-objects"]
 
 
 def test_a_box_beyond_the_annotated_size_was_made_on_the_image(tmp_path):
@@ -137,13 +137,13 @@ def test_boxes_in_the_other_form(tmp_path):
     corners = [[30, 10, 50, 30], [5, 5, 20, 20], [40, 20, 58, 39], [31, 10, 49, 30]]
     objects = [{"id": n, "image_id": 1, "category_id": 3, "bbox": box} for n, box in enumerate(corners)]
     source = CocoSource(*write_coco(tmp_path, coco_document(annotations=objects)))
-    report = check_data([source], [])
-    assert "boxes-look-xyxy" in kinds(report.findings)
+    report = check_splits([source], [])
+    assert "boxes-look-xyxy" in kinds(report.problems)
     assert boxes_of(write_fixed(report, tmp_path / "fixed").train[0])[1] == corners
     sides = "".join(thing(box=box) for box in [(30, 10, 20, 8), (40, 20, 11, 12), (31, 10, 20, 8)] * 5)
     xml = f"<annotation><size><width>60</width><height>40</height></size>{sides}</annotation>"
-    report = check_data([VocSource(write_voc(tmp_path / "voc", {"a": xml}), ("train",))], [])
-    assert "boxes-look-xywh" in kinds(report.findings)
+    report = check_splits([VocSource(write_voc(tmp_path / "voc", {"a": xml}), ("train",))], [])
+    assert "boxes-look-xywh" in kinds(report.problems)
     copy = write_fixed(report, tmp_path / "fixed-voc")
     assert boxes_of(copy.train[0])["a"][:2] == [[29, 9, 49, 17], [39, 19, 50, 31]]
 
@@ -169,7 +169,7 @@ def test_spellings_and_unknown_classes(tmp_path):
     objects = [{**box, "id": n, "category_id": 5 + n % 2} for n in range(40)]
     val = CocoSource(*write_coco(tmp_path, coco_document(categories=others, annotations=objects), "val", seed=9))
     copy = fix([train], [val], tmp_path / "fixed")
-    assert count_errors(check_data(copy.train, copy.val).findings) == 0
+    assert count_errors(check_splits(copy.train, copy.val).problems) == 0
     fixed = read_split(copy.train)
     assert fixed.class_names == ("Cat", "dog")
     assert np.bincount(np.concatenate([record.labels for record in fixed.records])).tolist() == [0, 25, 15]

@@ -10,7 +10,7 @@ from ssdlite.data.formats.layout import VocSource
 from ssdlite.data.formats.voc import read_voc
 from ssdlite.errors import DataError
 from ssdlite.validate.check import quick_check
-from ssdlite.validate.findings import KINDS
+from ssdlite.validate.problems import KINDS
 
 from .cases import kinds, write_noise
 
@@ -126,7 +126,7 @@ def test_real_bccd_has_two_points(real_data):
 
     layout = find_layout(real_data / "bccd")
     found = quick_check(layout.train, layout.val)
-    assert [finding.item for finding in found if finding.kind == "box-degenerate"] == [
+    assert [problem.item for problem in found if problem.kind == "box-degenerate"] == [
         "BloodImage_00338 object 13 (RBC)",
         "BloodImage_00343 object 4 (RBC)",
     ]

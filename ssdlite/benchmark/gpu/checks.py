@@ -40,7 +40,7 @@ from ssdlite.benchmark.gpu.cases import (
     read_photos,
     switch_off_tf32,
 )
-from ssdlite.benchmark.gpu.tasks import Findings, Outcome, Setting
+from ssdlite.benchmark.gpu.tasks import Outcome, Setting, TaskResults
 from ssdlite.benchmark.workload import start_epoch, take_step
 from ssdlite.build.model import build_decoder, dialect_of
 from ssdlite.build.training import build_loader
@@ -49,7 +49,7 @@ from ssdlite.data.synthetic.dataset import make_synthetic
 from ssdlite.losses.assigners import assign_atss, assign_task_aligned
 from ssdlite.losses.corner import CornerCriterion
 from ssdlite.losses.matching import assign_iou, match_greedily
-from ssdlite.losses.recipes import Assigner, BoxTerm, FocalLoss, MultiboxLoss, QualityLoss, SampledLoss
+from ssdlite.losses.recipes import Assigner, BoxLoss, FocalLoss, MultiboxLoss, QualityLoss, SampledLoss
 from ssdlite.models.corner import CORNER_STRIDE
 from ssdlite.structures import (
     Assignment,
@@ -74,11 +74,11 @@ ASSIGNERS: dict[str, Assigner] = {
 RECIPES: dict[str, tuple[Callable[[], nn.Module], ScoreActivation]] = {
     "multibox": (partial(MultiboxLoss, label_smoothing=0.1), "softmax"),
     "multibox, sigmoid": (MultiboxLoss, "sigmoid"),
-    "multibox, giou": (partial(MultiboxLoss, box=BoxTerm("giou")), "softmax"),
-    "focal, diou": (partial(FocalLoss, box=BoxTerm("diou")), "sigmoid"),
+    "multibox, giou": (partial(MultiboxLoss, box=BoxLoss("giou")), "softmax"),
+    "focal, diou": (partial(FocalLoss, box=BoxLoss("diou")), "sigmoid"),
     # All priors are drawn: generators of two devices draw differently, and what they draw is not compared here.
     "sampled": (partial(SampledLoss, num_samples=1_000_000), "softmax"),
-    "quality, ciou": (partial(QualityLoss, box=BoxTerm("ciou")), "sigmoid"),
+    "quality, ciou": (partial(QualityLoss, box=BoxLoss("ciou")), "sigmoid"),
     "varifocal": (partial(QualityLoss, classification="varifocal"), "sigmoid"),
 }
 
@@ -100,7 +100,7 @@ def check_assigners(setting: Setting) -> Outcome:
 
     On it, many overlap an object equally, and which of them a GPU takes is open; `check_matching` is about ties.
     """
-    findings = Findings()
+    findings = TaskResults()
     targets = make_targets(setting)
     output = make_output(setting, "sigmoid")
     shift = torch.rand(output.priors.shape, generator=torch.Generator().manual_seed(1)) - 0.5
@@ -122,7 +122,7 @@ def check_assigners(setting: Setting) -> Outcome:
 def check_recipes(setting: Setting) -> Outcome:
     """Loss terms and gradients of each recipe with the assignment of each assigner, made on the CPU."""
     switch_off_tf32()
-    findings = Findings()
+    findings = TaskResults()
     targets = make_targets(setting)
     for name, (make, activation) in RECIPES.items():
         output = make_output(setting, activation)
@@ -141,7 +141,7 @@ def check_recipes(setting: Setting) -> Outcome:
 
 def check_matching(setting: Setting) -> Outcome:
     """Greedy matching on the device: without ties that of the CPU, with ties one that the rule allows."""
-    findings = Findings()
+    findings = TaskResults()
     objects = setting.sizes.objects
     generator = torch.Generator().manual_seed(0)
     shape = (setting.sizes.matchings, objects, PRIORS_TO_MATCH)
@@ -182,7 +182,7 @@ def broken_rule(overlaps: np.ndarray, claims: np.ndarray) -> str:
 
 def check_corner_loss(setting: Setting) -> Outcome:
     """Terms and gradients of the corner head's criterion."""
-    findings, sizes = Findings(), setting.sizes
+    findings, sizes = TaskResults(), setting.sizes
     cells = -(-sizes.side // CORNER_STRIDE)
     generator = torch.Generator().manual_seed(0)
     shapes = ((2, sizes.classes, cells, cells), (2, cells, cells), (2, 2, cells, cells))
@@ -204,7 +204,7 @@ def _assignment_to(assignment: Assignment, device: torch.device) -> Assignment:
     return Assignment(labels.to(device), boxes.to(device), None if quality is None else quality.to(device))
 
 
-def _compare(findings: Findings, name: str, found: tuple, expected: tuple) -> None:
+def _compare(findings: TaskResults, name: str, found: tuple, expected: tuple) -> None:
     """(loss terms, gradients...) of two devices."""
     for term, value in expected[0].items():
         findings.close(f"{name}: {term}", found[0][term], value, tolerance=LOSS_TOLERANCE)
@@ -242,7 +242,7 @@ def check_network(setting: Setting) -> Outcome:
     of sums changes its gradient in float32 by 8 % of its length.
     """
     switch_off_tf32()
-    findings = Findings()
+    findings = TaskResults()
     images = make_images(setting.sizes.images, setting.sizes.side)
     for head in ("ssdlite", "corner"):
         expected, expected_gradient = _learn(setting, head, images, CPU, torch.float64)
@@ -283,7 +283,7 @@ def _learn(
 
 def check_decoder(setting: Setting) -> Outcome:
     """Known boxes come back as they are, and simulated outputs give the detections that they give on the CPU."""
-    findings, sizes = Findings(), setting.sizes
+    findings, sizes = TaskResults(), setting.sizes
     size = (sizes.side, sizes.side)
     originals = [(2 * sizes.side, 3 * sizes.side)] * sizes.images
     decoder = build_decoder(make_config(setting).eval, size)
@@ -345,7 +345,7 @@ def _known_output(setting: Setting) -> tuple[HeadOutput, Tensor]:
     return output._replace(logits=logits, deltas=deltas), boxes
 
 
-def _same_detections(findings: Findings, case: str, found: list[Detections], expected: list[Detections]) -> None:
+def _same_detections(findings: TaskResults, case: str, found: list[Detections], expected: list[Detections]) -> None:
     """All but a few detections are in both."""
     lost = sum(_without_counterpart(*pair) for pair in zip(found, expected, strict=True))
     lost += sum(_without_counterpart(*pair) for pair in zip(expected, found, strict=True))
@@ -370,7 +370,7 @@ def _without_counterpart(ours: Detections, theirs: Detections) -> int:
 
 def check_augmentation(setting: Setting) -> Outcome:
     """Drafts of photographs, finished on the device and on the CPU."""
-    findings, sizes = Findings(), setting.sizes
+    findings, sizes = TaskResults(), setting.sizes
     split = read_photos(setting, setting.scratch / "drafts", sizes.images)
     for recipe in ("ssd", "light", "flip"):
         with findings.case(recipe):
@@ -399,7 +399,7 @@ def check_augmentation(setting: Setting) -> Outcome:
 
 def check_steps(setting: Setting) -> Outcome:
     """Training steps of each recipe and precision never wait for the GPU, and learn."""
-    findings, sizes = Findings(), setting.sizes
+    findings, sizes = TaskResults(), setting.sizes
     for recipe in STEPS_OF:
         for precision in PRECISIONS if recipe == STEPS_OF[0] else PRECISIONS[:1]:
             if precision == "fp16" and setting.device.type == "cpu":
@@ -454,7 +454,7 @@ WEIGHT_TOLERANCE = 1e-4  # of weights after some steps in float32, in units of t
 
 def check_commands(setting: Setting) -> Outcome:
     """Train, Ctrl-C, --resume and eval on a drawn data set, as a person would."""
-    findings = Findings()
+    findings = TaskResults()
     train = ["train", *_options(setting, "run"), f"train.epochs={setting.sizes.epochs}"]
     last = setting.scratch / "runs" / "run" / "last.pt"
     with findings.case("interrupt, resume"):
@@ -473,12 +473,12 @@ def check_commands(setting: Setting) -> Outcome:
         )
     with findings.case("eval"):
         report = setting.scratch / "eval.json"
-        judged = _run(setting, "eval", str(last.with_name("best.pt")), "--json", str(report))
+        evaluated = _run(setting, "eval", str(last.with_name("best.pt")), "--json", str(report))
         figures = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {}
         findings.holds(
             "eval",
-            judged.returncode == 0 and "coco" in figures,
-            _tail(judged.stdout),
+            evaluated.returncode == 0 and "coco" in figures,
+            _tail(evaluated.stdout),
             AP=figures.get("coco", {}).get("AP"),
         )
     return findings.outcome()
@@ -486,7 +486,7 @@ def check_commands(setting: Setting) -> Outcome:
 
 def check_variants(setting: Setting) -> Outcome:
     """One epoch of the corner head, and of drafts that are finished on the device, from the disk cache."""
-    findings = Findings()
+    findings = TaskResults()
     variants = {
         "corner": ["model.head=corner"],
         "augment_on=device": ["data.augment_on=device", "data.cache=disk", "data.workers=2"],
@@ -500,7 +500,7 @@ def check_variants(setting: Setting) -> Outcome:
 
 def check_processes(setting: Setting) -> Outcome:
     """Two processes with gloo on one device end with the weights of one that has the whole batch."""
-    findings = Findings()
+    findings = TaskResults()
     folder = setting.scratch / "processes"
     folder.mkdir()
     multiprocessing.spawn(_train_share, args=(setting, str(folder)), nprocs=PROCESSES)
@@ -555,7 +555,7 @@ def run_marked_tests(setting: Setting) -> Outcome:
     command = [sys.executable, "-m", "pytest", "-m", "cuda", "-rs", "-p", "no:cacheprovider", *map(str, marked)]
     done = subprocess.run(command, cwd=ROOT, env=_environment(), text=True, capture_output=True, timeout=PATIENCE)
     last = (done.stdout.strip().splitlines() or ["no output"])[-1]
-    findings = Findings()
+    findings = TaskResults()
     findings.holds("tests marked cuda", done.returncode == 0, _tail(done.stdout + done.stderr), result=last)
     return findings.outcome()
 

@@ -15,7 +15,7 @@ import torch
 
 from ssdlite.benchmark.gpu import checks
 from ssdlite.benchmark.gpu import speed as speeds
-from ssdlite.benchmark.gpu.report import Report, describe
+from ssdlite.benchmark.gpu.report import GpuReport, describe
 from ssdlite.benchmark.gpu.tasks import DRY, FULL, MakeTasks, Setting, Sizes, Task, run_tasks
 from ssdlite.training.step import CompileMode
 
@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None, *, sizes: Sizes | None = None, 
             sizes=sizes or (DRY if options.dry_run else FULL),
             compile_mode=options.compile,
         )
-        report = Report(options.output, describe(setting, ROOT))
+        report = GpuReport(options.output, describe(setting, ROOT))
         chosen = list(PARTS) if options.part == "all" else [options.part]
         for part in chosen:
             _run_part(part, setting, report, options.only, 60 * options.minutes, isolated)
@@ -130,7 +130,7 @@ def main(arguments: Sequence[str] | None = None, *, sizes: Sizes | None = None, 
 
 
 def _run_part(
-    part: str, setting: Setting, report: Report, only: Sequence[str], budget: float, isolated: bool
+    part: str, setting: Setting, report: GpuReport, only: Sequence[str], budget: float, isolated: bool
 ) -> None:
     every = [task.name for task in PARTS[part](setting)]
     names = [name for name in every if not only or any(word in name for word in only)]

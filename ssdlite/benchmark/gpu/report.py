@@ -61,7 +61,7 @@ def _said(command: Sequence[str]) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-class Report:
+class GpuReport:
     """Keeps what is known so far in FOLDER/gpu.json and FOLDER/gpu.md, so that a run that is ended leaves it.
 
     Parts that were run before on the same machine and commit stay, so that one at a time can be run.

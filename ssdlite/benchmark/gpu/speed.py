@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from ssdlite.benchmark.eval import judge, simulate_output
+from ssdlite.benchmark.eval import evaluator, simulate_output
 from ssdlite.benchmark.gpu.cases import (
     CPU,
     make_batch,
@@ -33,7 +33,7 @@ from ssdlite.benchmark.gpu.cases import (
     usable_workers,
 )
 from ssdlite.benchmark.gpu.tasks import Outcome, Row, Setting, short_trace
-from ssdlite.benchmark.timing import Timing, reading, synchronizer, take_turns, training_memory
+from ssdlite.benchmark.timing import Timing, interleave, reading, synchronizer, training_memory
 from ssdlite.benchmark.workload import MAX_OBJECTS, prepare_process, repeated, start_epoch, take_step
 from ssdlite.build.model import build_decoder, dialect_of
 from ssdlite.build.training import build_dtype, build_loader
@@ -442,7 +442,7 @@ def measure_parts(setting: Setting) -> Outcome:
         "decoding and suppression": reading(lambda: predictor.finish(started), synchronize=synchronize),
     }
     rows: list[Row] = []
-    for name, readings in take_turns(works, warmup=2, runs=1 if setting.dry_run else PASSES).items():
+    for name, readings in interleave(works, warmup=2, runs=1 if setting.dry_run else PASSES).items():
         median = Timing.of(readings).median
         rows.append(_row(name, batch_size / median, median / batch_size, f"batch {batch_size}"))
     return Outcome(rows)
@@ -468,7 +468,7 @@ def measure_validation(setting: Setting, *, workers: int) -> Outcome:
             workers=usable_workers(workers),
         )
         work = reading(lambda: predict_split(predictor, loader, len(split)), synchronize=synchronizer(device))  # noqa: B023  # called in this turn
-        seconds = take_turns({"all": work}, warmup=1, runs=1)["all"][0]
+        seconds = interleave({"all": work}, warmup=1, runs=1)["all"][0]
         note = f"{workers} workers, batch {sizes.eval_batch}, {len(split)} images"
         rows.append(_row(f"validation from the {source}", len(split) / seconds, seconds / len(split), note))
     return Outcome(rows)
@@ -476,12 +476,19 @@ def measure_validation(setting: Setting, *, workers: int) -> Outcome:
 
 def measure_scoring(setting: Setting) -> Outcome:
     """AP of simulated detections."""
-    judged = judge(setting.sizes.scored)
-    note = f"{judged.images} images x 100 detections, 80 classes, {judged.backend}"
+    evaluated = evaluator(setting.sizes.scored)
+    note = f"{evaluated.images} images x 100 detections, 80 classes, {evaluated.backend}"
     return Outcome(
         [
-            _row("COCO AP", judged.images / judged.coco_seconds, judged.coco_seconds / judged.images, note),
-            _row("VOC AP", judged.images / judged.voc_seconds, judged.voc_seconds / judged.images, note),
+            _row(
+                "COCO AP",
+                evaluated.images / evaluated.coco_seconds,
+                evaluated.coco_seconds / evaluated.images,
+                note,
+            ),
+            _row(
+                "VOC AP", evaluated.images / evaluated.voc_seconds, evaluated.voc_seconds / evaluated.images, note
+            ),
         ]
     )
 

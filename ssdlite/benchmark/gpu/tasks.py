@@ -274,7 +274,7 @@ class Task(NamedTuple):
 MakeTasks: TypeAlias = Callable[[Setting], Sequence[Task]]
 
 
-class Findings:
+class TaskResults:
     """Collects what a check compares. One case that raises does not keep the others from running."""
 
     def __init__(self) -> None:

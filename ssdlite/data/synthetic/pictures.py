@@ -93,7 +93,7 @@ class Shape:
     full_area: float  # pixels², the part outside the image included
 
     @property
-    def window(self) -> tuple[slice, slice]:
+    def crop(self) -> tuple[slice, slice]:
         """Rows and columns of the image that `alpha` covers."""
         height, width = self.alpha.shape
         return slice(self.top, self.top + height), slice(self.left, self.left + width)
@@ -132,7 +132,7 @@ def place(class_name: str, outline: Contours, center: np.ndarray, size: tuple[in
 
 def paint(rng: Generator, canvas: np.ndarray, shape: Shape) -> None:
     """Fills `shape` on `canvas` (H, W, 3) uint8 BGR with a random gradient, texture and border."""
-    patch = canvas[shape.window]
+    patch = canvas[shape.crop]
     behind = patch.mean(axis=(0, 1))
     first, second = _contrasting_colors(rng, behind, shape.class_name)
     weight = _texture(rng, patch.shape[:2])[..., None]
@@ -237,9 +237,9 @@ def draw_scene(rng: Generator, size: tuple[int, int]) -> tuple[np.ndarray, list[
         if shape is None:
             continue
         shapes.append(shape)
-        owner[shape.window][shape.alpha > 127] = len(shapes)
+        owner[shape.crop][shape.alpha > 127] = len(shapes)
         paint(rng, canvas, shape)
-    objects = [_measure(shape, owner[shape.window] == index) for index, shape in enumerate(shapes, start=1)]
+    objects = [_measure(shape, owner[shape.crop] == index) for index, shape in enumerate(shapes, start=1)]
     return _photograph(rng, canvas), objects
 
 
@@ -271,9 +271,9 @@ def _stays_visible(new: Shape, owner: np.ndarray, shapes: list[Shape]) -> bool:
     covered = new.alpha > 127
     if covered.sum() < MIN_VISIBLE * new.full_area:
         return False
-    lost = np.bincount(owner[new.window][covered], minlength=len(shapes) + 1)
+    lost = np.bincount(owner[new.crop][covered], minlength=len(shapes) + 1)
     return all(
-        np.count_nonzero(owner[shape.window] == index) - lost[index] >= MIN_VISIBLE * shape.full_area
+        np.count_nonzero(owner[shape.crop] == index) - lost[index] >= MIN_VISIBLE * shape.full_area
         for index, shape in enumerate(shapes, start=1)
         if lost[index]
     )

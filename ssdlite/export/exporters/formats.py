@@ -11,10 +11,10 @@ from typing import Any
 
 from ssdlite.errors import CheckpointError, ConfigError, UserError
 from ssdlite.export.formats.base import FORMATS, FormatName, WeightPrecision, require_choice, versions_of
-from ssdlite.export.formats.conversion import Source
+from ssdlite.export.formats.conversion import Conversion
 from ssdlite.export.formats.registry import open_file
-from ssdlite.export.metadata import ExportMetadata, HeadKind, document_path, write_document
-from ssdlite.export.verify.verify import Evidence, Proof, prove_file
+from ssdlite.export.metadata import ExportMetadata, HeadKind, sidecar_path, write_sidecar
+from ssdlite.export.verify.verify import VerificationImages, VerificationReport, verify_export
 from ssdlite.models.decode import Decoder
 from ssdlite.models.detector import Detector
 from ssdlite.models.network import Network
@@ -36,10 +36,10 @@ def export_file(
     *,
     decoder: Decoder,
     metadata: ExportMetadata,
-    evidence: Evidence | None,
+    verification_images: VerificationImages | None,
     head: HeadKind | None = None,
     precision: WeightPrecision = "fp32",
-) -> Proof | None:
+) -> VerificationReport | None:
     """Write `network` at `path` in the format `name`, with what belongs to it beside it; gives the proof.
 
     Everything is written into a folder beside `path`, proved by `evidence`, and moved only then.
@@ -55,50 +55,50 @@ def export_file(
     kind, detector = FORMATS[name], require_detector(network, name)
     head = head or kind.heads[0]
     require_choice(name, path, head, precision)
-    source = Source(detector, head, precision, decoder, metadata)
+    conversion = Conversion(detector, head, precision, decoder, metadata)
     versions = versions_of("ssdlite", "torch", *PACKAGES[name])
     facts: dict[str, Any] = {"format": name, "precision": precision, "versions": versions}
-    proof = None
+    report = None
     with _folder_beside(path) as folder:
         draft = folder / path.name
-        properties = convert(source, name, draft)
+        properties = convert(conversion, name, draft)
         facts["files"] = {file.name: _size(file) for file in sorted(folder.iterdir())}
-        write_document(draft, {**facts, "proof": None}, properties)
-        if evidence and kind.runs_here:
-            proof = prove_file(open_file(draft), detector, decoder, evidence)
-            if not proof.passed:
+        write_sidecar(draft, {**facts, "proof": None}, properties)
+        if verification_images and kind.runs_here:
+            report = verify_export(open_file(draft), detector, decoder, verification_images)
+            if not report.passed:
                 raise CheckpointError(
                     f"{path} was not written, because {kind.program} does not give PyTorch's answers: "
-                    f"{proof.summary}."
+                    f"{report.summary}."
                 )
-            write_document(draft, {**facts, "proof": proof.to_dict()}, properties)
+            write_sidecar(draft, {**facts, "proof": report.to_dict()}, properties)
         _move(folder, path)
-    return proof
+    return report
 
 
-def convert(source: Source, name: FormatName, path: Path) -> dict[str, str]:
+def convert(conversion: Conversion, name: FormatName, path: Path) -> dict[str, str]:
     """Write `source` at `path` without its document; gives the metadata for that."""
     match name:
         case "openvino":
             from ssdlite.export.formats import openvino
 
-            return openvino.convert(source, path)
+            return openvino.convert(conversion, path)
         case "ncnn":
             from ssdlite.export.formats import ncnn
 
-            return ncnn.convert(source, path)
+            return ncnn.convert(conversion, path)
         case "litert":
             from ssdlite.export.formats import litert
 
-            return litert.convert(source, path)
+            return litert.convert(conversion, path)
         case "executorch":
             from ssdlite.export.formats import executorch
 
-            return executorch.convert(source, path)
+            return executorch.convert(conversion, path)
         case "coreml":
             from ssdlite.export.formats import coreml
 
-            return coreml.convert(source, path)
+            return coreml.convert(conversion, path)
 
 
 def require_detector(network: Network, name: str) -> Detector:
@@ -129,7 +129,7 @@ def _as_sentence(path: Path) -> Iterator[None]:
 def _move(folder: Path, path: Path) -> None:
     """Put everything in `folder` beside `path`; `path` itself comes last, so that it is there only when all is."""
     own = [folder / path.name]
-    document = [document_path(own[0])]
+    document = [sidecar_path(own[0])]
     others = [file for file in folder.iterdir() if file not in own + document]
     files = [*others, *document, *own]
     for target in (path.parent / file.name for file in files):

@@ -13,8 +13,8 @@ from ssdlite.export.metadata import (
     FileForm,
 )
 from ssdlite.export.onnx.graph import DEFAULT_OPSET
-from ssdlite.export.onnx.model import Calibration, build_model, narrow, require_form, trace_detector
-from ssdlite.export.verify.verify import Evidence, Proof, prove_onnx
+from ssdlite.export.onnx.model import QuantizationData, build_model, narrow, require_form, trace_detector
+from ssdlite.export.verify.verify import VerificationImages, VerificationReport, verify_onnx_export
 from ssdlite.io import replacing
 from ssdlite.models.decode import Decoder
 from ssdlite.models.network import Network
@@ -26,12 +26,12 @@ def export_onnx(
     *,
     decoder: Decoder,
     metadata: ExportMetadata,
-    evidence: Evidence | None,
+    verification_images: VerificationImages | None,
     form: FileForm | None = None,
     batch: int | None = None,
     opset: int = DEFAULT_OPSET,
-    calibration: Calibration | None = None,
-) -> Proof | None:
+    calibration: QuantizationData | None = None,
+) -> VerificationReport | None:
     """Write `detector` to `path`, a single file, and prove it. `path` changes only if that succeeds.
 
     The file takes `images`, RGB pixels 0..255 at the input size, as `form.input` says (`deploy.onnx.input_form`),
@@ -60,27 +60,33 @@ def export_onnx(
     assert (calibration is not None) == (form.precision == "int8"), "int8 and calibration go together"
     traced = narrow(trace_detector(detector, batch=batch, opset=opset), form.precision, calibration)
     model = build_model(traced, detector, form=form, decoder=decoder, metadata=metadata)
-    check = (lambda file: prove_onnx(file, detector, decoder, evidence)) if evidence else None
+    check = (
+        (lambda file: verify_onnx_export(file, detector, decoder, verification_images))
+        if verification_images
+        else None
+    )
     return write_verified(model, path, check)
 
 
-def write_verified(model: onnx.ModelProto, path: Path, check: Callable[[Path], Proof] | None) -> Proof | None:
+def write_verified(
+    model: onnx.ModelProto, path: Path, check: Callable[[Path], VerificationReport] | None
+) -> VerificationReport | None:
     """Write `model` to a temporary file; rename it to `path` if it passes `check`. Raises as `export_onnx`."""
     data = model.SerializeToString()
     with replacing(path) as temporary:
         temporary.write_bytes(data)
-        proof = check(temporary) if check else None
-        if proof is not None and not proof.passed:
-            raise Disproved(path, data, proof)
-    return proof
+        report = check(temporary) if check else None
+        if report is not None and not report.passed:
+            raise VerificationError(path, data, report)
+    return report
 
 
-class Disproved(CheckpointError):
+class VerificationError(CheckpointError):
     """A file that was not written, because it does not do what the network does."""
 
-    def __init__(self, path: Path, data: bytes, proof: Proof) -> None:
+    def __init__(self, path: Path, data: bytes, report: VerificationReport) -> None:
         super().__init__(
-            f"{path} was not written, because onnxruntime does not give PyTorch's answers: {proof.summary}."
+            f"{path} was not written, because onnxruntime does not give PyTorch's answers: {report.summary}."
         )
         self.data = data
-        self.proof = proof
+        self.report = report

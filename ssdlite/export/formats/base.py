@@ -115,7 +115,7 @@ STREAMS = (1, 2)  # standard output and error, also of C++ code and of other pro
 
 
 @contextlib.contextmanager
-def quietly(work: str) -> Iterator[None]:
+def suppress_output(work: str) -> Iterator[None]:
     """Nothing of what is printed or logged inside reaches the screen.
 
     Raises CheckpointError, which begins with `work`, for whatever is raised inside but a UserError: the exceptions

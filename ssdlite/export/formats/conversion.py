@@ -17,7 +17,7 @@ from ssdlite.models.detector import Detector
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class Conversion:
     """What is to be converted, and how."""
 
     detector: Detector
@@ -50,7 +50,7 @@ class Source:
         """From an image (1, 3, H, W), or (1, H, W, 3), to the outputs of the head; on the CPU, in float32."""
         detector = copy.deepcopy(self.detector).cpu().float()
         detector.to(memory_format=torch.contiguous_format)  # ExecuTorch takes no other
-        return _Answers(detector, self.head, channels_last).eval()
+        return _HeadOutputs(detector, self.head, channels_last).eval()
 
     def example(self, *, channels_last: bool = False) -> Tensor:
         """An input of `module`."""
@@ -58,7 +58,7 @@ class Source:
         return torch.zeros((1, height, width, 3) if channels_last else (1, 3, height, width))
 
 
-class _Answers(nn.Module):
+class _HeadOutputs(nn.Module):
     def __init__(self, detector: Detector, head: HeadKind, channels_last: bool) -> None:
         super().__init__()
         self.detector, self.head, self.channels_last = detector, head, channels_last

@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ssdlite.errors import CheckpointError
-from ssdlite.export.formats.base import load_package, quietly
-from ssdlite.export.metadata import read_card
+from ssdlite.export.formats.base import load_package, suppress_output
+from ssdlite.export.metadata import read_metadata
 from ssdlite.io import one_line
 
 if TYPE_CHECKING:
-    from ssdlite.export.formats.conversion import Source
+    from ssdlite.export.formats.conversion import Conversion
 
 
-def convert(source: Source, path: Path) -> dict[str, str]:
+def convert(conversion: Conversion, path: Path) -> dict[str, str]:
     """Write `path`; gives the metadata."""
     import torch
 
-    with quietly("ExecuTorch's conversion"):
+    with suppress_output("ExecuTorch's conversion"):
         exir = load_package("executorch.exir", "executorch")
         xnnpack = load_package("executorch.backends.xnnpack.partition.xnnpack_partitioner", "executorch")
-        program = torch.export.export(source.module(), (source.example(),))
+        program = torch.export.export(conversion.module(), (conversion.example(),))
         lowered = exir.to_edge_transform_and_lower(program, partitioner=[xnnpack.XnnpackPartitioner()])
         path.write_bytes(lowered.to_executorch().buffer)
-    return source.properties()
+    return conversion.properties()
 
 
 class ExecuTorchRuntime:
@@ -36,12 +36,12 @@ class ExecuTorchRuntime:
     runs_in_threads = False
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
-        with quietly("ExecuTorch"):
+        with suppress_output("ExecuTorch"):
             runtime = load_package("executorch.runtime", "executorch")
             bindings = load_package("executorch.extension.pybindings.portable_lib", "executorch")
-        self.card = read_card(path)
+        self.metadata = read_metadata(path)
         try:
-            with quietly("ExecuTorch"):
+            with suppress_output("ExecuTorch"):
                 if threads is not None:
                     bindings._unsafe_reset_threadpool(threads)  # while nothing runs; there is no other way
                 self.program = runtime.Runtime.get().load_program(path)
@@ -53,4 +53,4 @@ class ExecuTorchRuntime:
         import torch
 
         answers = map(np.array, self.method.execute([torch.from_numpy(images)]))
-        return dict(zip(self.card.output_names, answers, strict=True))
+        return dict(zip(self.metadata.output_names, answers, strict=True))

@@ -11,21 +11,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ssdlite.errors import CheckpointError
-from ssdlite.export.formats.base import load_package, quietly
-from ssdlite.export.metadata import read_card
+from ssdlite.export.formats.base import load_package, suppress_output
+from ssdlite.export.metadata import read_metadata
 from ssdlite.io import one_line
 
 if TYPE_CHECKING:
-    from ssdlite.export.formats.conversion import Source
+    from ssdlite.export.formats.conversion import Conversion
 
 
-def convert(source: Source, path: Path) -> dict[str, str]:
+def convert(conversion: Conversion, path: Path) -> dict[str, str]:
     """Write `path`; gives the metadata."""
-    with quietly("LiteRT's conversion"):
+    with suppress_output("LiteRT's conversion"):
         litert_torch = load_package("litert_torch", "litert")
-        model = litert_torch.convert(source.module(channels_last=True), (source.example(channels_last=True),))
+        model = litert_torch.convert(
+            conversion.module(channels_last=True), (conversion.example(channels_last=True),)
+        )
         model.export(str(path))
-    return source.properties(channels_last=True)
+    return conversion.properties(channels_last=True)
 
 
 class LiteRtRuntime:
@@ -36,9 +38,9 @@ class LiteRtRuntime:
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         interpreter = load_package("ai_edge_litert.interpreter", "litert").Interpreter
-        self.card = read_card(path)
+        self.metadata = read_metadata(path)
         try:
-            with quietly("LiteRT"):  # it announces XNNPACK
+            with suppress_output("LiteRT"):  # it announces XNNPACK
                 self.interpreter = interpreter(model_path=str(path), num_threads=threads)
                 self.interpreter.allocate_tensors()
         except CheckpointError as error:
@@ -52,4 +54,4 @@ class LiteRtRuntime:
         self.interpreter.set_tensor(self.input, images)
         self.interpreter.invoke()
         answers = map(self.interpreter.get_tensor, self.outputs)
-        return dict(zip(self.card.output_names, answers, strict=True))
+        return dict(zip(self.metadata.output_names, answers, strict=True))

@@ -16,27 +16,27 @@ import numpy as np
 
 from ssdlite.errors import CheckpointError
 from ssdlite.export.formats.base import load_package
-from ssdlite.export.metadata import read_card
+from ssdlite.export.metadata import read_metadata
 from ssdlite.io import one_line
 
 if TYPE_CHECKING:
-    from ssdlite.export.formats.conversion import Source
+    from ssdlite.export.formats.conversion import Conversion
 
 
 INPUT, OUTPUTS = "in0", ("out0", "out1")  # the names that pnnx gives
 
 
-def convert(source: Source, path: Path) -> dict[str, str]:
+def convert(conversion: Conversion, path: Path) -> dict[str, str]:
     """Write `path` and its .bin; gives the metadata."""
     pnnx = load_package("pnnx", "ncnn")
-    model = source.onnx(batch=1)
-    height, width = source.detector.input_size
+    model = conversion.onnx(batch=1)
+    height, width = conversion.detector.input_size
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "model.onnx").write_bytes(model.SerializeToString())
         command = [
             *(pnnx.EXEC_PATH, "model.onnx", f"inputshape=[1,3,{height},{width}]"),
-            f"fp16={int(source.precision == 'fp16')}",
+            f"fp16={int(conversion.precision == 'fp16')}",
         ]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
         written = folder / "model.ncnn.param", folder / "model.ncnn.bin"
@@ -45,7 +45,7 @@ def convert(source: Source, path: Path) -> dict[str, str]:
             raise CheckpointError(f"pnnx failed (exit code {done.returncode}): {one_line(said[-1], 300)}")
         for file, target in zip(written, (path, path.with_suffix(".bin")), strict=True):
             shutil.copyfile(file, target)
-    return source.properties()
+    return conversion.properties()
 
 
 class NcnnRuntime:
@@ -56,7 +56,7 @@ class NcnnRuntime:
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         ncnn = load_package("ncnn", "ncnn")
-        self.card = read_card(path)
+        self.metadata = read_metadata(path)
         weights = path.with_suffix(".bin")
         if not weights.is_file():
             raise CheckpointError(f"{path} needs {weights.name} beside it, which holds its weights; copy that too.")
@@ -76,4 +76,4 @@ class NcnnRuntime:
         extractor = self.network.create_extractor()
         extractor.input(INPUT, self._mat(image))
         answers = (np.array(extractor.extract(name)[1])[None] for name in OUTPUTS)
-        return dict(zip(self.card.output_names, answers, strict=True))
+        return dict(zip(self.metadata.output_names, answers, strict=True))

@@ -24,8 +24,8 @@ class OpenCvRuntime:
 
     def __init__(self, path: Path, threads: int | None = None, engine: int | None = None) -> None:
         properties = {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
-        self.card = from_properties(properties, source=str(path))
-        assert self.card.head in ("decoded", "raw"), "the answer is that of a head before suppression"
+        self.metadata = from_properties(properties, source=str(path))
+        assert self.metadata.head in ("decoded", "raw"), "the answer is that of a head before suppression"
         if threads is not None:
             cv2.setNumThreads(threads)
         try:
@@ -35,6 +35,6 @@ class OpenCvRuntime:
             raise CheckpointError(f"{path} cannot be loaded by OpenCV: {one_line(str(error), 300)}") from None
 
     def answer(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        names = self.card.output_names
+        names = self.metadata.output_names
         self.network.setInput(images, "images")
         return {name: np.array(output) for name, output in zip(names, self.network.forward(names), strict=True)}

@@ -8,28 +8,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ssdlite.errors import CheckpointError
-from ssdlite.export.formats.base import load_package, quietly
+from ssdlite.export.formats.base import load_package, suppress_output
 from ssdlite.export.metadata import PROPERTIES, from_properties
 from ssdlite.io import one_line
 
 if TYPE_CHECKING:
-    from ssdlite.export.formats.conversion import Source
+    from ssdlite.export.formats.conversion import Conversion
 
 
 INFO = "ssdlite"  # the section of the file's rt_info that holds them
 
 
-def convert(source: Source, path: Path) -> dict[str, str]:
+def convert(conversion: Conversion, path: Path) -> dict[str, str]:
     """Write `path` and its .bin; gives the metadata, which is in `path` as well."""
     openvino = load_package("openvino", "openvino")
-    onnx_model = source.onnx()
-    properties = source.properties()
+    onnx_model = conversion.onnx()
+    properties = conversion.properties()
     del onnx_model.metadata_props[:]  # or they would be there twice
-    with quietly("OpenVINO's conversion"):
+    with suppress_output("OpenVINO's conversion"):
         model = openvino.Core().read_model(model=onnx_model.SerializeToString())
         for name, text in properties.items():
             model.set_rt_info(text, [INFO, name])
-        openvino.save_model(model, path, compress_to_fp16=source.precision == "fp16")
+        openvino.save_model(model, path, compress_to_fp16=conversion.precision == "fp16")
     return properties
 
 
@@ -58,9 +58,9 @@ class OpenVinoRuntime:
                 for name in PROPERTIES
                 if model.has_rt_info([INFO, name])
             }
-            self.card = from_properties(properties, source=str(path))
+            self.metadata = from_properties(properties, source=str(path))
             self.model = core.compile_model(model, "CPU", options)
-            self.outputs = {name: self.model.output(name) for name in self.card.output_names}
+            self.outputs = {name: self.model.output(name) for name in self.metadata.output_names}
         except RuntimeError as error:
             raise CheckpointError(f"{path} cannot be loaded by OpenVINO: {one_line(str(error), 300)}") from None
 

@@ -137,7 +137,7 @@ HALF = "float16"
 
 
 @dataclass(frozen=True)
-class Runtime:
+class RuntimeSupport:
     """A program that reads ONNX, and what of our files it cannot do."""
 
     name: str
@@ -149,14 +149,14 @@ QUANTIZATION = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
 RUNTIMES = (
-    Runtime("ONNX Runtime", frozenset(), tried=True),
-    Runtime("ONNX Runtime Web", frozenset(), tried=True),
-    Runtime("OpenVINO", frozenset(), tried=True),
-    Runtime("OpenCV 5", frozenset(), tried=True),
+    RuntimeSupport("ONNX Runtime", frozenset(), tried=True),
+    RuntimeSupport("ONNX Runtime Web", frozenset(), tried=True),
+    RuntimeSupport("OpenVINO", frozenset(), tried=True),
+    RuntimeSupport("OpenCV 5", frozenset(), tried=True),
     # And the classic engine of 5, where it was tried. Its NonMaxSuppression gives other boxes, and no error.
-    Runtime("OpenCV 4", frozenset({"NonMaxSuppression", HALF}), tried=True),
+    RuntimeSupport("OpenCV 4", frozenset({"NonMaxSuppression", HALF}), tried=True),
     # It takes none but symmetric activations, and ours are not.
-    Runtime("TensorRT", QUANTIZATION, tried=False),
+    RuntimeSupport("TensorRT", QUANTIZATION, tried=False),
 )
 
 

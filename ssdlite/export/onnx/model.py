@@ -144,7 +144,7 @@ def _last_cause(error: BaseException) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Calibration:
+class QuantizationData:
     """What 8 bits are chosen by; see `deploy.onnx.quantize`."""
 
     images: np.ndarray  # (N, 3, H, W) uint8 RGB, N > 0: what the network is trained on, without augmentation
@@ -162,7 +162,7 @@ def require_form(detector: Network, form: FileForm) -> None:
 
 
 def narrow(
-    traced: onnx.ModelProto, precision: Precision, calibration: Calibration | None = None
+    traced: onnx.ModelProto, precision: Precision, calibration: QuantizationData | None = None
 ) -> onnx.ModelProto:
     """A copy of `trace_detector(...)` whose network computes in `precision`; what is decoded stays float32."""
     if precision == "int8":

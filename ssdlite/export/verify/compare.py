@@ -123,7 +123,7 @@ def verify_onnx(
     """`verify_file` of the .onnx at `path`, with a look inside. Raises CheckpointError if it cannot be loaded."""
     predictor = OnnxPredictor(path)
     inner_names = OUTPUT_NAMES["raw"] if isinstance(detector, Detector) else CORNER_MAPS
-    inside = None if predictor.card.is_raw else _probe(path, inner_names)
+    inside = None if predictor.metadata.is_raw else _probe(path, inner_names)
     return verify_file(predictor, detector, images, inside=inside, tolerance=tolerance)
 
 
@@ -152,7 +152,7 @@ def verify_file(
         comparison.add(outputs, inner, order, batch_size)
         found = list(predictor.select(outputs))[: len(images)]
         num_detections = sum(len(detections.scores) for detections in found)
-    if num_detections == 0 and predictor.card.head == "nms":
+    if num_detections == 0 and predictor.metadata.head == "nms":
         logger.warning("suppression was verified on nothing: no detections in %d images.", len(images))
     if comparison.unclear:
         logger.warning(
@@ -161,7 +161,7 @@ def verify_file(
             *(len(comparison.unclear), len(images)),
         )
     return Verification(
-        head=predictor.card.head,
+        head=predictor.metadata.head,
         num_images=len(images),
         batch_sizes=batch_sizes,
         differences=tuple(comparison.differences.values()),
@@ -185,7 +185,7 @@ class _Comparison:
         self.predictor = predictor
         self.reference = reference
         self.inner_names = reference.inner_names
-        self.precision = predictor.card.precision
+        self.precision = predictor.metadata.precision
         self.by_own_maps = self.inner_names == CORNER_MAPS or self.precision != "fp32"
         self.differences: dict[str, Difference] = {}
         self.problems: list[str] = []
@@ -199,15 +199,15 @@ class _Comparison:
         batch_size: int,
     ) -> None:
         """Compare the outputs, and the `inner` values that they are decoded from, for the images in `order`."""
-        card, reference = self.predictor.card, self.reference
-        if card.is_raw:
+        metadata, reference = self.predictor.metadata, self.reference
+        if metadata.is_raw:
             inner = dict(zip(self.inner_names, self.predictor.join(outputs), strict=True))
-            assert card.priors is not None  # whoever reads a raw file decodes with them
-            errors = row_errors(card.priors[None], reference.values["priors"])
+            assert metadata.priors is not None  # whoever reads a raw file decodes with them
+            errors = row_errors(metadata.priors[None], reference.values["priors"])
             self._record("priors", errors, reference.allowed("priors"), order, batch_size)
         for name, values in (inner or {}).items():
             self._compare(name, values, order, batch_size)
-        if card.head == "nms" or self.inner_names == CORNER_MAPS:
+        if metadata.head == "nms" or self.inner_names == CORNER_MAPS:
             candidates = reference.candidates(inner if self.by_own_maps else None, order)
             self._compare_chosen(outputs, candidates, order, batch_size)
         elif self.precision == "fp32" or inner is None:
@@ -258,7 +258,7 @@ class _Comparison:
         batch_size: int,
     ) -> None:
         """Detections, or pairs of corners: whether each is a candidate, and their choice a right one."""
-        suppressed = self.predictor.card.head == "nms"
+        suppressed = self.predictor.metadata.head == "nms"
         answers = self.predictor.select(outputs) if suppressed else _given_pairs(outputs)
         errors = np.zeros((2, len(order)))
         for row, (found, candidate) in enumerate(zip(answers, candidates, strict=True)):
@@ -303,6 +303,6 @@ def _compare_detections(
         problems.append(f"{(~known).sum()} detections have no class")
         found = Detections(*(part[known] for part in found))
     matches = match_detections(found, boxes.clip(0, image_end), scores, *limits)
-    selection = predictor.card.selection
+    selection = predictor.metadata.selection
     wrong = check_selection(matches.priors, found.labels, boxes, scores, is_optional, selection, limits[1])
     return matches, [*problems, *wrong]

@@ -66,10 +66,10 @@ def describe(data: bytes) -> dict[str, Any]:
     }
 
 
-def write_report(path: Path, description: dict[str, Any], proof: Proof | None) -> None:
+def write_report(path: Path, description: dict[str, Any], report: VerificationReport | None) -> None:
     """Write what `describe` gave, with the proof that the file was put to. Raises UserError."""
     versions = {"torch": torch.__version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
-    document = {"proof": proof and proof.to_dict(), "versions": versions, **description}
+    document = {"proof": report and report.to_dict(), "versions": versions, **description}
     write_text(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -93,17 +93,17 @@ TURNS, RUNS_A_TURN, WARM_UP = 3, 8, 3
 REST = 0.2  # seconds: onnxruntime's threads look for work for a while after a run and would disturb PyTorch
 
 
-Judge: TypeAlias = Callable[[Predictor], float]
+Evaluator: TypeAlias = Callable[[Predictor], float]
 """A predictor -> its AP on validation images; NaN where there is no object to find."""
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class VerificationImages:
     """What a file has to stand against."""
 
     images: np.ndarray  # (N, 3, H, W) uint8 RGB, N > 0: what the network sees in earnest, a dozen or two
-    judge: Judge | None = None
-    num_judged: int = 0  # images that `judge` looks at
+    evaluator: Evaluator | None = None
+    num_evaluated: int = 0  # images that `judge` looks at
     allowed_loss: float | None = None  # AP; None takes `MAX_AP_LOSS`
 
 
@@ -147,7 +147,7 @@ class Latency:
 
 
 @dataclass(frozen=True)
-class Proof:
+class VerificationReport:
     """All that was seen of a file."""
 
     verification: Verification
@@ -184,54 +184,66 @@ class Proof:
         }
 
 
-def prove_onnx(path: Path, detector: Network, decoder: Decoder, evidence: Evidence) -> Proof:
+def verify_onnx_export(
+    path: Path, detector: Network, decoder: Decoder, verification_images: VerificationImages
+) -> VerificationReport:
     """Compare the .onnx at `path` with `detector`, which is not changed, on everything in `evidence`.
 
     Raises CheckpointError if the file cannot be loaded.
     """
-    verification = verify_onnx(path, detector, evidence.images)
+    verification = verify_onnx(path, detector, verification_images.images)
     file = OnnxPredictor(path)
-    plain = OnnxPredictor(path, exact_int8=False) if file.card.precision == "int8" else None
-    return _prove(file, verification, detector, decoder, evidence, plain)
+    plain = OnnxPredictor(path, exact_int8=False) if file.metadata.precision == "int8" else None
+    return _verify(file, verification, detector, decoder, verification_images, plain)
 
 
-def prove_file(file: FilePredictor, detector: Network, decoder: Decoder, evidence: Evidence) -> Proof:
+def verify_export(
+    file: FilePredictor, detector: Network, decoder: Decoder, verification_images: VerificationImages
+) -> VerificationReport:
     """The same of a file in another runtime."""
-    verification = verify_file(file, detector, evidence.images)
-    return _prove(file, verification, detector, decoder, evidence)
+    verification = verify_file(file, detector, verification_images.images)
+    return _verify(file, verification, detector, decoder, verification_images)
 
 
-def _prove(
+def _verify(
     file: FilePredictor,
     verification: Verification,
     detector: Network,
     decoder: Decoder,
-    evidence: Evidence,
+    verification_images: VerificationImages,
     plain: FilePredictor | None = None,
-) -> Proof:
+) -> VerificationReport:
     network = TorchPredictor(copy.deepcopy(detector).cpu().float(), decoder, torch.device("cpu"))
     accuracy = None
     # What computes something else need not be judged, nor need anyone wait for that.
-    if evidence.judge and verification.passed:
-        accuracy = _judge(file, network, evidence.judge, evidence, plain)
-    return Proof(verification, accuracy, _measure(file, network, evidence.images))
+    if verification_images.evaluator and verification.passed:
+        accuracy = _assess(file, network, verification_images.evaluator, verification_images, plain)
+    return VerificationReport(verification, accuracy, _measure(file, network, verification_images.images))
 
 
-def _judge(
-    file: FilePredictor, network: TorchPredictor, judge: Judge, evidence: Evidence, plain: FilePredictor | None
+def _assess(
+    file: FilePredictor,
+    network: TorchPredictor,
+    evaluator: Evaluator,
+    verification_images: VerificationImages,
+    plain: FilePredictor | None,
 ) -> Accuracy:
-    precision = file.card.precision
-    allowed = MAX_AP_LOSS[precision] if evidence.allowed_loss is None else evidence.allowed_loss
+    precision = file.metadata.precision
+    allowed = (
+        MAX_AP_LOSS[precision] if verification_images.allowed_loss is None else verification_images.allowed_loss
+    )
     accuracy = Accuracy(
-        torch=judge(network),
-        file=judge(file),
-        num_images=evidence.num_judged,
+        torch=evaluator(network),
+        file=evaluator(file),
+        num_images=verification_images.num_evaluated,
         allowed_loss=allowed,
         may_gain=precision == "int8",
-        plain=judge(plain) if plain else None,
+        plain=evaluator(plain) if plain else None,
     )
     if math.isnan(accuracy.torch):
-        logger.warning("AP was not compared: no object is in the %d validation images.", evidence.num_judged)
+        logger.warning(
+            "AP was not compared: no object is in the %d validation images.", verification_images.num_evaluated
+        )
     elif accuracy.torch <= allowed:
         logger.warning(
             "AP says little: PyTorch's own is %.4f, and a file may lose %g; --tolerance takes less.",

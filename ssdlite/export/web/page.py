@@ -91,12 +91,12 @@ LARGEST_FIGURE = 1e9
 
 def require_page(predictor: OnnxPredictor, path: Path) -> None:
     """Raises ConfigError unless the page can run the file at `path`, which `predictor` has opened."""
-    if predictor.card.head != "nms":
+    if predictor.metadata.head != "nms":
         raise ConfigError(
-            f"{path} has head '{predictor.card.head}', but a page needs final detections; "
+            f"{path} has head '{predictor.metadata.head}', but a page needs final detections; "
             "export it again with --head nms."
         )
-    if (form := predictor.card.input_form) != "float-nchw":
+    if (form := predictor.metadata.input_form) != "float-nchw":
         raise ConfigError(
             f"{path} takes pixels as {form}, but a page gives float-nchw; export it again with the default input."
         )
@@ -130,16 +130,16 @@ def build_page(model: bytes, predictor: OnnxPredictor, runtime: WebRuntime, titl
 
 def _describe(predictor: OnnxPredictor, runtime: WebRuntime) -> dict[str, Any]:
     """What page.js knows about the network."""
-    card, document = predictor.card, predictor.card.document
+    metadata, document = predictor.metadata, predictor.metadata.document
     kind = "MobileNetV2 with corners" if document.get("detector") == "corner" else "MobileNetV2-SSDLite"
     network = f"{kind}, width {document.get('width')}, dialect {document.get('dialect')}"
     if precision := document.get("precision"):
         network += f", {precision}"
     return {
-        "names": list(card.class_names),
-        "size": list(card.input_size),  # height, width
-        "alignment": card.resize_alignment,
-        "threshold": card.selection.score_threshold,
+        "names": list(metadata.class_names),
+        "size": list(metadata.input_size),  # height, width
+        "alignment": metadata.resize_alignment,
+        "threshold": metadata.selection.score_threshold,
         "network": network,
         "metrics": _figures(document.get("metrics")),
         "version": str(document.get("version")),

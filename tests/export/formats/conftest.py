@@ -12,7 +12,7 @@ import pytest
 
 from ssdlite.export.exporters.formats import export_file
 from ssdlite.export.formats.base import FORMATS, MODULES
-from ssdlite.export.verify.verify import Evidence
+from ssdlite.export.verify.verify import VerificationImages
 from ssdlite.models.detector import Detector
 
 from ..conftest import DECODER, METADATA
@@ -41,7 +41,14 @@ def exported(
         require_runtime(name)
         path = folder / f"small{FORMATS[name].name_suffix}"
         if not path.exists():
-            export_file(detector, path, name, decoder=DECODER, metadata=METADATA, evidence=Evidence(images))
+            export_file(
+                detector,
+                path,
+                name,
+                decoder=DECODER,
+                metadata=METADATA,
+                verification_images=VerificationImages(images),
+            )
         return path
 
     return write

@@ -5,7 +5,7 @@ import onnx
 import pytest
 
 from ssdlite.errors import CheckpointError
-from ssdlite.export.metadata import document_path, read_card, write_document
+from ssdlite.export.metadata import read_metadata, sidecar_path, write_sidecar
 
 
 @pytest.fixture
@@ -15,18 +15,18 @@ def properties(files):
 
 def test_the_card_of_a_document_is_that_of_the_onnx_file(detector, properties, tmp_path):
     path = tmp_path / "best.ncnn.param"
-    write_document(path, {"format": "ncnn"}, properties)
-    card = read_card(path)
-    assert card.class_names == ("Maß", "dog", "train") and card.head == "raw"
-    assert np.array_equal(card.priors, detector.priors.numpy())
-    text = document_path(path).read_text(encoding="utf-8")
+    write_sidecar(path, {"format": "ncnn"}, properties)
+    metadata = read_metadata(path)
+    assert metadata.class_names == ("Maß", "dog", "train") and metadata.head == "raw"
+    assert np.array_equal(metadata.priors, detector.priors.numpy())
+    text = sidecar_path(path).read_text(encoding="utf-8")
     assert len(text.splitlines()) == 2 + 1 + len(properties)  # a line a key
     assert "Maß" in text and json.loads(text)["format"] == "ncnn"
 
 
 def test_a_file_without_its_document_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"needs best.tflite.json beside it"):
-        read_card(tmp_path / "best.tflite")
+        read_metadata(tmp_path / "best.tflite")
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,6 @@ def test_a_file_without_its_document_is_refused(tmp_path):
 )
 def test_damaged_documents_are_refused(tmp_path, text, said):
     path = tmp_path / "best.tflite"
-    document_path(path).write_text(text)
+    sidecar_path(path).write_text(text)
     with pytest.raises(CheckpointError, match=said):
-        read_card(path)
+        read_metadata(path)

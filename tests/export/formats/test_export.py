@@ -12,9 +12,9 @@ import torch
 from ssdlite.errors import CheckpointError, ConfigError, UserError
 from ssdlite.export.exporters import formats as room
 from ssdlite.export.exporters.formats import export_file, require_choice
-from ssdlite.export.metadata import read_card
+from ssdlite.export.metadata import read_metadata
 from ssdlite.export.onnxruntime import OnnxPredictor
-from ssdlite.export.verify.verify import Evidence
+from ssdlite.export.verify.verify import VerificationImages
 from ssdlite.models.corner import CornerDetector
 from ssdlite.models.variants import DIALECTS
 
@@ -25,7 +25,7 @@ from ..conftest import DECODER, METADATA, SIZE, shift_mean, shift_priors, swap_c
 def fake_ncnn(files, monkeypatch):
     """ncnn's place is taken by the ONNX file of head raw, whatever is to be converted."""
 
-    def convert(source, name, path):
+    def convert(conversion, name, path):
         path.write_bytes(files["raw"].read_bytes())
         path.with_suffix(".bin").write_text("weights")
         return {entry.key: entry.value for entry in onnx.load(files["raw"]).metadata_props}
@@ -34,24 +34,32 @@ def fake_ncnn(files, monkeypatch):
     monkeypatch.setattr(room, "open_file", lambda path: OnnxPredictor(files["raw"]))
 
 
-def write(network, path, images, judge=None, **options):
-    evidence = None if images is None else Evidence(images, judge, num_judged=9)
-    return export_file(network, path, "ncnn", decoder=DECODER, metadata=METADATA, evidence=evidence, **options)
+def write(network, path, images, evaluator=None, **options):
+    verification_images = None if images is None else VerificationImages(images, evaluator, num_evaluated=9)
+    return export_file(
+        network,
+        path,
+        "ncnn",
+        decoder=DECODER,
+        metadata=METADATA,
+        verification_images=verification_images,
+        **options,
+    )
 
 
 def test_a_file_that_agrees_gets_its_name_and_a_document(fake_ncnn, detector, images, tmp_path):
     path = tmp_path / "new" / "best.ncnn.param"
-    proof = write(detector, path, images, judge=lambda predictor: 0.5)
-    quantities = {difference.quantity for difference in proof.verification.differences}
+    report = write(detector, path, images, evaluator=lambda predictor: 0.5)
+    quantities = {difference.quantity for difference in report.verification.differences}
     assert quantities == {"logits", "deltas", "boxes", "scores", "priors"}
-    assert proof.verification.batch_sizes == (1, 4) and proof.verification.num_images == 6
-    assert proof.verification.num_detections > 100 and proof.latency.file.p50 > 0
+    assert report.verification.batch_sizes == (1, 4) and report.verification.num_images == 6
+    assert report.verification.num_detections > 100 and report.latency.file.p50 > 0
     names = {"best.ncnn.param", "best.ncnn.bin", "best.ncnn.param.json"}
     assert {file.name for file in path.parent.iterdir()} == names
     document = json.loads((path.parent / "best.ncnn.param.json").read_text())
     assert document["files"]["best.ncnn.bin"] == len("weights") and document["proof"]["passed"]
     assert document["proof"]["accuracy"]["file"] == 0.5 and document["proof"]["accuracy"]["num_images"] == 9
-    assert {"torch", "onnx"} <= set(document["versions"]) and read_card(path).head == "raw"
+    assert {"torch", "onnx"} <= set(document["versions"]) and read_metadata(path).head == "raw"
 
 
 @pytest.mark.parametrize(
@@ -74,7 +82,7 @@ def test_a_file_that_scores_worse_is_not_written(fake_ncnn, detector, images, tm
     ):
         write(
             *(detector, tmp_path / "best.ncnn.param", images),
-            judge=lambda predictor: 0.497 if isinstance(predictor, OnnxPredictor) else 0.5,
+            evaluator=lambda predictor: 0.497 if isinstance(predictor, OnnxPredictor) else 0.5,
         )
     assert not list(tmp_path.iterdir())
 
@@ -84,7 +92,7 @@ def test_weights_in_float16_may_be_off_by_more_but_priors_may_not(
 ):
     def open_half(path):
         predictor = OnnxPredictor(files["raw"])
-        predictor.card = dataclasses.replace(predictor.card, precision="fp16")
+        predictor.metadata = dataclasses.replace(predictor.metadata, precision="fp16")
         return predictor
 
     near, path = copy.deepcopy(detector), tmp_path / "best.ncnn.param"

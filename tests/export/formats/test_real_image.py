@@ -12,7 +12,7 @@ from ssdlite.build.model import build_decoder, load_detector
 from ssdlite.data.images import read_image, resize
 from ssdlite.export.exporters.formats import export_file
 from ssdlite.export.formats.base import FORMATS
-from ssdlite.export.formats.conversion import Source
+from ssdlite.export.formats.conversion import Conversion
 from ssdlite.export.formats.opencv import OpenCvRuntime
 from ssdlite.export.formats.registry import open_file
 from ssdlite.export.onnxruntime import OnnxPredictor
@@ -64,7 +64,7 @@ def assert_close(predictor, photo, expected):
     for name, ours, theirs in zip(("boxes", "scores"), found, expected, strict=True):
         assert np.abs(ours - theirs).max() < CLOSE, name
     ours, theirs = (
-        select(boxes[0], scores[0], predictor.card.selection, predictor.input_size)
+        select(boxes[0], scores[0], predictor.metadata.selection, predictor.input_size)
         for boxes, scores in (found, expected)
     )
     assert ours.scores[0] > 0.9  # there is a person in the picture
@@ -78,13 +78,13 @@ def test_answers_are_those_of_pytorch(pedestrian, photo, expected, choices, tmp_
         pytest.skip(f"{FORMATS[name].program} has no file of head {head}")
     require_runtime(name)
     path = tmp_path / f"pedestrian{FORMATS[name].name_suffix}"
-    export_file(pedestrian.detector, path, name, evidence=None, head=head, **choices)
+    export_file(pedestrian.detector, path, name, verification_images=None, head=head, **choices)
     assert_close(open_file(path), photo, expected)
 
 
 @pytest.mark.parametrize("head", ["decoded", "raw"])
 def test_opencv_answers_as_pytorch(pedestrian, photo, expected, choices, tmp_path, head):
-    model = Source(pedestrian.detector, head, "fp32", **choices).onnx()
+    model = Conversion(pedestrian.detector, head, "fp32", **choices).onnx()
     (tmp_path / "pedestrian.onnx").write_bytes(model.SerializeToString())
     for engine in ENGINES:
         assert_close(FilePredictor(OpenCvRuntime(tmp_path / "pedestrian.onnx", engine=engine)), photo, expected)
@@ -93,9 +93,9 @@ def test_opencv_answers_as_pytorch(pedestrian, photo, expected, choices, tmp_pat
 def test_the_runtime_to_copy_sees_what_predict_sees(pedestrian, choices, tmp_path):
     """Of a larger photograph, which both make smaller: their pixels differ by one grey level at most."""
     path = tmp_path / "pedestrian.onnx"
-    path.write_bytes(Source(pedestrian.detector, "decoded", "fp32", **choices).onnx().SerializeToString())
+    path.write_bytes(Conversion(pedestrian.detector, "decoded", "fp32", **choices).onnx().SerializeToString())
     image, detector, predictor = resize(read_image(PHOTO), (450, 520)), OnnxDetector(path), OnnxPredictor(path)
-    (expected,) = Finder(predictor, predictor.input_size, predictor.card.resize_alignment)([image])
+    (expected,) = Finder(predictor, predictor.input_size, predictor.metadata.resize_alignment)([image])
     boxes, scores, labels = detector(image)
     strong = expected.scores > 0.3
     assert (

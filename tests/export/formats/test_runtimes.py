@@ -12,7 +12,7 @@ from ssdlite.errors import CheckpointError
 from ssdlite.export.exporters.formats import export_file
 from ssdlite.export.formats.base import FORMATS
 from ssdlite.export.formats.registry import open_file
-from ssdlite.export.metadata import document_path
+from ssdlite.export.metadata import sidecar_path
 from ssdlite.export.verify.compare import verify_file
 from ssdlite.models.decode import decode_output
 
@@ -47,10 +47,10 @@ def test_a_planted_error_is_found(exported, detector, images, name):
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_the_file_says_what_it_is(exported, name):
     path = exported(name)
-    predictor, document = open_file(path), json.loads(document_path(path).read_text(encoding="utf-8"))
+    predictor, document = open_file(path), json.loads(sidecar_path(path).read_text(encoding="utf-8"))
     assert predictor.class_names == METADATA.class_names and predictor.config == METADATA.config
-    assert predictor.card.selection.candidates_per_class == DECODER.candidates_per_class
-    assert predictor.card.head == FORMATS[name].heads[0] and document["format"] == name
+    assert predictor.metadata.selection.candidates_per_class == DECODER.candidates_per_class
+    assert predictor.metadata.head == FORMATS[name].heads[0] and document["format"] == name
     assert all(size == (path.parent / file).stat().st_size for file, size in document["files"].items())
 
 
@@ -70,11 +70,13 @@ def test_a_broken_file_is_one_sentence(exported, tmp_path, name):
 def test_weights_in_float16_take_half_the_room(exported, detector, images, tmp_path, name):
     """Random weights make more of the rounding than trained ones, so the rule of the proof is not asked here."""
     whole, path = exported(name), tmp_path / f"half{FORMATS[name].name_suffix}"
-    export_file(detector, path, name, decoder=DECODER, metadata=METADATA, evidence=None, precision="fp16")
+    export_file(
+        detector, path, name, decoder=DECODER, metadata=METADATA, verification_images=None, precision="fp16"
+    )
     found, expected = (boxes_and_scores(file, images)[1] for file in (path, whole))
     assert 0 < np.abs(found - expected).max() < 0.2 and np.abs(found - expected).mean() < 0.01
     assert path.with_suffix(".bin").stat().st_size < 0.6 * whole.with_suffix(".bin").stat().st_size
-    assert open_file(path).card.document["precision"] == "fp16"
+    assert open_file(path).metadata.document["precision"] == "fp16"
 
 
 def test_openvino_runs_any_number_of_images(exported, images):
@@ -86,7 +88,7 @@ def test_openvino_runs_any_number_of_images(exported, images):
 
 def test_ncnn_needs_its_weights_beside_it(exported, tmp_path):
     path = exported("ncnn")
-    for file in (path, document_path(path)):
+    for file in (path, sidecar_path(path)):
         shutil.copy(file, tmp_path / file.name)
     with pytest.raises(CheckpointError, match=r"needs small.ncnn.bin beside it"):
         open_file(tmp_path / path.name)
@@ -96,10 +98,10 @@ def test_core_ml_is_written_but_not_run(detector, tmp_path):
     require_runtime("coreml")
     path = tmp_path / "small.mlpackage"
     for _ in range(2):  # the second replaces the first
-        proof = export_file(
-            detector, path, "coreml", decoder=DECODER, metadata=METADATA, evidence=None, precision="fp16"
+        report = export_file(
+            detector, path, "coreml", decoder=DECODER, metadata=METADATA, verification_images=None, precision="fp16"
         )
-    assert proof is None and (path / "Manifest.json").is_file() and document_path(path).is_file()
+    assert report is None and (path / "Manifest.json").is_file() and sidecar_path(path).is_file()
     with pytest.raises(CheckpointError, match="Core ML is there on Apple's systems only"):
         open_file(path)
     from coremltools.proto import Model_pb2

@@ -10,11 +10,11 @@ import torch
 from onnx import numpy_helper
 
 from ssdlite.errors import CheckpointError, ConfigError, UserError
-from ssdlite.export.exporters.onnx import Disproved, export_onnx, write_verified
+from ssdlite.export.exporters.onnx import VerificationError, export_onnx, write_verified
 from ssdlite.export.metadata import FileForm, output_names
 from ssdlite.export.onnx.model import build_model, trace_detector
 from ssdlite.export.onnxruntime import OnnxPredictor
-from ssdlite.export.verify.verify import Evidence, prove_onnx
+from ssdlite.export.verify.verify import VerificationImages, verify_onnx_export
 from ssdlite.models.decode import decode_output
 from ssdlite.models.variants import TENSORFLOW, PriorLevel, PriorShape
 
@@ -107,8 +107,8 @@ def test_every_input_form_gives_the_same(traced, detector, files, images, tmp_pa
     element = onnx.TensorProto.FLOAT if form.startswith("float") else onnx.TensorProto.UINT8
     assert value.type.tensor_type.elem_type == element
     predictor, floats = OnnxPredictor(tmp_path / "bytes.onnx"), OnnxPredictor(files["decoded"])
-    assert predictor.card.input_form == form
-    assert predictor.card.document["input"]["layout"] == form[-4:].upper()
+    assert predictor.metadata.input_form == form
+    assert predictor.metadata.document["input"]["layout"] == form[-4:].upper()
     for name, found in predictor.run(images).items():
         np.testing.assert_allclose(found, floats.run(images)[name], rtol=1e-5, atol=1e-4)
 
@@ -121,9 +121,15 @@ def test_a_fixed_batch_answers_any_number_of_images(tmp_path, opset):
     images = draw_images(3, (96, 96), seed=2)
     decoder = dataclasses.replace(DECODER, input_size=(96, 96))
     detector.train()
-    options = {"decoder": decoder, "metadata": METADATA, "evidence": Evidence(images), "batch": 2, "opset": opset}
-    proof = export_onnx(detector, path, **options)
-    assert proof.passed and proof.verification.batch_sizes == (2,) and proof.latency.batch_size == 2
+    options = {
+        "decoder": decoder,
+        "metadata": METADATA,
+        "verification_images": VerificationImages(images),
+        "batch": 2,
+        "opset": opset,
+    }
+    report = export_onnx(detector, path, **options)
+    assert report.passed and report.verification.batch_sizes == (2,) and report.latency.batch_size == 2
     assert detector.training and all(torch.equal(before[key], v) for key, v in detector.state_dict().items())
     model = onnx.load(path)
     assert [entry.version for entry in model.opset_import] == [opset]
@@ -165,11 +171,11 @@ def test_the_tensorflow_dialect_as_a_file(sigmoid_detector, sigmoid_trace, tmp_p
     path = tmp_path / f"{head}.onnx"
     assert save(model, path, sigmoid_detector, images).passed
     predictor = OnnxPredictor(path)
-    assert predictor.card.resize_alignment == "asymmetric"
-    assert predictor.card.score_activation == ("sigmoid" if head.startswith("raw") else None)
+    assert predictor.metadata.resize_alignment == "asymmetric"
+    assert predictor.metadata.score_activation == ("sigmoid" if head.startswith("raw") else None)
     assert len(sigmoid_detector.priors) == 36 * 5 + (9 + 4 + 3) * 6
     if head == "raw":
-        np.testing.assert_array_equal(predictor.card.priors, sigmoid_detector.priors.numpy())
+        np.testing.assert_array_equal(predictor.metadata.priors, sigmoid_detector.priors.numpy())
     outputs, expected = predictor.run(images), pytorch_outputs(sigmoid_detector, images)
     if head not in SUPPRESSED:
         for name, value in outputs.items():
@@ -206,10 +212,10 @@ def test_metadata_comes_back(files, detector):
         assert document["config"] == METADATA.config and document["metrics"] == {"AP": 0.5, "AP75": None}
         assert ("ssdlite.priors" in properties) == is_raw
     for head in ("raw", "raw-levels"):
-        card = OnnxPredictor(files[head]).card
-        np.testing.assert_array_equal(card.priors, detector.priors.numpy())
-        assert [(level.height, level.width) for level in card.levels] == detector.map_sizes
-        assert [height * width * cells for height, width, cells in card.levels] == list(detector.level_sizes)
+        metadata = OnnxPredictor(files[head]).metadata
+        np.testing.assert_array_equal(metadata.priors, detector.priors.numpy())
+        assert [(level.height, level.width) for level in metadata.levels] == detector.map_sizes
+        assert [height * width * cells for height, width, cells in metadata.levels] == list(detector.level_sizes)
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -238,8 +244,8 @@ def test_depthwise_kernels_on_single_cells_are_folded(traced):
     assert sum(shape[2:] == (1, 1) for shape in depthwise) == 3 * 2 + 2
 
 
-def proved(detector, images, **options):
-    return lambda path: prove_onnx(path, detector, DECODER, Evidence(images, **options))
+def verified(detector, images, **options):
+    return lambda path: verify_onnx_export(path, detector, DECODER, VerificationImages(images, **options))
 
 
 def test_the_old_file_stays_when_verification_fails(traced, detector, images, tmp_path):
@@ -249,7 +255,7 @@ def test_the_old_file_stays_when_verification_fails(traced, detector, images, tm
     other.normalize.mean += 1
     model = build_model(traced, detector, form=FORMS["decoded"], decoder=DECODER, metadata=METADATA)
     with pytest.raises(CheckpointError, match=r"model.onnx was not written.* differ by"):
-        write_verified(model, path, proved(other, images))
+        write_verified(model, path, verified(other, images))
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
@@ -258,20 +264,20 @@ def test_the_old_file_stays_when_the_new_one_is_less_accurate(traced, detector, 
     path = tmp_path / "model.onnx"
     model = build_model(traced, detector, form=FORMS["decoded"], decoder=DECODER, metadata=METADATA)
 
-    def judge(predictor):
+    def evaluator(predictor):
         return 0.497 if isinstance(predictor, OnnxPredictor) else 0.5
 
-    with pytest.raises(Disproved, match=r"AP is 0\.4970 on 7 images, where PyTorch has 0\.5000") as caught:
-        write_verified(model, path, proved(detector, images, judge=judge, num_judged=7))
-    assert not path.exists() and caught.value.proof.verification.passed
-    assert write_verified(model, path, proved(detector, images, judge=judge, allowed_loss=0.01)).passed
+    with pytest.raises(VerificationError, match=r"AP is 0\.4970 on 7 images, where PyTorch has 0\.5000") as caught:
+        write_verified(model, path, verified(detector, images, evaluator=evaluator, num_evaluated=7))
+    assert not path.exists() and caught.value.report.verification.passed
+    assert write_verified(model, path, verified(detector, images, evaluator=evaluator, allowed_loss=0.01)).passed
     assert path.exists()
 
 
 def test_the_proof_can_be_left_out(traced, detector, tmp_path):
     model = build_model(traced, detector, form=FORMS["raw"], decoder=DECODER, metadata=METADATA)
     assert write_verified(model, tmp_path / "model.onnx", None) is None
-    assert OnnxPredictor(tmp_path / "model.onnx").card.head == "raw"
+    assert OnnxPredictor(tmp_path / "model.onnx").metadata.head == "raw"
 
 
 def test_a_folder_that_cannot_be_made(traced, detector, tmp_path):

@@ -10,7 +10,7 @@ from onnx import TensorProto, numpy_helper
 
 from ssdlite.export.metadata import FileForm
 from ssdlite.export.onnx.graph import last_convolutions, network_nodes, raw_outputs
-from ssdlite.export.onnx.model import Calibration, build_model, narrow
+from ssdlite.export.onnx.model import QuantizationData, build_model, narrow
 from ssdlite.export.onnx.precision import _Images
 from ssdlite.export.onnxruntime import OnnxPredictor, OnnxRuntime
 from ssdlite.export.predictor import FilePredictor
@@ -24,7 +24,7 @@ NUM_CONVOLUTIONS, NUM_HEADS = 88, 12
 @pytest.fixture(scope="module")
 def models(traced, detector):
     """(precision, head) -> graph."""
-    calibration = Calibration(draw_images(8, SIZE, seed=5), reduce_range=True)
+    calibration = QuantizationData(draw_images(8, SIZE, seed=5), reduce_range=True)
     made = {}
     for precision, heads in (("fp16", ("nms", "raw", "decoded")), ("int8", ("nms", "raw-levels"))):
         narrowed = narrow(traced, precision, calibration)
@@ -56,7 +56,7 @@ def test_a_narrow_file_passes_and_says_how_noisy_it_is(detector, narrow_files, i
     if kind[1] == "nms":  # what is decoded is right to the last digits, given the file's own logits and deltas
         assert found["boxes"].largest < 1e-3 and found["scores"].largest < 1e-5
         assert verification.num_detections > 100
-    assert OnnxPredictor(narrow_files[kind]).card.precision == kind[0]
+    assert OnnxPredictor(narrow_files[kind]).metadata.precision == kind[0]
 
 
 @pytest.mark.parametrize("kind", [("fp16", "raw"), ("int8", "raw-levels")])

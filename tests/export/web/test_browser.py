@@ -15,7 +15,7 @@ from ssdlite.export.onnxruntime import OnnxPredictor
 from ssdlite.export.web.page import build_page, find_runtime
 from ssdlite.inference.frames import Prediction, prediction_to_json
 from ssdlite.inference.images import Finder
-from ssdlite.inference.inputs import find_sources
+from ssdlite.inference.inputs import find_inputs
 
 from ..conftest import draw_images
 from .conftest import HOSTILE_NAMES
@@ -49,7 +49,7 @@ def make_picture(folder, name):
 
 def predict(page, path):
     predictor = OnnxPredictor(page.model, threads=1)
-    ((frame,),) = find_sources([str(path)])
+    ((frame,),) = find_inputs([str(path)])
     image = frame.read()
     (found,) = Finder(predictor, predictor.input_size)([image])
     return Prediction(frame, image, found)

@@ -64,10 +64,10 @@ def test_everything_is_inside(build, files, fake_runtime):
     assert unpack(parsed.data("model")) == files["nms"].read_bytes()
     assert unpack(parsed.data("library")) == (fake_runtime / LIBRARY).read_bytes()
     assert unpack(parsed.data("wasm")) == (fake_runtime / WASM).read_bytes()
-    card = json.loads(parsed.data("card"))
-    assert card["names"] == list(METADATA.class_names) and card["size"] == list(SIZE)
-    assert (card["alignment"], card["threshold"], card["runtime"]) == ("half_pixel", 0.5, "9.8.7")
-    assert card["metrics"] == {"AP": 0.5}  # the figure that is null is left out
+    metadata = json.loads(parsed.data("card"))
+    assert metadata["names"] == list(METADATA.class_names) and metadata["size"] == list(SIZE)
+    assert (metadata["alignment"], metadata["threshold"], metadata["runtime"]) == ("half_pixel", 0.5, "9.8.7")
+    assert metadata["metrics"] == {"AP": 0.5}  # the figure that is null is left out
     assert "Permission is hereby granted" in "".join(text for _, text in parsed.all("pre"))
     assert parsed.all("title")[0][1] == "A title" and parsed.all("h1")[0][1] == "A title"
 
@@ -125,8 +125,8 @@ def test_figures_that_are_none_are_left_out(build, files, tmp_path, metrics):
             entry.value = json.dumps({**json.loads(entry.value), "metrics": metrics})
     path = tmp_path / "model.onnx"
     onnx.save(model, path)
-    card = json.loads(Parsed(build(path)).data("card"))
-    assert card["metrics"] == ({"AP75": 0.25} if isinstance(metrics, dict) else {})
+    metadata = json.loads(Parsed(build(path)).data("card"))
+    assert metadata["metrics"] == ({"AP75": 0.25} if isinstance(metrics, dict) else {})
 
 
 def test_a_tensorflow_network_is_aligned_as_it_asks(build, files, tmp_path):

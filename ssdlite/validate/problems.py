@@ -84,7 +84,7 @@ SAID_BY_READERS = {"box-degenerate", "box-inverted", "box-outside", "class-left-
 
 
 @dataclass(frozen=True)
-class Finding:
+class Problem:
     """One thing that was found."""
 
     kind: str  # one of KINDS
@@ -107,34 +107,34 @@ class KindSummary(NamedTuple):
     kind: str
     severity: Severity
     num: int
-    first: Finding
+    first: Problem
 
 
-def count_errors(findings: Iterable[Finding]) -> int:
-    return sum(finding.severity == "error" for finding in findings)
+def count_errors(problems: Iterable[Problem]) -> int:
+    return sum(problem.severity == "error" for problem in problems)
 
 
-def by_severity(findings: Iterable[Finding]) -> list[Finding]:
+def by_severity(problems: Iterable[Problem]) -> list[Problem]:
     """The gravest first; of the same severity in the order of KINDS, and of the same kind as they were found."""
     order = {kind: (SEVERITIES.index(severity), place) for place, (kind, severity) in enumerate(KINDS.items())}
-    return sorted(findings, key=lambda finding: order[finding.kind])
+    return sorted(problems, key=lambda problem: order[problem.kind])
 
 
-def summarise(findings: Sequence[Finding]) -> list[KindSummary]:
+def summarise(problems: Sequence[Problem]) -> list[KindSummary]:
     """One row a kind, the gravest first."""
     rows: dict[str, KindSummary] = {}
-    for finding in by_severity(findings):
-        old = rows.get(finding.kind)
-        first, count = (old.first, old.num) if old else (finding, 0)
-        rows[finding.kind] = KindSummary(finding.kind, finding.severity, count + 1, first)
+    for problem in by_severity(problems):
+        old = rows.get(problem.kind)
+        first, count = (old.first, old.num) if old else (problem, 0)
+        rows[problem.kind] = KindSummary(problem.kind, problem.severity, count + 1, first)
     return list(rows.values())
 
 
-def summary_lines(findings: Sequence[Finding]) -> list[str]:
+def summary_lines(problems: Sequence[Problem]) -> list[str]:
     """A line for each kind of error and warning, with its first example: what `train` shows."""
     return [
         f"{row.num} x {row.kind}: {row.first}" + (", and so on" if row.num > 1 else "")
-        for row in summarise(findings)
+        for row in summarise(problems)
         if row.severity != "note"
     ]
 
@@ -144,7 +144,7 @@ class Contents:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.findings: list[Finding] = []
+        self.problems: list[Problem] = []
         self.class_names: list[str] = []
         self.paths: list[Path] = []  # I, of the image files
         self.files: list[Path] = []  # I, of the annotations
@@ -224,7 +224,7 @@ class Contents:
         return self.files[self.owners[index]]
 
     def add(self, kind: str, item: str, text: str, file: Path | None = None) -> None:
-        self.findings.append(Finding(kind, file or self.file, item, text))
+        self.problems.append(Problem(kind, file or self.file, item, text))
 
 
 def reason(error: DataError, path: Path) -> str:
