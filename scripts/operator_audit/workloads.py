@@ -67,7 +67,7 @@ MPS_PRECISIONS = ("fp32",)  # what auto chooses there
 
 
 BUILDING = r"ssdlite\.build\."
-VALIDATION = r"|ssdlite\.model\.(corner_)?decode\."
+VALIDATION = r"|ssdlite\.models\.decode\."
 LOOP = r"|ssdlite\.training\.loop\."
 BETWEEN_STEPS = rf"{LOOP}(_log|_save_last|restore)\b{LOOP}_check_finite < ssdlite\.training\.loop\._train_epoch"
 

@@ -38,7 +38,7 @@ SECTIONS: dict[str, Section] = {
     "loader": partial(_run, "loader"),
     "step": partial(_run, "step"),
     "train": partial(_run, "train"),
-    "eval": partial(_run, "evaluation"),
+    "eval": partial(_run, "eval"),
     "infer": partial(_run, "infer"),
 }
 

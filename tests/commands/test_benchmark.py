@@ -21,7 +21,7 @@ TINY = ["model.width=0.25", "model.input_size=64", "train.batch_size=4", "eval.b
 def figures(tmp_path_factory):
     """What one quick run of everything writes."""
     path = tmp_path_factory.mktemp("benchmark") / "figures.json"
-    command.benchmark(None, parse_options(TINY), only=None, json_path=path, quick=True, device="cpu")
+    command.run_benchmark(None, parse_options(TINY), only=None, json_path=path, quick=True, device="cpu")
     return json.loads(path.read_text())
 
 
@@ -107,7 +107,7 @@ def refuse(*_, **options):
 def test_a_network_without_priors_is_measured_too(tmp_path):
     path = tmp_path / "figures.json"
     options = parse_options([*TINY, "model.head=corner"])
-    command.benchmark(None, options, only="step", json_path=path, quick=True, device="cpu")
+    command.run_benchmark(None, options, only="step", json_path=path, quick=True, device="cpu")
     names = [row["name"] for row in json.loads(path.read_text())["rows"]]
     assert "loss" in names and "assignment" not in names
 
@@ -116,7 +116,7 @@ def test_images_that_are_finished_on_the_device_are_measured_too(tmp_path):
     """The loader gives drafts, whose images are no images yet: not to be counted by, and to be finished."""
     path = tmp_path / "figures.json"
     options = parse_options([*TINY, "data.augment_on=device"])
-    command.benchmark(None, options, only="loader,train", json_path=path, quick=True, device="cpu")
+    command.run_benchmark(None, options, only="loader,train", json_path=path, quick=True, device="cpu")
     figures = json.loads(path.read_text())
     assert find(figures, "train", "training from end to end") > 0 and find(figures, "loader", "collate") > 0
     first = find(figures, "loader", "loader, 1 workers, cache=memory, first epoch")

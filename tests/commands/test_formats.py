@@ -86,7 +86,7 @@ def test_wrong_choices_are_one_sentence(cli, arguments, said):
 def test_onnx_is_the_other_verb_with_its_defaults(cli, monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr(
-        "ssdlite.commands.export.export_onnx", lambda *given, **options: calls.append((given, options))
+        "ssdlite.commands.export.run_export_onnx", lambda *given, **options: calls.append((given, options))
     )
     assert cli("export", "onnx", tmp_path / "best.pt", "--no-verify").code == 0
     assert cli("export-onnx", tmp_path / "best.pt", "--no-verify").code == 0

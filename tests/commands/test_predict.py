@@ -189,11 +189,11 @@ def test_nothing_is_drawn_when_not_asked(cli, model, drawn, film, tmp_path):
 
 
 def test_a_window_needs_a_screen(cli, model, drawn, tmp_path, monkeypatch):
-    monkeypatch.setattr("ssdlite.commands.predict.has_screen", lambda: False)
+    monkeypatch.setattr("ssdlite.commands.predict.has_display", lambda: False)
     result = cli("predict", model, drawn / "val", "--output", tmp_path / "out", "--show")
     assert result.code == 2 and "--show needs a screen" in result.err and len(result.err.splitlines()) == 1
     shown = []
-    monkeypatch.setattr("ssdlite.commands.predict.has_screen", lambda: True)
+    monkeypatch.setattr("ssdlite.commands.predict.has_display", lambda: True)
     monkeypatch.setattr(cv2, "imshow", lambda _, picture: shown.append(picture), raising=False)
     monkeypatch.setattr(cv2, "waitKey", lambda _: ord("q") if len(shown) == 3 else -1, raising=False)
     monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: 1.0, raising=False)

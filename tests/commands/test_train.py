@@ -51,7 +51,7 @@ def test_data_alone_is_enough_and_names_are_numbered(cli, drawn, tmp_path):
 SIGNALLED = """
 import os, signal
 from ssdlite.cli import main
-from ssdlite.training.logbook import Logbook
+from ssdlite.training.loggers import Logbook
 
 log = Logbook.log
 

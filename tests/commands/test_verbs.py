@@ -289,7 +289,7 @@ def test_a_file_that_fails_its_proof_is_not_written(cli, known, tmp_path, monkey
         shift_mean(detector)
         return verify_really(temporary, detector, decoder, verification_images)
 
-    monkeypatch.setattr("ssdlite.export.exporters.onnx.prove_onnx", prove)
+    monkeypatch.setattr("ssdlite.export.exporters.onnx.verify_onnx_export", prove)
     options = ["eval.score_threshold=0.001", "--output", path]
     result = cli("export-onnx", known.model, *options)
     assert result.code == 1 and "model.onnx was not written" in result.err and "differ by" in result.err

@@ -9,7 +9,7 @@ import pytest
 SCRIPT = """
 import resource, sys
 import torch
-from ssdlite.training.memory import keep_memory
+from ssdlite.training.process import keep_memory
 
 if sys.argv[1] == "keep":
     assert keep_memory()
