@@ -23,11 +23,14 @@ app = typer.Typer(
 
 
 DEBUG = "--debug"
+RECIPE = "recipe="
 
 
 ConfigArguments = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[CONFIG] [KEY=VALUE]...", help="A YAML file and options that replace its own."),
+    typer.Argument(
+        metavar="[CONFIG] [KEY=VALUE]...", help="A YAML file, or recipe=NAME, and options that replace its own."
+    ),
 ]
 
 
@@ -617,17 +620,22 @@ def _show_log() -> None:
 
 
 def _read_config(arguments: list[str] | None) -> tuple[Any, str]:
-    """The config that `[CONFIG] [KEY=VALUE]...` stands for, and a name for its runs."""
+    """Return the config that `[CONFIG] [KEY=VALUE]...` stands for, and the default name of its runs.
+
+    That is the name of the config file, or else of the data set. Without a file, a recipe and data it is the quick
+    start.
+    """
     from ssdlite.config.overrides import is_among, option_names
-    from ssdlite.config.schema import QUICKSTART_PATH, load_config
+    from ssdlite.config.schema import RECIPES_DIR, load_config, recipe_path
 
     path, overrides = _split_arguments(arguments)
-    if path is not None:
-        return load_config(path, overrides), path.stem
-    own_data = any(
+    if path is None and not any(
         is_among(name, ("data", "data.path", "data.train", "data.train.")) for name in option_names(overrides)
-    )
-    config = load_config(None if own_data else QUICKSTART_PATH, overrides)
+    ):
+        path = recipe_path("quickstart")
+    config = load_config(path, overrides)
+    if path is not None and path.parent != RECIPES_DIR:
+        return config, path.stem
     return config, (config.data.path.resolve().name if config.data.path else "") or "run"
 
 
@@ -635,6 +643,14 @@ def _split_arguments(arguments: list[str] | None) -> tuple[Path | None, dict[str
     """`[CONFIG|PATH] [KEY=VALUE]...` as the path and the values of the options."""
     words = list(arguments or [])
     path = Path(words.pop(0)) if words and _is_path(words[0]) else None
+    if recipes := [word.removeprefix(RECIPE) for word in words if word.startswith(RECIPE)]:
+        from ssdlite.config.schema import recipe_path
+
+        if path is not None or len(recipes) > 1:
+            other = path if path is not None else f"{RECIPE}{recipes[0]}"
+            raise ConfigError(f"{other} and {RECIPE}{recipes[-1]} are both where the options begin; leave one out.")
+        path = recipe_path(recipes[0])
+        words = [word for word in words if not word.startswith(RECIPE)]
     if stray := next((text for text in words if "=" not in text), None):
         raise ConfigError(f"'{stray}' is not of the form KEY=VALUE; the config file comes first, then options.")
     return path, _read_overrides(words)

@@ -7,6 +7,7 @@ decides how its text is read: see `ssdlite.config.overrides`.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from ssdlite.config.section import Section
 from ssdlite.config.training import EvalConfig, OptimConfig, RunConfig, TrainConfig
 from ssdlite.errors import ConfigError
 
-QUICKSTART_PATH = Path(__file__).with_name("quickstart.yaml")
+RECIPES_DIR = Path(__file__).with_name("recipes")
 
 
 class Config(Section):
@@ -133,6 +134,19 @@ def load_config(path: Path | None = None, overrides: Sequence[str] | Mapping[str
     """
     values = overrides if isinstance(overrides, Mapping) else parse_options(overrides)
     return config_from_dict(read_options(path) if path else {}, values, origin=str(path))
+
+
+def recipe_path(name: str) -> Path:
+    """Return the config file of a named recipe, which is part of the package.
+
+    Raises ConfigError for a name that is none, with the ones that there are.
+    """
+    names = sorted(path.stem for path in RECIPES_DIR.glob("*.yaml"))
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"recipes are {', '.join(names)}."
+        raise ConfigError(f"there is no recipe '{name}'; {hint}")
+    return RECIPES_DIR / f"{name}.yaml"
 
 
 def read_options(path: Path) -> dict[str, Any]:

@@ -258,7 +258,8 @@ def _false_positives(analysis: Analysis, report: ReportData) -> Recommendation |
         return None
     text = (
         f"{percent(false_positives.share_of_empty_hit)} of the {counted(false_positives.num_empty, 'image')} "
-        f"without objects have a false detection at the recommended threshold, {figure(false_positives.per_empty_image_here, 2)} an image."
+        "without objects have a false detection at the recommended threshold, "
+        f"{figure(false_positives.per_empty_image_here, 2)} an image."
     )
     train = report.data.get("train")
     has = f" (it has {count(train.num_empty)})" if train else ""

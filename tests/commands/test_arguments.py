@@ -350,3 +350,26 @@ def test_a_typo_is_a_typo_where_few_options_count(cli, places):
     for verb, place in (("eval", "RESULT"), ("check-data", "DATA"), ("fit-priors", "DATA"), ("eval", "MODEL")):
         result = cli(verb, places[place], "data.ignore_unkown=true")
         assert result.code == 2 and "did you mean 'data.ignore_unknown'?" in result.err, (verb, result)
+
+
+def test_a_recipe_is_where_the_options_begin(cli, tmp_path):
+    shown = cli("show-config", "recipe=quality", "optim.lr=0.01")
+    assert shown.code == 0, shown.err
+    options = yaml.safe_load(shown.out)
+    assert (options["loss"]["kind"], options["optim"]["lr"], options["train"]["clip_norm"]) == ("quality", 0.01, 5)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["recipe=qualty"], "there is no recipe 'qualty'; did you mean quality?"),
+        (
+            ["configs/voc.yaml", "recipe=quality"],
+            "configs/voc.yaml and recipe=quality are both where the options begin",
+        ),
+        (["recipe=quickstart", "recipe=quality"], "recipe=quickstart and recipe=quality are both where"),
+    ],
+)
+def test_a_recipe_that_cannot_be_taken_is_refused(cli, words, sentence):
+    outcome = cli("show-config", *words)
+    assert outcome.code == 2 and sentence in outcome.err

@@ -15,7 +15,7 @@ import yaml
 
 from ssdlite import Detector
 from ssdlite.build.model import build_detector, empty_detector, prior_levels, settle_dialect, settle_start
-from ssdlite.config.schema import QUICKSTART_PATH, load_config
+from ssdlite.config.schema import load_config, recipe_path
 from ssdlite.errors import CheckpointError, ConfigError, FetchError
 from ssdlite.importers import pretrained
 from ssdlite.models import backbone
@@ -315,7 +315,7 @@ def test_show_config_shows_auto_and_fetches_nothing(cli, nothing, monkeypatch):
 
 
 def test_the_quick_start_stays_from_scratch(weights):
-    model = load_config(QUICKSTART_PATH).model
+    model = load_config(recipe_path("quickstart")).model
     assert (model.weights, model.dialect) == ("none", "pytorch-ssd")
 
 

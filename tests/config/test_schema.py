@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from ssdlite.config.model import ModelConfig
-from ssdlite.config.schema import QUICKSTART_PATH, Config, config_from_dict, load_config
+from ssdlite.config.schema import RECIPES_DIR, Config, config_from_dict, load_config, recipe_path
 from ssdlite.errors import ConfigError
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+CONFIGS = sorted([*(Path(__file__).parents[2] / "configs").glob("*.yaml"), *RECIPES_DIR.glob("*.yaml")])
 
 
 def test_overrides_are_split_at_the_first_equals_and_read_as_yaml():
@@ -53,7 +53,7 @@ def test_a_path_beside_both_sources_is_refused_and_data_replaces_them():
     "overrides", [[], ["model.weights=runs/a/best.pt", "model.freeze=[backbone, norms]", "optim.lr_factors.head=2"]]
 )
 def test_plain_values_survive_a_round_trip(overrides):
-    config = load_config(QUICKSTART_PATH, overrides)
+    config = load_config(recipe_path("quickstart"), overrides)
     assert config_from_dict(config.to_dict()) == config
 
 
@@ -102,11 +102,14 @@ def test_every_shipped_config_is_valid(path):
 
 
 def test_there_are_configs():
-    assert {"quickstart", "coco", "voc", "bccd", "helmet"} <= {path.stem for path in CONFIGS}
+    assert {"quickstart", "quality", "coco", "voc", "bccd", "helmet"} <= {path.stem for path in CONFIGS}
 
 
-def test_the_quick_start_inside_the_package_is_the_one_in_configs():
-    assert QUICKSTART_PATH.read_text() == next(path for path in CONFIGS if path.stem == "quickstart").read_text()
+def test_an_unknown_recipe_names_the_nearest_or_all():
+    with pytest.raises(ConfigError, match=r"no recipe 'qualty'; did you mean quality\?"):
+        recipe_path("qualty")
+    with pytest.raises(ConfigError, match=r"no recipe 'x'; recipes are quality, quickstart\."):
+        recipe_path("x")
 
 
 @pytest.mark.parametrize(
