@@ -525,7 +525,8 @@ def benchmark(
     json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
     quick: Annotated[bool, typer.Option(help="One run of each: shows that it works, not how fast.")] = False,
     baseline: Annotated[
-        list[Path] | None, typer.Option(help="Another detector's .onnx, timed in the section infer; repeatable.")
+        list[Path] | None,
+        typer.Option("--rival", help="Another detector's .onnx, timed in the section infer; repeatable."),
     ] = None,
     device: Device = "auto",
 ) -> None:
