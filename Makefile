@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNTIMES := .venv-runtimes
 JOBS ?= 2
+INSTALLER ?= pip
 SHELL := /bin/bash
 
 .PHONY: help install train test test-matrix soak gpu test-parity test-runtimes web-runtime lint types check format clean
@@ -14,9 +15,14 @@ help:  ## list the targets
 install: $(VENV)/installed  ## a virtual environment with everything in it
 
 $(VENV)/installed: pyproject.toml
+ifeq ($(INSTALLER),uv)
+	uv venv --quiet --clear --python $(PYTHON) $(VENV)
+	uv pip install --quiet --python $(BIN)/python --editable '.[dev]' pip
+else
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable '.[dev]'
+endif
 	touch $@
 
 train: install  ## draw a data set, train, evaluate and export: minutes on two CPU cores
