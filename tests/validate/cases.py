@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ssdlite.validate.problems import Problem
+from ssdlite.data.formats.problems import Problem
 
 
 def kinds(problems: Iterable[Problem], *, notes: bool = False) -> list[str]:

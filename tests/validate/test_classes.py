@@ -4,7 +4,8 @@ from collections import Counter
 
 import pytest
 
-from ssdlite.data.formats.layout import CocoSource, read_split
+from ssdlite.data.formats.coco import CocoSource
+from ssdlite.data.formats.layout import read_split
 from ssdlite.errors import DataError
 from ssdlite.validate.check import quick_check
 from ssdlite.validate.rules import Census, merge_spellings

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from ssdlite.data.formats.coco import read_coco
-from ssdlite.data.formats.layout import CocoSource
+from ssdlite.data.formats.coco import CocoSource, read_coco
+from ssdlite.data.formats.problems import KINDS
 from ssdlite.errors import DataError
 from ssdlite.validate.check import quick_check
-from ssdlite.validate.problems import KINDS
 
 from .cases import coco_document, kinds, write_coco
 

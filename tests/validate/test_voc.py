@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ssdlite.data.formats.layout import VocSource
-from ssdlite.data.formats.voc import read_voc
+from ssdlite.data.formats.problems import KINDS
+from ssdlite.data.formats.voc import VocSource, read_voc
 from ssdlite.errors import DataError
 from ssdlite.validate.check import quick_check
-from ssdlite.validate.problems import KINDS
 
 from .cases import kinds, write_noise
 
