@@ -6,17 +6,15 @@ over images, and over both splits.
 
 from __future__ import annotations
 
-import gc
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from ssdlite.data.formats.base import Annotations, Source
+from ssdlite.data.formats.base import Annotations, Source, without_collector
 from ssdlite.data.formats.problems import Problem, Problems
 from ssdlite.data.formats.registry import format_of
 from ssdlite.validate.images import ImageFacts, Track, examine_images
@@ -106,7 +104,7 @@ def _check(
     track: Track | None,
 ) -> CheckReport:
     own_val = [] if list(val) == list(train) else val
-    with _without_collector():
+    with without_collector():
         splits = [[_read(source) for source in sources] for sources in (train, own_val)]
     facts: dict[Path, ImageFacts] = {}
     started = time.perf_counter()
@@ -136,18 +134,6 @@ def _check(
     return CheckReport(
         _unique([*own, *shared]), checks[0], checks[1], names, spellings, ignore_unknown, facts, seconds
     )
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Read without looking for garbage: among millions of objects that all stay it more than doubles the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _read(source: Source) -> tuple[Annotations, Problems]:

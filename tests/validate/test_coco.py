@@ -7,7 +7,7 @@ import pytest
 from ssdlite.data.formats.coco import CocoSource, read_coco
 from ssdlite.data.formats.problems import KINDS
 from ssdlite.errors import DataError
-from ssdlite.validate.check import quick_check
+from ssdlite.validate.check import check_splits, quick_check
 
 from .cases import coco_document, kinds, write_coco
 
@@ -154,6 +154,24 @@ def test_a_missing_folder_of_images(tmp_path):
     assert kinds(found) == ["image-folder-missing"]
     with pytest.raises(DataError):
         read_coco(tmp_path / "none", annotations)
+
+
+def test_an_image_that_cannot_be_opened_is_found(tmp_path):
+    """Its name is in the folder, so that only opening it tells."""
+    images, annotations = write_coco(tmp_path, coco_document())
+    (images / "1.png").unlink()
+    (images / "1.png").mkdir()
+    source = CocoSource(images, annotations)
+    assert kinds(quick_check([source], [])) == []
+    (problem,) = check_splits([source], []).problems[:1]
+    assert (problem.kind, problem.file) == ("image-missing", images / "1.png")
+
+
+def test_a_missing_image_without_a_size_is_a_missing_image(tmp_path):
+    document = image(file_name="9.png", height=None)
+    assert kinds(findings_of(tmp_path, document)) == ["image-missing"]
+    with pytest.raises(DataError, match=r"1 of its 3 images are not there, the first is .*9\.png"):
+        read_coco(tmp_path / "train", tmp_path / "annotations/instances_train.json")
 
 
 def test_irregular_files_are_read_as_regular_ones(tmp_path):

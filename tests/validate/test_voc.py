@@ -120,6 +120,20 @@ def test_a_missing_folder_of_images_is_one_finding(tmp_path):
     assert kinds(found) == ["image-folder-missing", "no-images"]
 
 
+def test_an_empty_folder_of_images_is_one_problem(tmp_path):
+    """Also beside another source, whose images make the split usable; training names the first that is missing."""
+    full = write_voc(tmp_path / "full", {"a": annotation()})
+    empty = write_voc(tmp_path / "empty", {"b": annotation(), "c": annotation()})
+    for path in (empty / "JPEGImages").iterdir():
+        path.unlink()
+    sources = [VocSource(full, ("train",)), VocSource(empty, ("train",))]
+    for train in (sources[1:], sources):
+        (problem,) = [one for one in quick_check(train, []) if one.severity == "error"]
+        assert problem.kind == "no-images" and problem.item == f"{empty} (train)"
+    with pytest.raises(DataError, match=r"b\.xml: there is no image 'b'"):
+        read_voc(empty, ["train"])
+
+
 def test_real_bccd_has_two_points(real_data):
     from ssdlite.data.formats.layout import find_layout
 

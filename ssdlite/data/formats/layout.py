@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ssdlite.data.formats import registry
-from ssdlite.data.formats.base import Found, Source, make_split
+from ssdlite.data.formats.base import Found, Source, make_split, without_collector
 from ssdlite.data.formats.problems import StrictProblems
 from ssdlite.data.formats.registry import format_of
 from ssdlite.data.records import number_classes, relabel
@@ -80,8 +80,9 @@ def read_split(
     unordered: set[str] = set()
     for source in sources:
         problems = StrictProblems()
-        annotations = format_of(source).read(source, problems)
-        part = make_split(annotations, problems)
+        with without_collector():
+            annotations = format_of(source).read(source, problems)
+            part = make_split(annotations, problems)
         parts.append((annotations.file, part))
         if annotations.category_ids is None:
             unordered.update(part.class_names)
