@@ -53,6 +53,9 @@ SOURCE_SECTIONS: dict[str, type[Section]] = {one.name: source_section(one) for o
 """By `kind`."""
 
 
+globals().update({section.__name__: section for section in SOURCE_SECTIONS.values()})  # where pickle looks for them
+
+
 if TYPE_CHECKING:
     SourceConfig: TypeAlias = Any
 else:

@@ -19,7 +19,7 @@ from ssdlite.data.formats.problems import Problem, Problems
 from ssdlite.data.formats.registry import format_of
 from ssdlite.validate.images import ImageFacts, Track, examine_images
 from ssdlite.validate.rules import (
-    BoxVerdicts,
+    BoxStates,
     Census,
     check_boxes,
     check_classes,
@@ -36,12 +36,12 @@ class SourceCheck:
     annotations: Annotations
     problems: list[Problem]
     sizes: np.ndarray  # (I, 2) height and width: the annotation's, otherwise the image's, otherwise 0
-    verdicts: BoxVerdicts
+    states: BoxStates
     repeated: np.ndarray  # (I,) bool: an image that the split has already
 
     def objects_per_image(self) -> np.ndarray:
         """Return (I,) int64, how many objects of each image training keeps."""
-        return np.bincount(self.annotations.owners[self.verdicts.kept], minlength=len(self.annotations.paths))
+        return np.bincount(self.annotations.owners[self.states.kept], minlength=len(self.annotations.paths))
 
 
 @dataclass(eq=False)
@@ -161,9 +161,9 @@ def _assess(annotations: Annotations, problems: Problems, facts: dict[Path, Imag
             problems.add("size-mismatch", annotations.files[index], text, item=item)
         elif not known and fact.size:
             sizes[index] = fact.size
-    verdicts = inspect_boxes(annotations, sizes)
-    check_boxes(annotations, verdicts, sizes, problems)
-    check = SourceCheck(annotations, problems.found, sizes, verdicts, np.zeros(len(annotations.paths), bool))
+    states = inspect_boxes(annotations, sizes)
+    check_boxes(annotations, states, sizes, problems)
+    check = SourceCheck(annotations, problems.found, sizes, states, np.zeros(len(annotations.paths), bool))
     for index in np.flatnonzero(check.objects_per_image() == 0).tolist():
         text = "has no objects; it teaches what background is"
         problems.add("image-without-objects", annotations.files[index], text, item=annotations.items[index])
@@ -224,7 +224,7 @@ def _identity(path: Path, facts: dict[Path, ImageFacts]) -> Path | bytes:
 
 
 def _census(split: Sequence[SourceCheck]) -> Census:
-    return take_census([source.annotations for source in split], [source.verdicts.kept for source in split])
+    return take_census([source.annotations for source in split], [source.states.kept for source in split])
 
 
 def _check_anything(

@@ -31,8 +31,8 @@ MIN_MISFITS = 3
 FEW_OBJECTS = 10  # fewer in the training set are called few
 
 
-class BoxVerdicts(NamedTuple):
-    """What becomes of each box of a source; just one of the five holds. (N,) bool."""
+class BoxStates(NamedTuple):
+    """State of each box of a source; just one of the five holds. (N,) bool."""
 
     degenerate: np.ndarray  # left out: a side of 0, or not finite
     inverted: np.ndarray  # left out: a corner on the wrong side of the other
@@ -46,7 +46,7 @@ class BoxVerdicts(NamedTuple):
         return self.clipped | self.good
 
 
-def inspect_boxes(annotations: Annotations, sizes: np.ndarray) -> BoxVerdicts:
+def inspect_boxes(annotations: Annotations, sizes: np.ndarray) -> BoxStates:
     """Sort the boxes; `sizes` (I, 2) are height and width, 0 where they are not known."""
     raw = annotations.boxes()
     limits = _limits(annotations, sizes)
@@ -59,7 +59,7 @@ def inspect_boxes(annotations: Annotations, sizes: np.ndarray) -> BoxVerdicts:
     inverted = finite & ~kept & reversed_
     degenerate = ~kept & ~inverted & (~finite | flat)
     over = kept & (overhang > TOLERANCE)
-    return BoxVerdicts(
+    return BoxStates(
         degenerate=degenerate,
         inverted=inverted,
         outside=~kept & ~inverted & ~degenerate,
@@ -88,13 +88,13 @@ def other_corners(annotations: Annotations) -> np.ndarray:
     return np.concatenate([corners[:, :2], corners[:, :2] + corners[:, 2:] - annotations.counts_from_one], axis=1)
 
 
-def check_boxes(annotations: Annotations, verdicts: BoxVerdicts, sizes: np.ndarray, problems: Problems) -> None:
+def check_boxes(annotations: Annotations, states: BoxStates, sizes: np.ndarray, problems: Problems) -> None:
     """Add a problem for each box that is not good, and one for a source in the other form."""
     words = {
-        "box-degenerate": (verdicts.degenerate, "has no area and is left out"),
-        "box-inverted": (verdicts.inverted, "has its corners the wrong way round and is left out"),
-        "box-outside": (verdicts.outside, "lies outside its image and is left out"),
-        "box-clipped": (verdicts.clipped, "reaches over the border and is cut"),
+        "box-degenerate": (states.degenerate, "has no area and is left out"),
+        "box-inverted": (states.inverted, "has its corners the wrong way round and is left out"),
+        "box-outside": (states.outside, "lies outside its image and is left out"),
+        "box-clipped": (states.clipped, "reaches over the border and is cut"),
     }
     for kind, (mask, what) in words.items():
         for index in np.flatnonzero(mask).tolist():

@@ -1,4 +1,4 @@
-"""Data sets with one mistake each, and what is found in them."""
+"""Small data sets, and the kinds of their problems."""
 
 from __future__ import annotations
 

@@ -43,16 +43,16 @@ def test_boxes_that_training_keeps_are_those_of_the_check(coco):
     corners[rng.random(corners.shape) < 0.01] = np.nan
     corners[rng.random(corners.shape) < 0.01] = np.inf
     annotations = annotations_of(corners.tolist(), coco=coco, size=(5, 7))
-    verdicts = inspect_boxes(annotations, annotations.sizes)
-    assert (np.sum(verdicts, axis=0) == 1).all() and all(verdict.any() for verdict in verdicts)
+    states = inspect_boxes(annotations, annotations.sizes)
+    assert (np.sum(states, axis=0) == 1).all() and all(state.any() for state in states)
     by_hand = [clipped_by_hand(box, 5, 7) for box in annotations.boxes().tolist()]
-    assert verdicts.kept.tolist() == [box is not None for box in by_hand]
+    assert states.kept.tolist() == [box is not None for box in by_hand]
     (record,) = make_split(annotations, StrictProblems()).records
     assert record.boxes.tolist() == [box for box in by_hand if box is not None]
 
 
 def test_boxes_without_objects_or_size():
-    assert all(len(verdict) == 0 for verdict in inspect_boxes(annotations_of([]), np.array([[40, 60]])))
+    assert all(len(state) == 0 for state in inspect_boxes(annotations_of([]), np.array([[40, 60]])))
     unknown = annotations_of([(-5, 1, 900, 9)], size=(0, 0))
     assert inspect_boxes(unknown, unknown.sizes).clipped.tolist() == [True]  # the left side is known to be over
     assert not looks_other(annotations_of([]), np.array([[40, 60]]))

@@ -1,4 +1,4 @@
-"""What needs several images or both splits."""
+"""Problems that need several images or both splits."""
 
 from __future__ import annotations
 

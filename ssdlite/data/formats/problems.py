@@ -15,8 +15,8 @@ from typing import Literal, TypeAlias
 from ssdlite.errors import DataError
 
 Severity: TypeAlias = Literal["error", "warning", "note"]
-"""error: training refuses it. warning: training leaves it out or changes it, or cannot see that it is most likely a
-mistake. note: training handles it, but it may surprise."""
+"""error: training refuses it. warning: training leaves it out or changes it, or cannot see that it is most likely
+wrong. note: training handles it, but it may surprise."""
 
 
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")

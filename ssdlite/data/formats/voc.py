@@ -222,7 +222,7 @@ def read_list(root: Path, split: str) -> list[str]:
 
 
 def _usable_lines(root: Path, path: Path) -> list[str]:
-    """The lines of a list with a mistake that name an annotation."""
+    """Lines that name an annotation, of a list with others."""
     try:
         lines = [line.strip() for line in read_text(path).splitlines()]
         names = [line for line in lines if line.isprintable() and PurePath(line).name == line]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import pickle
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from ssdlite.data.formats.layout import find_layout, read_split, require_files
 from ssdlite.data.formats.problems import Problems, StrictProblems
 from ssdlite.data.formats.registry import options_of_source, source_from_options
 from ssdlite.data.formats.voc import VocSource
-from ssdlite.errors import DataError
+from ssdlite.errors import ConfigError, DataError
 from tests.conftest import TINY
 
 
@@ -162,6 +163,16 @@ def test_the_options_of_a_source_are_its_fields(tmp_path):
     for wrong in ({"kind": "boxes"}, {"kind": "boxes", "file": "a", "root": "b"}, {"kind": "coco", "file": "a"}):
         with pytest.raises(ValidationError):
             adapter.validate_python(wrong)
+
+
+def test_a_config_with_sources_travels_to_another_process():
+    data = load_config(None, ["data.train={kind: voc, root: a, splits: [b]}"]).data
+    assert pickle.loads(pickle.dumps(data)) == data
+
+
+def test_kinds_in_a_message_are_those_of_the_registry():
+    with pytest.raises(ConfigError, match=r"'data\.train\.0\.kind' in the command line must be coco or voc, as in"):
+        load_config(None, ["data.train={images: a, annotations: b}"])
 
 
 def test_files_that_are_not_there_are_named(tmp_path):
