@@ -171,7 +171,7 @@ def _decode(data: bytes, flags: int) -> tuple[int, int] | None:
 
 
 def _decode_by_pillow(data: bytes) -> tuple[int, int] | None:
-    """(height, width) by Pillow, to which `data.images.read_image` turns where OpenCV fails; None if it fails too."""
+    """(height, width) by Pillow, to which `data.images.read_image` turns where OpenCV fails; None if that fails."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             width, height = ImageOps.exif_transpose(image).convert("RGB").size
