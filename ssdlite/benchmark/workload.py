@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from ssdlite.build.data import read_data
 from ssdlite.build.model import build_detector, dialect_of, empty_detector, settle_dialect
 from ssdlite.build.training import build_criterion, build_dtype, build_loader, build_step
-from ssdlite.config.data import CocoSourceConfig, DataConfig
+from ssdlite.config.data import DataConfig
 from ssdlite.config.schema import Config
 from ssdlite.data.loader import Sample, default_workers
 from ssdlite.data.synthetic.pictures import draw_scene
@@ -177,7 +177,7 @@ def prepare(
         images, annotations = draw_photos(
             scratch / "photos", effort.photos, class_names=config.data.class_names or CLASS_NAMES
         )
-        source = [CocoSourceConfig(kind="coco", images=images, annotations=annotations)]
+        source = {"kind": "coco", "images": images, "annotations": annotations}
         config = _with_data(config, path=None, draw=None, train=source, val=source)
     if config.data.cache == "disk" and config.data.cache_dir is None:
         config = with_cache(config, "disk", scratch / "cache")

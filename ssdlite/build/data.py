@@ -1,20 +1,19 @@
-"""From the options of `data` to annotated images; without PyTorch, for whoever only judges an exported file."""
+"""From the options of `data` to annotated images; without PyTorch, for whoever only evaluates an exported file.
+
+Start with `read_data`; `find_sources` says which files that are.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
-from ssdlite.config.data import DataConfig
-from ssdlite.data.formats.layout import CocoSource
-from ssdlite.data.formats.layout import Source
-from ssdlite.data.formats.layout import VocSource
-from ssdlite.data.formats.layout import find_layout
-from ssdlite.data.formats.layout import read_split
-from ssdlite.errors import ConfigError
-from ssdlite.errors import DataError
-from ssdlite.structures import DataSplit
 
+from ssdlite.config.data import DataConfig
+from ssdlite.data.formats.base import Source
+from ssdlite.data.formats.layout import find_layout, read_split
+from ssdlite.data.formats.registry import source_from_options
+from ssdlite.errors import ConfigError, DataError
+from ssdlite.structures import DataSplit
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +23,7 @@ def read_data(
 ) -> list[DataSplit]:
     """Read the annotations of `splits`, each 'train' or 'val'; the first one's classes hold for all.
 
-    Says what was found at `config.path`. No image is opened but for sizes that annotations lack.
+    Logs what was found at `config.path`. No image is opened but for sizes that annotations lack.
     """
     found = find_sources(config)
     if config.path is not None:
@@ -49,23 +48,17 @@ def read_data(
 
 
 def has_split(config: DataConfig, split: str) -> bool:
-    """Whether there are sources for 'train' or 'val'."""
+    """Return whether there are sources for 'train' or 'val'."""
     return bool(find_sources(config)[split])
 
 
 def find_sources(config: DataConfig) -> dict[str, Sequence[Source] | None]:
-    """What the config names, and for splits that it does not name what lies at its path."""
+    """Return the sources that the config names, and for splits that it does not name those that lie at its path."""
     found: dict[str, Sequence[Source] | None] = {"train": None, "val": None}
     if config.path is not None and None in (config.train, config.val):
         layout = find_layout(config.path)
         found = {"train": layout.train, "val": layout.val}
     for split, nodes in (("train", config.train), ("val", config.val)):
         if nodes is not None:
-            found[split] = [_source(node) for node in nodes]
+            found[split] = [source_from_options(**dict(node)) for node in nodes]
     return found
-
-
-def _source(node: Any) -> Source:
-    if node.kind == "coco":
-        return CocoSource(node.images, node.annotations)
-    return VocSource(node.root, tuple(node.splits))

@@ -1,4 +1,4 @@
-"""`ssdlite check-data`: every mistake in a data set at once, and a cleaned copy of its annotations."""
+"""Verb `ssdlite check-data`: all problems of a data set at once, and a cleaned copy of its annotations."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from ssdlite.build.data import find_sources
 from ssdlite.commands.arguments import DATA_SET, config_of, require_effect
 from ssdlite.commands.console import console, tracker
 from ssdlite.data.formats.layout import find_layout
+from ssdlite.data.formats.problems import SEVERITIES, Problem
 from ssdlite.errors import DataError
 from ssdlite.io import require_writable, write_text
 from ssdlite.validate.check import CheckReport, check_splits, quick_check
-from ssdlite.validate.problems import SEVERITIES, Problem, by_severity, count_errors, summarise
+from ssdlite.validate.problems import by_severity, count_errors, summarise
 from ssdlite.validate.repair import require_new, train_command, write_fixed
 
-NUM_SHOWN = 20  # findings printed in full
+NUM_SHOWN = 20  # problems printed in full
 
 
 STYLES: dict[str, str] = {"error": "red", "warning": "yellow", "note": "dim"}

@@ -2,35 +2,64 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+import typing
+from dataclasses import MISSING, fields
+from functools import reduce
+from operator import or_
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    create_model,
     model_validator,
 )
 
 from ssdlite.config.section import FilePath, NotNegative, Positive, Section, _distinct, _listed
+from ssdlite.data.formats.base import Format
+from ssdlite.data.formats.registry import FORMATS
+
+OPTION_TYPES: dict[Any, Any] = {
+    Path: FilePath,
+    tuple[str, ...]: Annotated[list[str], Field(min_length=1)],
+}
+"""Types of options by the types of a source's fields, where they are not the same."""
 
 
-class CocoSourceConfig(Section):
-    """Images of a folder with one COCO annotation file."""
+def source_section(annotation_format: Format[Any]) -> type[Section]:
+    """Return the section of an explicit source of a format: `kind`, and the fields of its source."""
+    source_type = annotation_format.source_type
+    types = typing.get_type_hints(source_type)
+    options = {
+        field.name: (
+            OPTION_TYPES.get(types[field.name], types[field.name]),
+            ... if field.default is MISSING else field.default,
+        )
+        for field in fields(source_type)
+    }
+    return create_model(  # type: ignore[call-overload]
+        f"{source_type.__name__}Config",
+        __base__=Section,
+        __doc__=source_type.__doc__,
+        __module__=__name__,
+        kind=(Literal[annotation_format.name], ...),
+        **options,
+    )
 
-    kind: Literal["coco"]
-    images: FilePath
-    annotations: FilePath
+
+SOURCE_SECTIONS: dict[str, type[Section]] = {one.name: source_section(one) for one in FORMATS}
+"""By `kind`."""
 
 
-class VocSourceConfig(Section):
-    """A VOC folder (Annotations, ImageSets/Main, JPEGImages) and the splits to read from it."""
-
-    kind: Literal["voc"]
-    root: FilePath
-    splits: Annotated[list[str], Field(min_length=1)]
+globals().update({section.__name__: section for section in SOURCE_SECTIONS.values()})  # where pickle looks for them
 
 
-SourceConfig = Annotated[CocoSourceConfig | VocSourceConfig, Field(discriminator="kind")]
+if TYPE_CHECKING:
+    SourceConfig: TypeAlias = Any
+else:
+    SourceConfig = Annotated[reduce(or_, SOURCE_SECTIONS.values()), Field(discriminator="kind")]
 
 
 Sources = Annotated[list[SourceConfig], Field(min_length=1), BeforeValidator(_listed)]

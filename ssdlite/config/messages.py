@@ -27,7 +27,8 @@ def _first_error(error: ValidationError, origin: str, root: type[BaseModel]) -> 
     if unknown:
         return f"unknown option '{dotted}' in {origin}; {_hint(location, known, root)}"
     if problem["type"] in ("union_tag_not_found", "union_tag_invalid"):
-        kinds = [kind.strip("' ") for kind in problem["ctx"].get("expected_tags", "'coco', 'voc'").split(",")]
+        section = [part for part in location if not part.isdigit()]
+        kinds = [_kind(variant) for variant in _models_at(section, root)]
         example = "{kind: coco, images: DIR, annotations: FILE}" if "coco" in kinds else f"{dotted}={kinds[0]}"
         return f"'{dotted}.kind' in {origin} must be {' or '.join(kinds)}, as in {example}."
     if problem["type"] == "model_type":

@@ -1,18 +1,17 @@
-"""From raw annotations to `Record`s, and from a reader's own classes to those of a model."""
+"""Numbers and labels of classes: from a reader's own to those of a model."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ssdlite.errors import DataError
-from ssdlite.io import is_usable, one_line, quoted
-from ssdlite.structures import DataSplit, ImageId, Record
+from ssdlite.io import is_usable, quoted
+from ssdlite.structures import DataSplit, Record
 
 logger = logging.getLogger(__name__)
 
@@ -42,69 +41,10 @@ NUM_NAMED = 10  # problems named one by one in a warning; the rest are counted
 MAX_SIDE = 2**20  # pixels: OpenCV decodes no larger side
 
 
-@dataclass(frozen=True)
-class RawObject:
-    """An annotation before it is checked."""
-
-    box: tuple[float, float, float, float]  # xyxy, pixels of the original image
-    category: int | str  # what the file calls its class
-    ignore: bool
-    crowd: bool
-    area: float | None  # pixels²; None, negative or not finite: that of the box
-    where: str  # the item's name in a message
-
-
 def check_class_name(name: str, where: str, source: Path) -> None:
     """Raises `DataError` for a name that cannot be shown or written, such as of control characters."""
     if not name.strip() or not is_usable(name):
         raise DataError(f"{source}: {where} has the name {quoted(name)}; name the class in plain characters")
-
-
-def make_record(
-    image_path: Path,
-    image_id: ImageId,
-    size: tuple[int, int],
-    objects: Sequence[RawObject],
-    labels: Mapping[Any, int],
-    problems: list[str],
-) -> Record:
-    """Turn categories into `labels` and clip the boxes to `size` (height, width).
-
-    Boxes without area are left out and named in `problems`: a box of no width would regress to log(0), an
-    inverted one to NaN.
-    """
-    height, width = size
-    raw = np.array([item.box for item in objects], np.float64).reshape(-1, 4)
-    boxes = np.clip(raw, 0, (width, height, width, height)).astype(np.float32)
-    sides = boxes[:, 2:] - boxes[:, :2]
-    good = np.all(np.isfinite(raw) & np.tile(sides > 0, 2), axis=1)
-    for index in np.flatnonzero(~good).tolist():
-        coordinates = ", ".join(f"{value:g}" for value in raw[index])
-        problems.append(f"{objects[index].where} has the box ({coordinates}) in an image of {width}x{height}")
-    kept = [item for item, is_good in zip(objects, good.tolist(), strict=True) if is_good]
-    boxes, box_areas = boxes[good], sides[good].prod(axis=1)
-    given_areas = np.array([np.nan if item.area is None else item.area for item in kept], np.float64)
-    is_area = (given_areas >= 0) & (given_areas <= np.finfo(np.float32).max)
-    return Record(
-        image_path=image_path,
-        image_id=image_id,
-        size=size,
-        boxes=boxes,
-        labels=np.array([labels[item.category] for item in kept], np.int64),
-        ignore=np.array([item.ignore for item in kept], bool),
-        crowd=np.array([item.crowd for item in kept], bool),
-        areas=np.where(is_area, given_areas, box_areas).astype(np.float32),
-    )
-
-
-def report_problems(source: Path, problems: Sequence[str]) -> None:
-    """Say once what was left out of `source`, naming the first few items."""
-    if not problems:
-        return
-    more = len(problems) - NUM_NAMED
-    tail = f"; and {more} more" if more > 0 else ""
-    listed = "; ".join(map(one_line, problems[:NUM_NAMED]))
-    logger.warning("%s: left out %d unusable objects: %s%s", source, len(problems), listed, tail)
 
 
 def number_coco_classes(class_names: Sequence[str]) -> tuple[int, ...] | None:

@@ -1,4 +1,7 @@
-"""Image files: each is read once, for its hash, its header and whether it can be decoded."""
+"""Checks of image files: each is read once, for its hash, its header, and to see that it can be decoded.
+
+Start with `examine_images`.
+"""
 
 from __future__ import annotations
 
@@ -39,28 +42,28 @@ QUARTER_TURNS = (5, 6, 7, 8)
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What the bytes of one image file tell."""
+    """Facts that the bytes of one image file tell."""
 
     digest: bytes = b""  # of the whole file
     size: tuple[int, int] | None = None  # (height, width) upright; None where it cannot be read
     turned: bool = False  # stored on its side, and turned upright by EXIF
     usable: bool = True  # training can read it
-    found: tuple[tuple[str, str], ...] = ()  # kind and text of each finding
+    found: tuple[tuple[str, str], ...] = ()  # kind and text of each problem
 
     def fits(self, annotated: tuple[int, int]) -> bool:
-        """Whether `data.images.read_annotated` takes the annotated (height, width)."""
+        """Return whether `data.images.read_annotated` takes the annotated (height, width)."""
         return self.size is not None and (self.size == annotated or (self.turned and self.size[::-1] == annotated))
 
 
 def examine_images(paths: Sequence[Path], track: Track | None = None) -> dict[Path, ImageFacts]:
-    """Each file of `paths` (which are distinct), on all cores; `track` wraps them to show how far it is."""
+    """Examine each file of `paths` (which are distinct), on all cores; `track` wraps them to show how far it is."""
     with _unbounded(), ThreadPoolExecutor(usable_cores()) as pool:  # decoding and hashing hold no lock
         facts = pool.map(examine, paths)
         return {path: next(facts) for path in (track(paths) if track else paths)}
 
 
 def examine(path: Path) -> ImageFacts:
-    """The facts of one file."""
+    """Return the facts of one file."""
     try:
         data = read_bytes(path)
     except OSError as error:
@@ -76,7 +79,7 @@ def examine(path: Path) -> ImageFacts:
                 "image-unreadable", "not a readable image; replace it or take it out of the data set", digest
             )
         return ImageFacts(digest, decoded)
-    found = [*_name_finding(path, header), *header.found]
+    found = [*_check_name(path, header), *header.found]
     num_pixels = header.size[0] * header.size[1]
     if num_pixels > HUGE:
         kind, end = "image-huge", "decoding takes gigabytes; make it smaller"
@@ -152,7 +155,7 @@ def _bits(image: Image.Image, data: bytes) -> int:
     return 16 if image.mode.startswith("I") else 8
 
 
-def _name_finding(path: Path, header: _Header) -> Iterator[tuple[str, str]]:
+def _check_name(path: Path, header: _Header) -> Iterator[tuple[str, str]]:
     named = Image.registered_extensions().get(path.suffix.lower(), "none")
     if named != header.format and not (named in PHOTOGRAPH and header.format in PHOTOGRAPH):
         yield "image-misnamed", f"it is {header.format}, which its name does not say; the content counts"
@@ -168,7 +171,7 @@ def _decode(data: bytes, flags: int) -> tuple[int, int] | None:
 
 
 def _decode_by_pillow(data: bytes) -> tuple[int, int] | None:
-    """As `data.images.read_image` does where OpenCV fails."""
+    """(height, width) by Pillow, to which `data.images.read_image` turns where OpenCV fails; None if that fails."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             width, height = ImageOps.exif_transpose(image).convert("RGB").size

@@ -1,12 +1,13 @@
-"""Cleaned copies of annotations. The originals are never touched, and images are linked, not copied.
+"""Cleaned copies of annotations: the originals are never touched, and images are linked, not copied.
 
-MERGED: What a cleaned copy keeps of a source, and how its boxes change. Nothing is written here.
+Start with `write_fixed`; `plan_repair` decides what of a source is kept, and how its boxes change.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import shlex
 import shutil
 import xml.etree.ElementTree as ET
@@ -18,21 +19,22 @@ from typing import Any
 
 import numpy as np
 
-from ssdlite.data.formats import voc as voc_reader
-from ssdlite.data.formats.layout import CocoSource, Source, VocSource, find_layout
+from ssdlite.data.formats.base import Annotations, Source
+from ssdlite.data.formats.coco import CocoAnnotations, CocoSource
+from ssdlite.data.formats.layout import find_layout
+from ssdlite.data.formats.registry import options_of_source
+from ssdlite.data.formats.voc import CORNERS, VocAnnotations, VocSource, parse_annotation, parse_object
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.io import write_text
 from ssdlite.validate.check import CheckReport, SourceCheck
-from ssdlite.validate.problems import Contents
 from ssdlite.validate.rules import TOLERANCE, looks_other, other_corners
-from ssdlite.validate.voc import CORNERS, read_object
 
 
 @dataclass(eq=False)
 class Plan:
-    """One source as it should be. I images and N objects are those of `contents`."""
+    """One source as it should be. I images and N objects are those of `annotations`."""
 
-    contents: Contents
+    annotations: Annotations
     keep_images: np.ndarray  # (I,) bool
     sizes: np.ndarray  # (I, 2) height and width
     keep_objects: np.ndarray  # (N,) bool; none of an image that goes
@@ -44,56 +46,59 @@ class Plan:
 
 
 def plan_repair(source: SourceCheck, report: CheckReport) -> Plan:
-    """Repeated and unusable images go, sizes become the images', inverted boxes are turned, and all are clipped.
+    """Return what a cleaned copy keeps of a source, and its boxes.
 
+    Repeated and unusable images go, sizes become the images', inverted boxes are turned, and all are clipped.
     If a size is wrong but has the image's proportions, and its boxes lie within it, the image was made larger or
     smaller after it was annotated: then the boxes are scaled as well.
     """
-    contents = source.contents
-    facts = [report.facts[path] for path in contents.paths]
+    annotations = source.annotations
+    facts = [report.facts[path] for path in annotations.paths]
     keep_images = np.array([fact.usable for fact in facts], bool) & ~source.repeated
-    known = np.asarray((contents.sizes > 0).all(axis=1))
-    sizes = contents.sizes.copy()
+    known = np.asarray((annotations.sizes > 0).all(axis=1))
+    sizes = annotations.sizes.copy()
     for index, fact in enumerate(facts):
         annotated = int(sizes[index, 0]), int(sizes[index, 1])
         if fact.size and not (known[index] and fact.fits(annotated)):
             sizes[index] = fact.size
-    corners = other_corners(contents) if looks_other(contents, source.sizes) else contents.corners
+    corners = other_corners(annotations) if looks_other(annotations, source.sizes) else annotations.corners
     corners = np.concatenate(
         [np.minimum(corners[:, :2], corners[:, 2:]), np.maximum(corners[:, :2], corners[:, 2:])], 1
     )
-    boxes = contents.boxes(corners)
-    resized = known & (sizes != contents.sizes).any(axis=1) & _same_proportions(contents.sizes, sizes)
-    resized[contents.owners[~_inside(boxes, contents.sizes[contents.owners])]] = False
-    factors = np.where(resized[:, None], sizes / np.maximum(contents.sizes, 1), 1.0)[contents.owners]
-    limits = sizes[contents.owners][:, [1, 0, 1, 0]]
+    boxes = annotations.boxes(corners)
+    corrected = (sizes != annotations.sizes).any(axis=1)
+    resized = known & corrected & _same_proportions(annotations.sizes, sizes)
+    resized[annotations.owners[~_inside(boxes, annotations.sizes[annotations.owners])]] = False
+    factors = np.where(resized[:, None], sizes / np.maximum(annotations.sizes, 1), 1.0)[annotations.owners]
+    limits = sizes[annotations.owners][:, [1, 0, 1, 0]]
     with np.errstate(invalid="ignore"):
         boxes = np.clip(boxes * factors[:, [1, 0, 1, 0]], 0, limits)
         rounded = boxes.astype(np.float32)
         has_area = np.isfinite(boxes).all(axis=1) & (rounded[:, 2:] > rounded[:, :2]).all(axis=1)
-        changed = (boxes != contents.boxes()).any(axis=1)
-    corners = boxes if contents.is_coco else boxes + np.array([1, 1, 0, 0])
-    if not contents.is_coco:  # a single pixel is written as a point is, and read as one
+        changed = (boxes != annotations.boxes()).any(axis=1)
+    first = int(annotations.counts_from_one)
+    corners = boxes + np.array([first, first, 0, 0])
+    if annotations.counts_from_one:  # a single pixel is written as a point is, and read as one
         has_area &= (corners[:, :2] != corners[:, 2:]).any(axis=1)
-    names = [report.spellings.get(name, name) for name in contents.class_names]
+    names = [report.spellings.get(name, name) for name in annotations.class_names]
     wanted = {report.spellings.get(name, name) for name in report.class_names}
     is_known = np.array([report.ignore_unknown or name in wanted for name in names], bool)
-    of_kept = keep_images[contents.owners]
-    keep_objects = of_kept & has_area & is_known[contents.labels]
+    of_kept = keep_images[annotations.owners]
+    keep_objects = of_kept & has_area & is_known[annotations.labels]
     changes = Counter(
         {
             "images left out": int((~keep_images).sum()),
             "objects left out": int((of_kept & ~keep_objects).sum()),
-            "boxes turned or cut": int((changed & keep_objects & ~resized[contents.owners]).sum()),
-            "sizes corrected": int((known & keep_images & (sizes != contents.sizes).any(axis=1) & ~resized).sum()),
+            "boxes turned or cut": int((changed & keep_objects & ~resized[annotations.owners]).sum()),
+            "sizes corrected": int((known & keep_images & corrected & ~resized).sum()),
             "sizes corrected and boxes scaled with them": int((resized & keep_images).sum()),
             "class names spelt as another": sum(
-                old != new for old, new in zip(contents.class_names, names, strict=True)
+                old != new for old, new in zip(annotations.class_names, names, strict=True)
             ),
         }
     )
-    scaled = resized[contents.owners]
-    return Plan(contents, keep_images, sizes, keep_objects, corners, changed, scaled, names, +changes)
+    scaled = resized[annotations.owners]
+    return Plan(annotations, keep_images, sizes, keep_objects, corners, changed, scaled, names, +changes)
 
 
 def _same_proportions(old: np.ndarray, new: np.ndarray) -> np.ndarray:
@@ -116,7 +121,7 @@ DIGITS = 4  # of a pixel that are written of a box
 
 @dataclass(frozen=True)
 class FixedCopy:
-    """What was written."""
+    """Sources of a cleaned copy that was written."""
 
     train: list[Source]
     val: list[Source]  # empty where it is the training set
@@ -124,17 +129,18 @@ class FixedCopy:
 
 
 def require_new(directory: Path) -> None:
-    """Raises ConfigError if there is anything at `directory` but an empty folder."""
+    """Raise ConfigError if there is anything at `directory` but an empty folder."""
     if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
         raise ConfigError(f"--fix {directory}: there is something already; name a new folder.")
 
 
 def write_fixed(report: CheckReport, directory: Path) -> FixedCopy:
-    """Write the annotations of `report`, which must be of `check_data`, into `directory`, cleaned.
+    """Write the annotations of `report`, which must be of `check_splits`, into `directory`, cleaned.
 
     COCO becomes annotations/instances_train.json with a link `train` to its images (a second source
-    instances_train2.json, and so on), VOC keeps its layout, with JPEGImages a link. See `plan_repair` for what is
-    cleaned. Raises DataError if nothing of a source can be kept, and ConfigError as `require_new`.
+    instances_train2.json, and so on), VOC keeps its layout, with JPEGImages a link; any other format is written as
+    COCO. See `plan_repair` for what is cleaned. Raises DataError if nothing of a source can be kept, and
+    ConfigError as `require_new`.
     """
     require_new(directory)
     sources = [*report.train, *report.val]
@@ -142,7 +148,8 @@ def write_fixed(report: CheckReport, directory: Path) -> FixedCopy:
     for source in sources:
         if not plans[id(source)].keep_images.any():
             raise DataError(
-                f"{source.contents.source}: none of its images can be kept; correct what is said of the whole first"
+                f"{source.annotations.source}: none of its images can be kept; correct what is said of the whole "
+                "first"
             )
     roots = _choose_roots(sources, directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -153,13 +160,17 @@ def write_fixed(report: CheckReport, directory: Path) -> FixedCopy:
         for source in members:
             plan = plans[id(source)]
             changes += plan.changes
-            old = source.contents.source
-            if isinstance(old, CocoSource):
-                number = sum(isinstance(other, CocoSource) for other in written[split]) + 1
-                name = split if number == 1 else f"{split}{number}"
-                written[split].append(_write_coco(plan, old, directory, name))
-            else:
-                written[split].append(_write_voc(plan, old, roots[old.root], done))
+            annotations = source.annotations
+            number = sum(isinstance(other, CocoSource) for other in written[split]) + 1
+            name = split if number == 1 else f"{split}{number}"
+            match annotations:
+                case VocAnnotations():
+                    copy: Source = _write_voc(plan, annotations, roots[annotations.source.root], done)
+                case CocoAnnotations():
+                    copy = _write_coco(plan, annotations, directory, name)
+                case _:
+                    copy = _write_as_coco(plan, directory, name)
+            written[split].append(copy)
     return FixedCopy(written["train"], written["val"], changes)
 
 
@@ -173,21 +184,19 @@ def train_command(copy: FixedCopy, directory: Path) -> str:
     except DataError:  # several sources of one kind are no layout
         pass
     splits = {"train": copy.train, "val": val}
-    words = [f"data.{split}={json.dumps([*map(_as_node, nodes)])}" for split, nodes in splits.items() if nodes]
+    words = [
+        f"data.{split}={json.dumps([*map(options_of_source, sources)])}"
+        for split, sources in splits.items()
+        if sources
+    ]
     return "ssdlite train " + " ".join(map(shlex.quote, words))
 
 
-def _as_node(source: Source) -> dict[str, Any]:
-    if isinstance(source, CocoSource):
-        return {"kind": "coco", "images": str(source.images), "annotations": str(source.annotations)}
-    return {"kind": "voc", "root": str(source.root), "splits": list(source.splits)}
-
-
 def _choose_roots(sources: Sequence[SourceCheck], directory: Path) -> dict[Path, Path]:
-    """A folder for each VOC root: `directory` itself if there is one root and no COCO, otherwise one in it."""
-    given = [source.contents.source for source in sources]
+    """A folder for each VOC root: `directory` itself if there is one root and nothing else, otherwise one in it."""
+    given = [source.annotations.source for source in sources]
     roots = list(dict.fromkeys(source.root for source in given if isinstance(source, VocSource)))
-    if len(roots) == 1 and not any(isinstance(source, CocoSource) for source in given):
+    if len(roots) == 1 and all(isinstance(source, VocSource) for source in given):
         return {roots[0]: directory}
     chosen: dict[Path, Path] = {}
     for number, root in enumerate(roots, 1):
@@ -198,7 +207,7 @@ def _choose_roots(sources: Sequence[SourceCheck], directory: Path) -> dict[Path,
 
 
 def _link(link: Path, folder: Path) -> bool:
-    """Whether `link` now leads to `folder`."""
+    """Make `link` lead to `folder`; False where that is not allowed."""
     try:
         link.symlink_to(folder.resolve(), target_is_directory=True)
     except OSError:  # Windows allows it to developers only
@@ -206,29 +215,71 @@ def _link(link: Path, folder: Path) -> bool:
     return True
 
 
-def _write_coco(plan: Plan, old: CocoSource, directory: Path, name: str) -> CocoSource:
-    contents, document = plan.contents, plan.contents.document
+def _write_coco(plan: Plan, annotations: CocoAnnotations, directory: Path, name: str) -> CocoSource:
+    document = annotations.document
+    assert document is not None, "an image was kept"
     images = []
     for index in np.flatnonzero(plan.keep_images).tolist():
-        entry = document["images"][contents.entries[index]]
+        entry = document["images"][annotations.entries[index]]
         height, width = plan.sizes[index].tolist()
         same = entry.get("height") == height and entry.get("width") == width
         images.append(entry if same else {**entry, "height": height, "width": width})
     categories: dict[str, dict[str, Any]] = {}
     for category in document["categories"]:
-        label = contents.categories.get(category["id"]) if isinstance(category, dict) and "id" in category else None
+        category_id = category.get("id") if isinstance(category, dict) else None
+        label = annotations.label_of_category.get(category_id) if isinstance(category_id, int | float) else None
         if label is not None:
             categories.setdefault(plan.names[label], {**category, "name": plan.names[label]})
     ids = [categories[name]["id"] for name in plan.names]
-    annotations = [
-        _coco_object(document["annotations"][contents.positions[index]], plan, index, ids[contents.labels[index]])
+    objects = [
+        _coco_object(
+            document["annotations"][annotations.positions[index]], plan, index, ids[annotations.labels[index]]
+        )
         for index in np.flatnonzero(plan.keep_objects).tolist()
     ]
-    cleaned = {**document, "images": images, "annotations": annotations, "categories": list(categories.values())}
+    cleaned = {**document, "images": images, "annotations": objects, "categories": list(categories.values())}
+    return _write_document(cleaned, directory, name, annotations.source.images)
+
+
+def _write_document(document: dict[str, Any], directory: Path, name: str, images_dir: Path) -> CocoSource:
     path = directory / "annotations" / f"instances_{name}.json"
-    write_text(path, json.dumps(cleaned, ensure_ascii=False))
+    write_text(path, json.dumps(document, ensure_ascii=False))
     link = directory / name
-    return CocoSource(link if _link(link, old.images) else old.images.resolve(), path)
+    return CocoSource(link if _link(link, images_dir) else images_dir.resolve(), path)
+
+
+def _write_as_coco(plan: Plan, directory: Path, name: str) -> CocoSource:
+    """A new COCO file of what is kept; objects to ignore become crowd, the only ones that COCO ignores."""
+    annotations = plan.annotations
+    kept = np.flatnonzero(plan.keep_images).tolist()
+    folder = Path(os.path.commonpath([annotations.paths[index].absolute().parent for index in kept]))
+    images = [
+        {
+            "id": index + 1,
+            "file_name": annotations.paths[index].absolute().relative_to(folder).as_posix(),
+            "height": height,
+            "width": width,
+        }
+        for index, (height, width) in zip(kept, plan.sizes[kept].tolist(), strict=True)
+    ]
+    ids = {spelling: number for number, spelling in enumerate(dict.fromkeys(plan.names), 1)}
+    boxes = np.round(annotations.boxes(plan.corners), DIGITS)
+    objects: list[dict[str, Any]] = []
+    for index in np.flatnonzero(plan.keep_objects).tolist():
+        x1, y1, x2, y2 = boxes[index].tolist()
+        objects.append(
+            {
+                "id": len(objects) + 1,
+                "image_id": int(annotations.owners[index]) + 1,
+                "category_id": ids[plan.names[annotations.labels[index]]],
+                "bbox": [x1, y1, round(x2 - x1, DIGITS), round(y2 - y1, DIGITS)],
+                "area": round((x2 - x1) * (y2 - y1), DIGITS),
+                "iscrowd": int(annotations.ignore[index]),
+            }
+        )
+    categories = [{"id": number, "name": spelling} for spelling, number in ids.items()]
+    document = {"images": images, "annotations": objects, "categories": categories}
+    return _write_document(document, directory, name, folder)
 
 
 def _coco_object(item: dict[str, Any], plan: Plan, index: int, category_id: int) -> dict[str, Any]:
@@ -251,26 +302,26 @@ def _coco_object(item: dict[str, Any], plan: Plan, index: int, category_id: int)
     return item
 
 
-def _write_voc(plan: Plan, old: VocSource, root: Path, done: set[Path]) -> VocSource:
-    """`done`: the files that another list of the same root has written."""
-    contents = plan.contents
+def _write_voc(plan: Plan, annotations: VocAnnotations, root: Path, done: set[Path]) -> VocSource:
+    """Write annotations and lists of a source; `done` has the files that another list of its root has written."""
+    old: VocSource = annotations.source
     link = root / "JPEGImages"
     if link not in done:
         root.mkdir(parents=True, exist_ok=True)
         if not _link(link, old.root / "JPEGImages"):
             raise DataError(f"{link}: links cannot be made here; give --fix a folder on another disk or system")
         done.add(link)
-    order = np.argsort(contents.owners, kind="stable")
-    bounds = np.searchsorted(contents.owners[order], np.arange(len(contents.paths) + 1))
+    order = np.argsort(annotations.owners, kind="stable")
+    bounds = np.searchsorted(annotations.owners[order], np.arange(len(annotations.paths) + 1))
     kept: dict[str, list[str]] = {split: [] for split in old.splits}
     for index in np.flatnonzero(plan.keep_images).tolist():
-        stem = contents.entries[index]
-        kept[contents.lists[stem]].append(stem)
+        stem = str(annotations.image_ids[index])
+        kept[annotations.lists[stem]].append(stem)
         path = root / "Annotations" / f"{stem}.xml"
         if path not in done:
             done.add(path)
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write_xml(contents.files[index], path, plan, index, order[bounds[index] : bounds[index + 1]])
+            _write_xml(annotations.files[index], path, plan, index, order[bounds[index] : bounds[index + 1]])
     for split, stems in kept.items():
         write_text(root / "ImageSets" / "Main" / f"{split}.txt", "".join(f"{stem}\n" for stem in stems))
     return VocSource(root, tuple(split for split, stems in kept.items() if stems))
@@ -278,12 +329,12 @@ def _write_voc(plan: Plan, old: VocSource, root: Path, done: set[Path]) -> VocSo
 
 def _write_xml(source: Path, path: Path, plan: Plan, image: int, objects: np.ndarray) -> None:
     """The annotation of one image, which has `objects`; byte by byte where nothing changes."""
-    contents = plan.contents
-    annotation = voc_reader.parse_annotation(source)
-    is_changed = contents.sizes[image].tolist() != plan.sizes[image].tolist()
+    annotations = plan.annotations
+    annotation = parse_annotation(source)
+    is_changed = annotations.sizes[image].tolist() != plan.sizes[image].tolist()
     if is_changed:
         _set_size(annotation, *plan.sizes[image].tolist())
-    by_position = {int(contents.positions[index]): int(index) for index in objects if plan.keep_objects[index]}
+    by_position = {int(annotations.positions[index]): int(index) for index in objects if plan.keep_objects[index]}
     for position, item in enumerate(annotation.findall("object"), 1):
         index = by_position.get(position)
         if index is None:
@@ -310,16 +361,16 @@ def _set_size(annotation: ET.Element, height: int, width: int) -> None:
 
 
 def _mend_object(item: ET.Element, plan: Plan, index: int, source: Path) -> bool:
-    """Whether anything had to be changed."""
+    """Correct an <object>; False where nothing had to be changed."""
     is_changed = False
     try:
-        name = read_object(item, source).category
+        name = parse_object(item, source).name
     except DataError:  # for `difficult`, or the object would not be among those to keep
         for element in item.findall("difficult"):
             item.remove(element)
-        name = read_object(item, source).category
+        name = parse_object(item, source).name
         is_changed = True
-    wanted = plan.names[plan.contents.labels[index]]
+    wanted = plan.names[plan.annotations.labels[index]]
     if name != wanted:
         item.findall("name")[0].text = wanted
         is_changed = True

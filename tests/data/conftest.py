@@ -24,7 +24,7 @@ def real_data() -> Path:
 
 
 def write_image(path: Path, size: tuple[int, int] = (40, 60), pixels: np.ndarray | None = None) -> None:
-    """Of `pixels`, or of noise that is the same for all."""
+    """Write an image of `pixels`, or of noise that is the same for all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if pixels is None:
         pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)

@@ -25,10 +25,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ssdlite.config.schema import config_from_dict, load_config, parse_options
-from ssdlite.data.formats.coco import read_coco
-from ssdlite.data.formats.voc import read_voc
+from ssdlite.data.formats.base import Source
+from ssdlite.data.formats.coco import CocoSource, read_coco
+from ssdlite.data.formats.problems import Problems, StrictProblems
+from ssdlite.data.formats.registry import format_of
+from ssdlite.data.formats.voc import VocSource, read_voc
 from ssdlite.data.images import image_size, read_image
-from ssdlite.errors import UserError
+from ssdlite.errors import DataError, UserError
 from ssdlite.evaluation.coco import read_coco_results
 from ssdlite.export.metadata import from_properties
 from ssdlite.export.onnxruntime import OnnxPredictor
@@ -194,12 +197,27 @@ def check_split(split: DataSplit | None) -> None:
         assert isinstance(record.image_id, int | str) and not isinstance(record.image_id, bool)
 
 
+def check_reader(source: Source) -> None:
+    """Training raises the first of the errors that a check lists, and nothing where it lists none."""
+    problems = Problems()
+    format_of(source).read(source, problems)
+    errors = [problem for problem in problems.found if problem.severity == "error"]
+    sentences = [problem.message or f"{problem.file}: {problem.text}" for problem in errors]
+    try:
+        format_of(source).read(source, StrictProblems())
+    except DataError as error:
+        assert str(error) == sentences[0]
+    else:
+        assert sentences == []
+
+
 @fuzz
 @given(data=changed_documents(COCO).map(as_json) | changed_bytes(as_json(COCO)))
 def test_coco(folder: Path, data: bytes) -> None:
     path = folder / "instances_train.json"
     path.write_bytes(data)
     check_split(survives(lambda: read_coco(folder / "images", path), folder))
+    check_reader(CocoSource(folder / "images", path))
 
 
 @st.composite
@@ -235,6 +253,7 @@ def test_voc(folder: Path, xml: bytes, names: bytes) -> None:
     (root / "Annotations" / "a.xml").write_bytes(xml)
     (root / "ImageSets" / "Main" / "train.txt").write_bytes(names)
     check_split(survives(lambda: read_voc(root, ["train"]), root))
+    check_reader(VocSource(root, ("train",)))
 
 
 OPTIONS: dict[str, Any] = yaml.safe_load(CONFIG)

@@ -1,4 +1,4 @@
-"""Data sets with one mistake each, and what is found in them."""
+"""Small data sets, and the kinds of their problems."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ssdlite.validate.problems import Problem
+from ssdlite.data.formats.problems import Problem
 
 
 def kinds(problems: Iterable[Problem], *, notes: bool = False) -> list[str]:

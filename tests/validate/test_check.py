@@ -1,4 +1,4 @@
-"""What needs several images or both splits."""
+"""Problems that need several images or both splits."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import shutil
 import numpy as np
 import pytest
 
-from ssdlite.data.formats.layout import CocoSource, read_split
+from ssdlite.data.formats.coco import CocoSource
+from ssdlite.data.formats.layout import read_split
+from ssdlite.data.formats.problems import Problem
 from ssdlite.data.images import read_annotated
 from ssdlite.errors import DataError
 from ssdlite.validate.check import check_splits, quick_check
-from ssdlite.validate.problems import Problem, by_severity, count_errors, summarise, summary_lines
+from ssdlite.validate.problems import by_severity, count_errors, summarise, summary_lines
 
 from .cases import coco_document, kinds, write_coco, write_noise
 

@@ -4,7 +4,8 @@ from collections import Counter
 
 import pytest
 
-from ssdlite.data.formats.layout import CocoSource, read_split
+from ssdlite.data.formats.coco import CocoSource
+from ssdlite.data.formats.layout import read_split
 from ssdlite.errors import DataError
 from ssdlite.validate.check import quick_check
 from ssdlite.validate.rules import Census, merge_spellings
@@ -56,7 +57,7 @@ def test_a_class_that_training_does_not_know(tmp_path):
     read_split(val, ["cat", "dog"], ignore_unknown=True)
 
 
-def test_a_name_without_objects_is_no_mistake(tmp_path):
+def test_a_name_without_objects_is_no_problem(tmp_path):
     categories = [*CATEGORIES, {"id": 9, "name": "cow"}]
     assert quick_check(*sources(tmp_path, val_categories=categories)) == []
     found = quick_check(*sources(tmp_path / "b", train_categories=categories))

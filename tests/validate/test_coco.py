@@ -1,14 +1,13 @@
-"""What the reader refuses is an error, what it leaves out or cuts a warning: never the other way round."""
+"""Errors are what training refuses, warnings what it leaves out or cuts: never the other way round."""
 
 from __future__ import annotations
 
 import pytest
 
-from ssdlite.data.formats.coco import read_coco
-from ssdlite.data.formats.layout import CocoSource
+from ssdlite.data.formats.coco import CocoSource, read_coco
+from ssdlite.data.formats.problems import KINDS
 from ssdlite.errors import DataError
-from ssdlite.validate.check import quick_check
-from ssdlite.validate.problems import KINDS
+from ssdlite.validate.check import check_splits, quick_check
 
 from .cases import coco_document, kinds, write_coco
 
@@ -77,18 +76,18 @@ NOTES = {
 }
 
 
-def findings_of(folder, document):
+def problems_of(folder, document):
     images, annotations = write_coco(folder, document)
     return quick_check([CocoSource(images, annotations)], [])
 
 
-def test_the_good_document_has_no_finding(tmp_path):
-    assert kinds(findings_of(tmp_path, coco_document()), notes=True) == ["no-validation"]
+def test_the_good_document_has_no_problem(tmp_path):
+    assert kinds(problems_of(tmp_path, coco_document()), notes=True) == ["no-validation"]
 
 
 @pytest.mark.parametrize(("document", "kind"), ERRORS.values(), ids=ERRORS)
 def test_errors_are_what_the_reader_refuses(tmp_path, document, kind):
-    found = findings_of(tmp_path, document)
+    found = problems_of(tmp_path, document)
     assert kind in kinds(found) and KINDS[kind] == "error"
     assert len([problem for problem in found if problem.severity == "error"]) <= 2  # no flood behind one mistake
     with pytest.raises(DataError):
@@ -97,7 +96,7 @@ def test_errors_are_what_the_reader_refuses(tmp_path, document, kind):
 
 @pytest.mark.parametrize(("document", "kind"), WARNINGS.values(), ids=WARNINGS)
 def test_warnings_are_what_the_reader_leaves_out_or_cuts(tmp_path, document, kind):
-    found = findings_of(tmp_path, document)
+    found = problems_of(tmp_path, document)
     assert kinds(found) == [kind] and KINDS[kind] == "warning"
     split = read_coco(tmp_path / "train", tmp_path / "annotations/instances_train.json")
     boxes = sum(len(record.boxes) for record in split.records)
@@ -106,13 +105,13 @@ def test_warnings_are_what_the_reader_leaves_out_or_cuts(tmp_path, document, kin
 
 @pytest.mark.parametrize(("document", "kind"), NOTES.values(), ids=NOTES)
 def test_notes_are_what_the_reader_takes(tmp_path, document, kind):
-    found = findings_of(tmp_path, document)
+    found = problems_of(tmp_path, document)
     assert kind in kinds(found, notes=True)
     assert not [problem for problem in found if problem.severity == "error"]
     read_coco(tmp_path / "train", tmp_path / "annotations/instances_train.json")
 
 
-def test_all_mistakes_are_found_at_once(tmp_path):
+def test_all_problems_are_found_at_once(tmp_path):
     """Where the reader stops at the first."""
     document = thing(bbox=[1, 2, 3])
     document["annotations"] += [
@@ -120,7 +119,7 @@ def test_all_mistakes_are_found_at_once(tmp_path):
         {**OBJECT, "id": 101, "bbox": [5, 5, 0, 9]},
     ]
     document["images"].append({**IMAGE, "file_name": "9.png"})
-    found = findings_of(tmp_path, document)
+    found = problems_of(tmp_path, document)
     assert kinds(found) == ["box-degenerate", "category-unknown", "image-missing", "object-broken"]
     items = {problem.kind: problem.item for problem in found}
     assert items["object-broken"] == "annotation 99 of image 1 (1.png)"
@@ -129,23 +128,23 @@ def test_all_mistakes_are_found_at_once(tmp_path):
 
 def test_a_box_is_taken_from_a_mask(tmp_path):
     square = [[60, 5, 70, 5, 70, 15, 60, 15]]
-    assert kinds(findings_of(tmp_path, thing(bbox=None, segmentation=[[5, 5, 15, 5, 15, 15, 5, 15]]))) == []
+    assert kinds(problems_of(tmp_path, thing(bbox=None, segmentation=[[5, 5, 15, 5, 15, 15, 5, 15]]))) == []
     read_coco(tmp_path / "train", tmp_path / "annotations/instances_train.json")
-    found = findings_of(tmp_path, thing(bbox=[70, 5, 10, 10], segmentation=square))
+    found = problems_of(tmp_path, thing(bbox=[70, 5, 10, 10], segmentation=square))
     assert kinds(found) == ["box-outside"]  # the box counts where there is one
 
 
-def test_ids_that_say_nothing_make_one_finding_each(tmp_path):
+def test_ids_that_say_nothing_make_one_problem_each(tmp_path):
     """Forty objects of two images with one id are not forty mistakes."""
     document = coco_document()
     document["images"][1]["id"] = 1
-    found = findings_of(tmp_path, document)
+    found = problems_of(tmp_path, document)
     assert kinds(found).count("image-id-repeated") == 1
     assert "object-broken" not in kinds(found)
 
 
 def test_an_empty_file(tmp_path):
-    found = findings_of(tmp_path, {"images": [], "annotations": [], "categories": []})
+    found = problems_of(tmp_path, {"images": [], "annotations": [], "categories": []})
     assert kinds(found) == ["no-images"]
 
 
@@ -157,10 +156,28 @@ def test_a_missing_folder_of_images(tmp_path):
         read_coco(tmp_path / "none", annotations)
 
 
+def test_an_image_that_cannot_be_opened_is_found(tmp_path):
+    """Its name is in the folder, so that only opening it tells."""
+    images, annotations = write_coco(tmp_path, coco_document())
+    (images / "1.png").unlink()
+    (images / "1.png").mkdir()
+    source = CocoSource(images, annotations)
+    assert kinds(quick_check([source], [])) == []
+    (problem,) = check_splits([source], []).problems[:1]
+    assert (problem.kind, problem.file) == ("image-missing", images / "1.png")
+
+
+def test_a_missing_image_without_a_size_is_a_missing_image(tmp_path):
+    document = image(file_name="9.png", height=None)
+    assert kinds(problems_of(tmp_path, document)) == ["image-missing"]
+    with pytest.raises(DataError, match=r"1 of its 3 images are not there, the first is .*9\.png"):
+        read_coco(tmp_path / "train", tmp_path / "annotations/instances_train.json")
+
+
 def test_irregular_files_are_read_as_regular_ones(tmp_path):
     """A chunk with one odd annotation goes the slow way, with the same boxes."""
-    plain = findings_of(tmp_path / "a", thing(bbox=[60, 5, 20, 10]))
-    odd = findings_of(tmp_path / "b", thing(bbox=[60, 5, 20, 10], area=float("nan")))
+    plain = problems_of(tmp_path / "a", thing(bbox=[60, 5, 20, 10]))
+    odd = problems_of(tmp_path / "b", thing(bbox=[60, 5, 20, 10], area=float("nan")))
     assert [(problem.kind, problem.text) for problem in plain] == [(problem.kind, problem.text) for problem in odd]
 
 

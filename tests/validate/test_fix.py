@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssdlite.data.formats.layout import CocoSource, VocSource, find_layout, read_split
+from ssdlite.data.formats.coco import CocoSource
+from ssdlite.data.formats.layout import find_layout, read_split
+from ssdlite.data.formats.voc import VocSource
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.validate.check import check_splits
 from ssdlite.validate.problems import count_errors

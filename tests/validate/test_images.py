@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
+from ssdlite.data.formats.problems import KINDS
 from ssdlite.data.images import read_image
 from ssdlite.errors import DataError
 from ssdlite.validate import images as checked
 from ssdlite.validate.images import ImageFacts, examine, examine_images
-from ssdlite.validate.problems import KINDS
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 

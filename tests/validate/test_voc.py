@@ -1,4 +1,4 @@
-"""What the reader refuses is an error, what it leaves out or cuts a warning: never the other way round."""
+"""Errors are what training refuses, warnings what it leaves out or cuts: never the other way round."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ssdlite.data.formats.layout import VocSource
-from ssdlite.data.formats.voc import read_voc
+from ssdlite.data.formats.problems import KINDS
+from ssdlite.data.formats.voc import VocSource, read_voc
 from ssdlite.errors import DataError
 from ssdlite.validate.check import quick_check
-from ssdlite.validate.problems import KINDS
 
 from .cases import kinds, write_noise
 
@@ -42,7 +41,7 @@ def write_voc(root: Path, files: dict[str, str], split: str = "train", lines: st
     return root
 
 
-def findings_of(root, files, **options):
+def problems_of(root, files, **options):
     write_voc(root, files, **options)
     return quick_check([VocSource(root, ("train",))], [])
 
@@ -67,7 +66,7 @@ WARNINGS = {
 
 @pytest.mark.parametrize(("xml", "kind"), ERRORS.values(), ids=ERRORS)
 def test_errors_are_what_the_reader_refuses(tmp_path, xml, kind):
-    found = findings_of(tmp_path, {"a": annotation(), "b": xml})
+    found = problems_of(tmp_path, {"a": annotation(), "b": xml})
     assert kinds(found) == [kind] and KINDS[kind] == "error"
     assert found[0].file == tmp_path / "Annotations/b.xml" and found[0].item.startswith("b")
     with pytest.raises(DataError):
@@ -76,7 +75,7 @@ def test_errors_are_what_the_reader_refuses(tmp_path, xml, kind):
 
 @pytest.mark.parametrize(("objects", "kind"), WARNINGS.values(), ids=WARNINGS)
 def test_warnings_are_what_the_reader_leaves_out_or_cuts(tmp_path, objects, kind):
-    found = findings_of(tmp_path, {"a": annotation(objects)})
+    found = problems_of(tmp_path, {"a": annotation(objects)})
     assert kinds(found) == [kind] and KINDS[kind] == "warning"
     assert found[0].item == "a object 11 (cat)"
     (record,) = read_voc(tmp_path, ["train"]).records
@@ -86,17 +85,17 @@ def test_warnings_are_what_the_reader_leaves_out_or_cuts(tmp_path, objects, kind
 @pytest.mark.parametrize("box", [(7, 3, 7, 20), (1, 1, 60, 40), (0, 0, 61, 41), (2.5, 3, 10.5, 8)])
 def test_boxes_that_are_fine(tmp_path, box):
     """One pixel wide, the whole image, counted from 0, with fractions."""
-    assert kinds(findings_of(tmp_path, {"a": annotation(thing(box=box))})) == []
+    assert kinds(problems_of(tmp_path, {"a": annotation(thing(box=box))})) == []
 
 
 def test_lists(tmp_path):
-    assert kinds(findings_of(tmp_path, {"a": annotation()}, lines="a\na 1\n")) == ["image-listed-twice"]
+    assert kinds(problems_of(tmp_path, {"a": annotation()}, lines="a\na 1\n")) == ["image-listed-twice"]
     assert len(read_voc(tmp_path, ["train"])) == 1
     for lines, expected in {"": ["list-unreadable", "no-images"], "a\n../a\n": ["list-unreadable"]}.items():
-        assert kinds(findings_of(tmp_path, {"a": annotation()}, lines=lines)) == expected
+        assert kinds(problems_of(tmp_path, {"a": annotation()}, lines=lines)) == expected
         with pytest.raises(DataError):
             read_voc(tmp_path, ["train"])
-    assert kinds(findings_of(tmp_path, {"a": annotation()}, lines="a\nb\n")) == ["annotations-unreadable"]
+    assert kinds(problems_of(tmp_path, {"a": annotation()}, lines="a\nb\n")) == ["annotations-unreadable"]
     with pytest.raises(DataError):
         read_voc(tmp_path, ["train"])
 
@@ -113,12 +112,26 @@ def test_images(tmp_path):
         read_voc(tmp_path, ["train"])
 
 
-def test_a_missing_folder_of_images_is_one_finding(tmp_path):
+def test_a_missing_folder_of_images_is_one_problem(tmp_path):
     write_voc(tmp_path, {"a": annotation()})
     (tmp_path / "JPEGImages/a.png").unlink()
     (tmp_path / "JPEGImages").rmdir()
     found = quick_check([VocSource(tmp_path, ("train",))], [])
     assert kinds(found) == ["image-folder-missing", "no-images"]
+
+
+def test_an_empty_folder_of_images_is_one_problem(tmp_path):
+    """Also beside another source, whose images make the split usable; training names the first that is missing."""
+    full = write_voc(tmp_path / "full", {"a": annotation()})
+    empty = write_voc(tmp_path / "empty", {"b": annotation(), "c": annotation()})
+    for path in (empty / "JPEGImages").iterdir():
+        path.unlink()
+    sources = [VocSource(full, ("train",)), VocSource(empty, ("train",))]
+    for train in (sources[1:], sources):
+        (problem,) = [one for one in quick_check(train, []) if one.severity == "error"]
+        assert problem.kind == "no-images" and problem.item == f"{empty} (train)"
+    with pytest.raises(DataError, match=r"b\.xml: there is no image 'b'"):
+        read_voc(empty, ["train"])
 
 
 def test_real_bccd_has_two_points(real_data):

@@ -1,4 +1,6 @@
 """Annotation formats, one module each, and the search for them at a path.
 
-Start with `layout`: from a path to the sources of the training and validation split.
+Start with `base`, the seam: `Format` and what its reader gives. `registry` lists the formats; `layout` leads from a
+path to the sources of the two splits, and from sources to a split. A new format is a module and a line in
+`registry`.
 """

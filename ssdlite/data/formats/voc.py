@@ -1,24 +1,24 @@
-"""Pascal VOC: one XML file an image, and lists of names for the splits."""
+"""Pascal VOC: one XML file an image, and lists of names for the splits.
+
+Start with `VocFormat`. VOC counts pixels from 1 and includes the last, so the continuous box is
+(xmin − 1, ymin − 1, xmax, ymax): its sides are those of the devkit's "+ 1", and a mirrored box is exact.
+"""
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 import xml.etree.ElementTree as ET
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import NamedTuple
 
-from ssdlite.data.images import image_size
-from ssdlite.data.records import (
-    MAX_SIDE,
-    RawObject,
-    check_class_name,
-    make_record,
-    number_classes,
-    relabel,
-    report_problems,
-)
+from ssdlite.data.formats.base import Annotations, Box, Format, Found, make_split, require_folder
+from ssdlite.data.formats.problems import Problems, StrictProblems
+from ssdlite.data.records import MAX_SIDE, check_class_name, number_classes, relabel
 from ssdlite.errors import DataError
 from ssdlite.io import is_usable, one_line, quoted, read_bytes, read_text
 from ssdlite.structures import DataSplit
@@ -26,40 +26,131 @@ from ssdlite.structures import DataSplit
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 
 
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+@dataclass(frozen=True)
+class VocSource:
+    """A VOC folder (Annotations, ImageSets/Main, JPEGImages) and the splits to read from it."""
+
+    root: Path
+    splits: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.root} ({' + '.join(self.splits)})"
+
+
+class VocAnnotations(Annotations):
+    """Annotations of a VOC folder, with what a cleaned copy of it is made from."""
+
+    counts_from_one = True
+
+    def __init__(self, source: VocSource) -> None:
+        super().__init__(source, source.root)
+        self.lists: dict[str, str] = {}  # the list that names a stem first
+
+
+class VocFormat(Format[VocSource]):
+    name = "voc"
+    looked_for = "Annotations, JPEGImages and ImageSets/Main here, in VOC20* or in VOCdevkit/VOC20* (VOC)"
+    source_type = VocSource
+
+    def find(self, path: Path) -> Found | None:
+        """With a test list somewhere, train on trainval and validate on test; otherwise train and val."""
+        candidates = [path, *sorted(path.glob("VOC20*")), *sorted(path.glob("VOCdevkit/VOC20*"))]
+        lists = {root: names for root in candidates if (names := _list_names(root))}
+        has_test = any("test" in names for names in lists.values())
+        train: list[VocSource] = []
+        val: list[VocSource] = []
+        for root, names in lists.items():
+            development = ("trainval",) if "trainval" in names else tuple(sorted(names & {"train", "val"}))
+            if has_test:
+                train_lists, val_lists = development, ("test",) if "test" in names else ()
+            elif {"train", "val"} <= names:
+                train_lists, val_lists = ("train",), ("val",)
+            else:  # a lone list, whatever its name: CVAT writes default.txt
+                train_lists, val_lists = development or (tuple(names) if len(names) == 1 else ()), ()
+            train += [VocSource(root, train_lists)] if train_lists else []
+            val += [VocSource(root, val_lists)] if val_lists else []
+        return Found("VOC", train, val) if train or val else None
+
+    def require(self, source: VocSource) -> None:
+        require_folder(source.root / "JPEGImages")
+        for split in source.splits:
+            read_list(source.root, split)
+
+    def read(self, source: VocSource, problems: Problems) -> VocAnnotations:
+        """`difficult` objects are `ignore`. The classes are the names as written."""
+        found = VocAnnotations(source)
+        folder = source.root / "JPEGImages"
+        images: dict[str, list[Path]] | None = None
+        with problems.catch("image-folder-missing", folder):
+            images = _list_images(folder)
+        lost = ""  # sentence about the first image that is not there
+        for stem in _read_stems(found, source, problems):
+            xml_path = source.root / "Annotations" / f"{stem}.xml"
+            annotation: ET.Element | None = None
+            with problems.catch("annotations-unreadable", xml_path, stem):
+                annotation = parse_annotation(xml_path)
+            if annotation is None:
+                continue
+            path: Path | None = None
+            try:
+                path = _find_image(annotation, xml_path, images or {})
+            except DataError as error:
+                lost = lost or str(error)
+                if images:  # otherwise it is the folder that has a problem
+                    text = str(error).removeprefix(f"{xml_path}: ")
+                    problems.add("image-missing", xml_path, text, item=stem)
+            size: tuple[int, int] | None = None
+            with problems.catch("image-size-broken", xml_path, stem):
+                size = _parse_size(annotation, xml_path)
+                if size is None:
+                    text = "has no <size>; it is read from the image"
+                    problems.add("image-without-size", xml_path, text, item=stem)
+            objects = _read_objects(annotation, xml_path, problems)
+            if path is None or images is None:
+                continue
+            if len(images[path.stem]) > 1 and path.name != (annotation.findtext("filename") or "").strip():
+                text = f"several images are called so, and <filename> names none of them; {path.name} is taken"
+                problems.add("image-ambiguous", xml_path, text, item=stem)
+            owner = found.add_image(path, stem, size, file=xml_path, item=stem)
+            for position, raw in objects:
+                label = found.label_of(raw.name)
+                found.add_object(owner, label, raw.corners, position=position, ignore=raw.is_difficult)
+        if lost and images is not None and not images:
+            text = "no image of it can be used; add images, or name another data set"
+            problems.add("no-images", source.root, text, item=str(source), message=lost)
+        return found
+
+
 def read_voc(root: str | Path, splits: Sequence[str], class_names: Sequence[str] | None = None) -> DataSplit:
     """Read the images that ImageSets/Main/<split>.txt under `root` names, for each of `splits`.
 
-    Without `class_names` the classes are the names as written, sorted. Category ids are 1..K. VOC counts
-    pixels from 1 and includes the last, so the continuous box is (xmin − 1, ymin − 1, xmax, ymax): its sides
-    are those of the devkit's "+ 1", and a mirrored box is exact. `difficult` objects are `ignore`. Points and
-    boxes without area are left out and reported once.
+    Without `class_names` the classes are the names as written, sorted. Category ids are 1..K. `difficult` objects
+    are `ignore`. Points and boxes without area are left out and reported once.
 
     Raises `DataError` for lists, annotations or images that are missing or malformed, and unknown class names.
     """
-    root = Path(root)
-    images = list_images(root / "JPEGImages")
-    stems = dict.fromkeys(stem for split in splits for stem in read_list(root, split))
-    found = []
-    for stem in stems:
-        xml_path = root / "Annotations" / f"{stem}.xml"
-        annotation = parse_annotation(xml_path)
-        image_path = find_image(annotation, xml_path, images)
-        size = read_size(annotation, xml_path) or image_size(image_path)
-        found.append((image_path, stem, size, read_objects(annotation, xml_path)))
-    names = tuple(sorted({str(item.category) for *_, objects in found for item in objects}))
-    labels = {name: label for label, name in enumerate(names, 1)}
-    problems: list[str] = []
-    records = [make_record(*item, labels=labels, problems=problems) for item in found]
-    report_problems(root, problems)
-    split = DataSplit(records, names, number_classes(names, {}))
+    problems = StrictProblems()
+    source = VocSource(Path(root), tuple(splits))
+    split = make_split(VocFormat().read(source, problems), problems)
     if class_names is None:
         return split
-    split = relabel(split, class_names, root / "Annotations")
+    split = relabel(split, class_names, source.root / "Annotations")
     return DataSplit(split.records, split.class_names, number_classes(split.class_names, {}))
 
 
-def list_images(folder: Path) -> dict[str, list[Path]]:
-    """The image files of `folder` by stem."""
+def _list_names(root: Path) -> set[str]:
+    """The names of the lists in ImageSets/Main, without those of a single class (such as cat_train)."""
+    if not (root / "Annotations").is_dir():
+        return set()
+    names = {file.stem for file in (root / "ImageSets" / "Main").glob("*.txt")}
+    return {name for name in names if not re.search(r"_(train|val|trainval|test)$", name)}
+
+
+def _list_images(folder: Path) -> dict[str, list[Path]]:
+    """The image files of `folder` by stem. Raises DataError where they cannot be listed."""
     images: dict[str, list[Path]] = defaultdict(list)
     try:
         if not folder.is_dir():
@@ -75,9 +166,32 @@ def list_images(folder: Path) -> dict[str, list[Path]]:
     return images
 
 
+def _read_stems(found: VocAnnotations, source: VocSource, problems: Problems) -> list[str]:
+    """The names of all lists, each once."""
+    lists = found.lists
+    for split in source.splits:
+        path = _list_path(source.root, split)
+        listed: list[str] | None = None
+        with problems.catch("list-unreadable", path):
+            listed = read_list(source.root, split)
+        for stem in _usable_lines(source.root, path) if listed is None else listed:
+            if stem in lists:
+                where = "named twice" if lists[stem] == split else f"also named in {lists[stem]}.txt"
+                problems.add("image-listed-twice", path, f"it is {where}, and taken once", item=stem)
+            lists.setdefault(stem, split)
+    return list(lists)
+
+
+def _list_path(root: Path, split: str) -> Path:
+    return root / "ImageSets" / "Main" / f"{split}.txt"
+
+
 def read_list(root: Path, split: str) -> list[str]:
-    """The names in a split file, without the ±1 or 0 that the lists of a single class carry."""
-    path = root / "ImageSets" / "Main" / f"{split}.txt"
+    """Return the names in a split file, without the ±1 or 0 that the lists of a single class carry.
+
+    Raises DataError for a file that is missing or empty, and for a line that names no file of the data set.
+    """
+    path = _list_path(root, split)
     try:
         lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -107,6 +221,16 @@ def read_list(root: Path, split: str) -> list[str]:
     return stems
 
 
+def _usable_lines(root: Path, path: Path) -> list[str]:
+    """Lines that name an annotation, of a list with others."""
+    try:
+        lines = [line.strip() for line in read_text(path).splitlines()]
+        names = [line for line in lines if line.isprintable() and PurePath(line).name == line]
+        return [name for name in names if (root / "Annotations" / f"{name}.xml").is_file()]
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
 class _NoDoctype(ET.TreeBuilder):
     """Refuses document types: their entities can expand to gigabytes or name local files."""
 
@@ -115,7 +239,7 @@ class _NoDoctype(ET.TreeBuilder):
 
 
 def parse_annotation(path: Path) -> ET.Element:
-    """The <annotation> of a file. Raises DataError, as all that follows, for what is not there or not right."""
+    """Return the <annotation> of a file. Raises DataError for what is not there or is none."""
     try:
         annotation = ET.fromstring(read_bytes(path), ET.XMLParser(target=_NoDoctype()))
     except OSError as error:
@@ -131,8 +255,8 @@ def parse_annotation(path: Path) -> ET.Element:
     return annotation
 
 
-def find_image(annotation: ET.Element, xml_path: Path, images: dict[str, list[Path]]) -> Path:
-    """The image with the annotation's own stem, otherwise the one that <filename> names.
+def _find_image(annotation: ET.Element, xml_path: Path, images: dict[str, list[Path]]) -> Path:
+    """The image with the annotation's own stem, otherwise the one that <filename> names. Raises DataError.
 
     Tools leave wrong names in <filename>, and where a stem has several images it decides.
     """
@@ -146,8 +270,8 @@ def find_image(annotation: ET.Element, xml_path: Path, images: dict[str, list[Pa
     return next((path for path in candidates if path.name == file_name.name), candidates[0])
 
 
-def read_size(annotation: ET.Element, path: Path) -> tuple[int, int] | None:
-    """(height, width), or None where the tag is missing or 0."""
+def _parse_size(annotation: ET.Element, path: Path) -> tuple[int, int] | None:
+    """(height, width), None where the tag is missing or 0. Raises DataError for what is no size."""
     height, width = (
         _number(_text(annotation, f"size/{side}", "the file", path) or "0", "size", path)
         for side in ("height", "width")
@@ -158,35 +282,52 @@ def read_size(annotation: ET.Element, path: Path) -> tuple[int, int] | None:
     return (int(height), int(width)) if min(height, width) > 0 else None
 
 
-def read_objects(annotation: ET.Element, path: Path) -> list[RawObject]:
-    """All objects, whatever their boxes are worth."""
+class RawObject(NamedTuple):
+    """One <object> as written."""
+
+    name: str
+    corners: Box  # xyxy in VOC's own counting
+    is_difficult: bool
+
+
+def _read_objects(annotation: ET.Element, path: Path, problems: Problems) -> list[tuple[int, RawObject]]:
+    """The objects that can be used, each with its number in the file, from 1."""
     objects = []
     for position, item in enumerate(annotation.findall("object"), 1):
         where = f"object {position}"
-        name = _text(item, "name", where, path)
-        corners = [_text(item, f"bndbox/{tag}", where, path) for tag in ("xmin", "ymin", "xmax", "ymax")]
-        if not name or None in corners:
-            raise DataError(f"{path}: {where} has no name or no complete bndbox; correct or remove it")
-        if "\n" in name:  # the layout of a pretty-printer; other spaces count
-            name = name.strip()
-        check_class_name(name, where, path)
-        xmin, ymin, xmax, ymax = (_number(corner or "", where, path) for corner in corners)
-        is_point = xmin == xmax and ymin == ymax  # a slip of the mouse; one side of a single pixel is legal
-        first = 0 if is_point else 1
-        difficult = _number(_text(item, "difficult", where, path) or "0", where, path)
-        if math.isnan(difficult):
-            raise DataError(f"{path}: {where} has difficult 'nan' where 0 or 1 belongs; correct it")
-        objects.append(
-            RawObject(
-                box=(xmin - first, ymin - first, xmax, ymax),
-                category=name,
-                ignore=difficult != 0,
-                crowd=False,
-                area=None,
-                where=f"{path.stem} {where} ({name})",
-            )
-        )
+        try:
+            raw = parse_object(item, path, where)
+        except DataError as error:
+            text = str(error).removeprefix(f"{path}: ").removeprefix(f"{where} ")
+            problems.add("object-broken", path, text, item=f"{path.stem} {where}", message=str(error))
+            item = copy.deepcopy(item)  # `difficult` is not needed, so that a cleaned copy can do without
+            for tag in item.findall("difficult"):
+                item.remove(tag)
+            try:
+                raw = parse_object(item, path, where)
+            except DataError:
+                continue
+        objects.append((position, raw))
     return objects
+
+
+def parse_object(item: ET.Element, path: Path, where: str = "object 1") -> RawObject:
+    """Return an <object>, whatever its box is worth; messages call it `where`.
+
+    Raises DataError for what is missing or malformed.
+    """
+    name = _text(item, "name", where, path)
+    corners = [_text(item, f"bndbox/{tag}", where, path) for tag in CORNERS]
+    if not name or None in corners:
+        raise DataError(f"{path}: {where} has no name or no complete bndbox; correct or remove it")
+    if "\n" in name:  # the layout of a pretty-printer; other spaces count
+        name = name.strip()
+    check_class_name(name, where, path)
+    xmin, ymin, xmax, ymax = (_number(corner or "", where, path) for corner in corners)
+    difficult = _number(_text(item, "difficult", where, path) or "0", where, path)
+    if math.isnan(difficult):
+        raise DataError(f"{path}: {where} has difficult 'nan' where 0 or 1 belongs; correct it")
+    return RawObject(name, (xmin, ymin, xmax, ymax), difficult != 0)
 
 
 def _text(item: ET.Element, tag: str, where: str, path: Path) -> str | None:

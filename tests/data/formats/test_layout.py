@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ssdlite.data.formats.layout import CocoSource, VocSource, find_layout, read_split
+from ssdlite.data.formats.coco import CocoSource
+from ssdlite.data.formats.layout import find_layout, read_split
+from ssdlite.data.formats.voc import VocSource
 from ssdlite.errors import DataError
 
 from ..conftest import voc_xml
