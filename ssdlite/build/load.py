@@ -7,19 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from ssdlite.config.schema import Config
-from ssdlite.config.schema import config_from_dict
-from ssdlite.config.schema import require_changeable
-from ssdlite.export.formats.base import format_of
-from ssdlite.errors import ConfigError
-from ssdlite.config.overrides import is_among
-from ssdlite.config.overrides import option_names
-from ssdlite.importers.pretrained import is_named
-from ssdlite.importers.pretrained import require_detector
-from ssdlite.structures import Predictor
-from ssdlite.structures import ResizeAlignment
-from ssdlite.training.checkpoint import require_checkpoint_file
 
+from ssdlite.config.overrides import is_among, option_names
+from ssdlite.config.schema import Config, config_from_dict, require_changeable
+from ssdlite.errors import ConfigError
+from ssdlite.export.formats.base import format_of
+from ssdlite.importers.pretrained import is_named, require_detector
+from ssdlite.structures import Predictor, ResizeAlignment
+from ssdlite.training.checkpoint import require_checkpoint_file
 
 PARTS_OF_FILE = ("eval.score_threshold", "eval.iou_threshold", "eval.candidates_per_class", "eval.max_detections")
 """Options whose values an exported file holds."""
@@ -119,12 +114,9 @@ def _load_checkpoint(path: Path, overrides: Mapping[str, Any], device: str, alon
     was_enabled = gc.isenabled()
     gc.disable()  # importing PyTorch makes a million objects and no garbage, and looking for it takes half a second
     try:
-        from ssdlite.build.model import build_decoder
-        from ssdlite.build.model import load_detector
+        from ssdlite.build.model import build_decoder, load_detector
         from ssdlite.models.predictor import TorchPredictor
-        from ssdlite.training.distributed import choose_device
-        from ssdlite.training.distributed import number_device
-        from ssdlite.training.distributed import prepare_device
+        from ssdlite.training.distributed import choose_device, number_device, prepare_device
     finally:
         if was_enabled:
             gc.enable()

@@ -2,85 +2,44 @@
 
 from __future__ import annotations
 
-from ssdlite.build.training import logger
 import contextlib
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import Tensor
+
 import ssdlite
-from ssdlite.importers import pretrained
-from ssdlite.config.loss import AssignmentConfig
-from ssdlite.config.loss import AtssAssignmentConfig
-from ssdlite.config.schema import Config
-from ssdlite.config.loss import CornerConfig
+from ssdlite.build.training import logger
+from ssdlite.config.loss import (
+    CornerConfig,
+    FocalConfig,
+    QualityConfig,
+    SampledConfig,
+)
+from ssdlite.config.model import ModelConfig, require_start
+from ssdlite.config.schema import Config, config_from_dict, require_changeable
 from ssdlite.config.training import EvalConfig
-from ssdlite.config.loss import FocalConfig
-from ssdlite.config.loss import IouAssignmentConfig
-from ssdlite.config.loss import LossConfig
-from ssdlite.config.model import ModelConfig
-from ssdlite.config.loss import MultiboxConfig
-from ssdlite.config.loss import QualityConfig
-from ssdlite.config.loss import SampledConfig
-from ssdlite.config.loss import TaskAlignedAssignmentConfig
-from ssdlite.config.schema import config_from_dict
-from ssdlite.config.schema import require_changeable
-from ssdlite.config.model import require_start
-from ssdlite.config.training import require_steps
+from ssdlite.errors import CheckpointError, ConfigError, DataError, FetchError, StallError
 from ssdlite.export.metadata import ExportMetadata
-from ssdlite.errors import CheckpointError
-from ssdlite.errors import ConfigError
-from ssdlite.errors import DataError
-from ssdlite.errors import FetchError
-from ssdlite.errors import StallError
-from ssdlite.evaluation.voc import count_objects
-from ssdlite.losses.assigners import assign_atss
-from ssdlite.losses.corner import CornerCriterion
-from ssdlite.losses.recipes import Assigner
-from ssdlite.losses.recipes import Criterion
-from ssdlite.losses.recipes import FocalLoss
-from ssdlite.losses.matching import assign_iou
-from ssdlite.losses.recipes import MultiboxLoss
-from ssdlite.losses.recipes import QualityLoss
-from ssdlite.losses.recipes import SampledLoss
-from ssdlite.losses.assigners import assign_task_aligned
-from ssdlite.losses.recipes import BoxLoss
-from ssdlite.losses.recipes import balance_classes
-from ssdlite.models.variants import DIALECTS
-from ssdlite.models.variants import PAPER
-from ssdlite.models.variants import TENSORFLOW
-from ssdlite.models.variants import Dialect
-from ssdlite.models.variants import PriorLevel
-from ssdlite.models.variants import PriorShape
+from ssdlite.importers import pretrained
 from ssdlite.models.backbone import load_imagenet
 from ssdlite.models.corner import CornerDetector
 from ssdlite.models.decode import Decoder
 from ssdlite.models.detector import Detector
 from ssdlite.models.network import Network
-from ssdlite.models.norms import measure_norms
-from ssdlite.models.norms import merged_norms
-from ssdlite.models.transfer import TransferReport
-from ssdlite.models.transfer import transfer
+from ssdlite.models.norms import measure_norms, merged_norms
+from ssdlite.models.transfer import TransferReport, transfer
+from ssdlite.models.variants import DIALECTS, PAPER, TENSORFLOW, Dialect, PriorLevel, PriorShape
 from ssdlite.structures import DataSplit
-from ssdlite.structures import ResizeAlignment
 from ssdlite.training.checkpoint import load_checkpoint
 from ssdlite.training.distributed import in_main_process
-from ssdlite.training.distributed import local_processes
-from ssdlite.training.distributed import rank
-from ssdlite.training.distributed import world_size
-from ssdlite.training.optim import WeightAverage
-from ssdlite.training.optim import AUTOCAST_DTYPE
-from ssdlite.training.optim import build_schedule
-from ssdlite.training.optim import build_sgd
-from ssdlite.training.optim import choose_precision
-from ssdlite.training.step import TrainStep
+
 if TYPE_CHECKING:
-    from ssdlite.data.loader import Sample
+    pass
 
 
 NORM_IMAGES = 64  # that statistics of norms are measured on
@@ -212,8 +171,8 @@ def restore_norms(detector: Network, config: Config, split: DataSplit, device: t
     """
     if not merged_norms(detector):
         return
-    from ssdlite.priors.fit import spread
     from ssdlite.data.loader import DetectionDataset
+    from ssdlite.priors.fit import spread
 
     images = DetectionDataset(
         spread(split, NORM_IMAGES), config.model.input_size, alignment=detector.dialect.resize_alignment

@@ -6,26 +6,20 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from ssdlite.build.model import dialect_of
-from ssdlite.build.model import empty_detector
-from ssdlite.build.model import prior_levels
-from ssdlite.config.schema import Config
-from ssdlite.config.model import ModelConfig
-from ssdlite.priors.fit import draw_boxes
-from ssdlite.priors.fit import input_boxes
-from ssdlite.priors.fit import spread
-from ssdlite.models.detector import Detector
-from ssdlite.priors.fit import PriorFit
-from ssdlite.priors.fit import measure_fit
-from ssdlite.priors.search import fit_priors
-from ssdlite.models.priors import generate_priors
-from ssdlite.models.priors import level_map_sizes
-from ssdlite.structures import DataSplit
 
+from ssdlite.build.model import dialect_of, empty_detector, prior_levels
+from ssdlite.config.model import ModelConfig
+from ssdlite.config.schema import Config
+from ssdlite.models.detector import Detector
+from ssdlite.models.priors import generate_priors, level_map_sizes
+from ssdlite.priors.fit import PriorFit, draw_boxes, input_boxes, measure_fit, spread
+from ssdlite.priors.search import fit_priors
+from ssdlite.structures import DataSplit
 
 logger = logging.getLogger(__name__)
 
