@@ -1,7 +1,4 @@
-"""What a figure depends on beside the code.
-
-MERGED: What this process may use of its machine: cores and memory, within the limits of a container.
-"""
+"""The machine that this process runs on: cores and memory within the limits of a container, and its description."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Latency of the network alone in every runtime that is installed, with one thread and all, and of others.
-
-MERGED: Who runs in the comparison of latencies: our network in every runtime that is here, and other networks.
-"""
+"""Latency of the network in every installed runtime and of other detectors, with one thread and with all."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""One training step on a resident batch: its parts, what it adds to the network, and what others take.
+"""One training step on a batch that is on the device: its parts, its overhead over the network, and two baselines.
 
-MERGED: Two other ways to train a detector on the same batch: a plain one for the same network, and torchvision's.
+The baselines are a plain training loop of the same network, and torchvision's SSDLite.
 """
 
 from __future__ import annotations

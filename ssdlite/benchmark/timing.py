@@ -1,9 +1,4 @@
-"""How much memory processes hold.
-
-MERGED: Clocks, and what is said about their readings.
-
-MERGED: What was measured, a row each.
-"""
+"""Clocks and the rows of a table of measurements, times and memory alike."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
-"""What is measured: options, images, device; and the objects that every section makes from them.
-
-MERGED: Images that cost what photographs of COCO cost, where there are no data to measure on.
+"""Workload of a benchmark: options, images and device, the objects that all sections share, and simulated
+photographs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""`ssdlite make-data`: the drawn data set; and what the other commands on data begin with.
-
-MERGED: Checks of arguments that several commands share; they come before PyTorch is imported, which takes seconds.
-"""
+"""Checks of arguments that several commands share; they run before PyTorch is imported, which takes seconds."""
 
 from __future__ import annotations
 

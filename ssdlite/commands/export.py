@@ -1,11 +1,4 @@
-"""`ssdlite export-web`: a model as one HTML page.
-
-MERGED: What a person reads of the proof of an exported file.
-
-MERGED: `ssdlite export`: a checkpoint in the format of another runtime, proved on validation images.
-
-MERGED: `ssdlite export-onnx`: a checkpoint as ONNX, proved on validation images.
-"""
+"""`ssdlite export-onnx`, `export` and `export-web`: a checkpoint as a file of another runtime, verified."""
 
 from __future__ import annotations
 

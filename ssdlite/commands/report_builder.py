@@ -1,9 +1,4 @@
-"""What a page tells of a network that only PyTorch can say: its size, the fit of its priors, its machine.
-
-MERGED: From options, data and detections to `report.html`: the one place where what a page shows is put together.
-
-Nothing here needs PyTorch, so that an exported file gets its page where there is none.
-"""
+"""Report of a model from options, data and detections: the one place that puts its contents together."""
 
 from __future__ import annotations
 

@@ -1,11 +1,4 @@
-"""The geometry of SSD's augmentation: zooming out and cropping, as one cut and one resize, and its colours.
-
-Both only choose a rectangle of the image's plane, which may reach beyond the image. So the pixels are touched
-once, at the size of the network's input, instead of filling a canvas of up to 16 times the image. Colours are
-changed before what lies outside is filled, as in SSD's code: the fill stays what it is, and less is changed.
-
-MERGED: SSD's colour distortion of uint8 images: what is drawn, and what is done with it.
-"""
+"""SSD's augmentation as one cut and one resize (zooming out and cropping), and its colour distortion."""
 
 from __future__ import annotations
 

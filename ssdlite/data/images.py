@@ -1,7 +1,4 @@
-"""Bringing an image to the size of the network's input; training, validation and prediction share it.
-
-MERGED: Image files to RGB arrays, whatever their colour model, depth and orientation.
-"""
+"""Image files as RGB arrays, whatever their colour model, depth and orientation, resized to the network's input."""
 
 from __future__ import annotations
 

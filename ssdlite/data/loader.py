@@ -1,9 +1,5 @@
-"""Batches: which samples, in what order, with which draws.
-
-The draws of a sample follow from (seed of the run, epoch, index) and from nothing else: neither the number of
-workers nor a resumed run changes them.
-
-MERGED: Records to network inputs: read, augment, resize.
+"""Data sets and loaders: which samples, in what order, with which random draws, read, augmented and put into
+batches.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from ssdlite.evaluation.curves import (
     recommend_threshold,
 )
 from ssdlite.evaluation.errors import (
-    FAULT_KINDS,
+    ERROR_TYPES,
     ErrorType,
     MatchedImage,
     best_images,
@@ -129,7 +129,7 @@ def analyse(
         alternatives={goal: pooled.reaching(goal) for goal in PRECISION_GOALS},
         confusion=confusion_matrix(*matched, score_threshold=threshold, iou_threshold=iou_threshold),
         images=tuple(images),
-        errors={kind: sum(row[kind] for row in errors.values()) for kind in FAULT_KINDS},
+        errors={kind: sum(row[kind] for row in errors.values()) for kind in ERROR_TYPES},
         delta_ap=delta_ap(*matched, iou_threshold),
         calibration=calibration(detections, matches),
         calibration_here=calibration(detections, matches, score_threshold=threshold),

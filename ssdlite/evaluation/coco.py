@@ -1,12 +1,8 @@
-"""COCO's twelve figures, and COCO's result files.
+"""COCO's twelve figures, and COCO's result files (Lin et al. 2014; "Detection Evaluation" on cocodataset.org).
 
-Lin et al. 2014; the figures are defined on cocodataset.org, "Detection Evaluation".
-
-MERGED: COCO's precision and recall, one class at a time: by faster-coco-eval
-where it is installed, else by pycocotools.
-
-Both give the same figures. pycocotools keeps a dictionary for every image, class and area range until the end,
-which is 2.2 GB for 5,000 images with 100 detections and 80 classes; class by class it is a small part of that.
+Precision and recall come one class at a time from faster-coco-eval where it is installed, else from pycocotools.
+Both give the same figures; one class at a time keeps the memory small, because pycocotools holds a dictionary for
+every image, class and area range until the end.
 """
 
 from __future__ import annotations
@@ -335,12 +331,12 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
             f"{type(rows).__name__}; give the result file, not the annotations"
         )
     for number, row in enumerate(rows):
-        if fault := _fault(row):
-            raise DataError(f"{path}: result {number} {fault}; write the results again in COCO's format")
+        if reason := _reason(row):
+            raise DataError(f"{path}: result {number} {reason}; write the results again in COCO's format")
     return rows
 
 
-def _fault(row: object) -> str | None:
+def _reason(row: object) -> str | None:
     """What is wrong with one entry of a result file, as the rest of a sentence."""
     if not isinstance(row, dict):
         return f"is {type(row).__name__} where an object was expected"

@@ -1,6 +1,5 @@
-"""How often a detector reports what is not there, image by image: what an operator feels most.
-
-MERGED: What is taken for what: the confusion matrix of a detector, with a row and a column for background.
+"""Confusion matrix of a detector, with a row and a column for the background, and its false positives image by
+image.
 """
 
 from __future__ import annotations

@@ -1,9 +1,5 @@
-"""Whether scores can be believed: of the detections that score about .8, are about 80 % right?
-
-Guo et al. 2017, "On Calibration of Modern Neural Networks", with "right" for a detection as in Küppers et al. 2020:
-an object of its class at the IoU threshold that no better detection took.
-
-MERGED: What a score threshold gives: precision, recall and F1, and the threshold to run at.
+"""Curves over the score threshold (precision, recall, F1, and the threshold to run at), and the calibration of
+scores.
 """
 
 from __future__ import annotations

@@ -1,19 +1,7 @@
-"""What each kind of fault costs: the AP50 that would be won were all faults of that kind mended.
+"""Error types of detections and missed objects, image by image, and the AP50 that each type costs.
 
-Bolya et al. 2020 ("TIDE", sec. 2.3). Each kind is mended by itself, so that the sum is not what is missing to 1.
-All detections are looked at, whatever their score, as AP does.
-
-MERGED: Why detections are wrong and objects missed: the kinds of TIDE (Bolya et al. 2020), image by image.
-
-A false detection is judged by the object, of any class, that it overlaps most:
-
-    IoU            same class       another class
-    >= t           duplicate        wrong class
-    >= .1, < t     badly placed     both
-    < .1           background       background
-
-An object that was not found, and that no wrong class or badly placed is about, is missed: nothing that is right but
-for one thing stands for it.
+The types are those of TIDE (Bolya et al. 2020): classification, localisation, both, duplicate, background, missed.
+The cost of a type is its ΔAP: the AP50 that would be won if all errors of that type were mended.
 """
 
 from __future__ import annotations
@@ -34,7 +22,7 @@ ErrorType: TypeAlias = Literal["missed", "wrong class", "badly placed", "both", 
 """`both` is a wrong class that is badly placed too; `background` is a detection of nothing."""
 
 
-FAULT_KINDS: tuple[ErrorType, ...] = get_args(ErrorType)
+ERROR_TYPES: tuple[ErrorType, ...] = get_args(ErrorType)
 
 
 LEAST_OVERLAP = 0.1  # TIDE's t_b: below, a detection has nothing to do with an object
@@ -121,7 +109,7 @@ def count_errors(images: Iterable[MatchedImage], class_names: Sequence[str]) -> 
     """Class name -> kind -> how many, by the class of the detection or of the missed object."""
     counts = Counter((error.label, error.kind) for image in images for error in image.errors)
     return {
-        name: {kind: counts[label, kind] for kind in FAULT_KINDS} for label, name in enumerate(class_names, start=1)
+        name: {kind: counts[label, kind] for kind in ERROR_TYPES} for label, name in enumerate(class_names, start=1)
     }
 
 
@@ -212,7 +200,7 @@ def delta_ap(
     """
     ledger = _open_ledger(split, detections, matches, iou_threshold)
     as_it_is = _mean_ap(ledger, ledger.labels, ledger.outcomes, ledger.num_objects)
-    return {kind: _mended_ap(ledger, kind) - as_it_is for kind in FAULT_KINDS}
+    return {kind: _mended_ap(ledger, kind) - as_it_is for kind in ERROR_TYPES}
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,7 +210,7 @@ class _Ledger:
     scores: np.ndarray  # (D,)
     labels: np.ndarray  # (D,)
     outcomes: np.ndarray  # (D,)
-    kinds: np.ndarray  # (D,) number of the fault in FAULT_KINDS; -1 for none
+    kinds: np.ndarray  # (D,) number of the fault in ERROR_TYPES; -1 for none
     objects: np.ndarray  # (D,) the object that a fault is about, numbered through the split; -1 for none
     object_labels: np.ndarray  # (N,) of all objects of the split
     is_open: np.ndarray  # (N,) bool: those that count and were not found
@@ -243,7 +231,7 @@ def _open_ledger(
             if error.detection is None:
                 num_missed[error.label] += 1
             else:
-                kind[error.detection] = FAULT_KINDS.index(error.kind)
+                kind[error.detection] = ERROR_TYPES.index(error.kind)
                 about[error.detection] = -1 if error.object is None else first + error.object
         kinds.append(kind)
         objects.append(about)
@@ -267,7 +255,7 @@ def _open_ledger(
 def _mended_ap(ledger: _Ledger, kind: ErrorType) -> float:
     """Mean AP after all faults of a kind are mended."""
     labels, outcomes, num_objects = ledger.labels.copy(), ledger.outcomes.copy(), ledger.num_objects
-    erroneous = np.flatnonzero(ledger.kinds == FAULT_KINDS.index(kind))
+    erroneous = np.flatnonzero(ledger.kinds == ERROR_TYPES.index(kind))
     if kind == "missed":
         num_objects = num_objects - ledger.num_missed
     else:

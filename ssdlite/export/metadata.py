@@ -1,20 +1,6 @@
-"""The JSON file beside an exported one: what it is, as in the metadata of ONNX, and how it was proved.
+"""Metadata of exported files: writing and reading `metadata_props`, and the sidecar JSON where a format has none.
 
-format        openvino, ncnn, ...
-files         bytes of each file that belongs to it
-versions      of the programs that wrote and checked it
-proof         see `deploy.proof.prove.Proof.to_dict`; null where nothing was compared
-names, ssdlite, ssdlite.priors   as in `deploy.metadata`
-
-MERGED: What an exported file says about itself, in the `metadata_props` of ONNX: the words, and writing them.
-
-names            JSON list of the class names (the key that YOLO-style tools look for too)
-ssdlite          one JSON object: see `to_properties`
-ssdlite.priors   JSON list of (P, 4) cxcywh, input pixels; for the heads 'raw' and 'raw-levels' only
-
-`card` reads it back.
-
-MERGED: Reading what an exported file says about itself; nothing that it says is believed.
+Nothing that a file says is believed without a check.
 """
 
 from __future__ import annotations

@@ -1,9 +1,5 @@
-"""What the classes of a foreign checkpoint are called, which most files do not say.
-
-MERGED: How a name table is made and used.
-
-A format is a function from a `Layer` to the names of that layer's tensors there. Applied to all layers of a dialect
-it gives a table with a row for each tensor, which works in both directions and must use up every tensor.
+"""Name tables of foreign networks: how one is applied to their tensors, and where the names of the classes come
+from.
 """
 
 from __future__ import annotations

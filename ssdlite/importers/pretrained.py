@@ -1,9 +1,7 @@
-"""Pretrained networks by name: fetched once, verified, and kept as checkpoints of ours in the user's cache folder.
+"""Pretrained networks by name: fetched once, verified, and kept as checkpoints in the user's cache folder.
 
 coco and pedestrian are detectors, imagenet is a backbone to start from. Nothing heavy is imported until one is
-needed, because the command line asks here whether a word is a name.
-
-MERGED: From another program's network to a checkpoint of ours.
+fetched.
 """
 
 from __future__ import annotations

@@ -1,10 +1,4 @@
-"""TensorFlow's Object Detection API, ssdlite_mobilenet_v2: a frozen inference graph.
-
-Convolutions are (height, width, in, out), depthwise ones (height, width, channels, 1); a box is coded y, x, h, w;
-and the square prior between two scales comes last in a cell of levels 1 to 5, where ours comes second.
-
-MERGED: Reading a frozen TensorFlow graph with the protocol buffers that TensorBoard brings; nothing in it is run.
-"""
+"""Frozen graphs of TensorFlow's Object Detection API, ssdlite_mobilenet_v2, read as data and not run."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""mmdetection's ssdlite_mobilenetv2: a checkpoint whose `state_dict` is that of its SingleStageDetector.
-
-MERGED: qfgaohao/pytorch-ssd's mb2-ssd-lite and its Jetson fork: `torch.save(net.state_dict())`.
-
-MERGED: lufficc/SSD's mobilenet_v2_ssd320: a checkpoint whose `model` is the state of its SSDDetector.
-"""
+"""Name tables of the PyTorch programs qfgaohao/pytorch-ssd (and its Jetson fork), lufficc/SSD and mmdetection."""
 
 from __future__ import annotations
 

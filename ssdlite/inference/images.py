@@ -1,7 +1,4 @@
-"""Images of any size to detections, with any predictor, whole or in tiles.
-
-MERGED: The score above which a detection counts: one for all classes, and others for some.
-"""
+"""Detection in images of any size with any predictor, whole or in tiles, and the score thresholds of classes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What a person names on the command line as sources of pictures.
-
-MERGED: JPEG images one after the other, as cameras and `ffmpeg -f mjpeg -` give them, taken apart without decoding.
-"""
+"""Inputs as a person names them on the command line: files, folders, cameras, streams and pipes of JPEG images."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Pictures in a window on the screen, where there is one.
-
-MERGED: Videos, cameras and streams through OpenCV: reading their frames, and writing a film.
-"""
+"""Video files, cameras and streams through OpenCV: reading frames, writing a video, and a window on the screen."""
 
 from __future__ import annotations
 

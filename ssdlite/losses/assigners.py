@@ -1,7 +1,4 @@
-"""Assignment by what the network predicts: the priors that do an object best learn it.
-
-MERGED: Adaptive training sample selection: a threshold for each object, from its own overlaps.
-"""
+"""Assigners that adapt to the objects: ATSS (Zhang et al. 2020) and task-aligned assignment (Feng et al. 2021)."""
 
 from __future__ import annotations
 

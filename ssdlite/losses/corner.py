@@ -1,6 +1,5 @@
-"""CornerNet's loss: corners as heatmaps, pairs by embeddings, and offsets within a cell (Law & Deng 2018).
-
-MERGED: What the corner maps are to show: a peak at each corner, and around it a hill of those nearly as good.
+"""CornerNet's loss: targets as heatmaps of corners, pairs by embeddings, and offsets within a cell (Law & Deng
+2018).
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Which prior learns which object. Batched on padded targets.
-
-MERGED: Assignment a few images at a time, where that is faster.
-"""
+"""Matching of priors and objects by IoU, batched on padded targets, a few images at a time where that is faster."""
 
 from __future__ import annotations
 

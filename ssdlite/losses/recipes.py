@@ -1,16 +1,5 @@
-"""QualityLoss: scores that learn how good the box is.
-
-MERGED: The Criterion: assignment and loss recipe in one call.
-
-MERGED: Which objects of a batch are learnt, and by how many priors: what a criterion's assignment does in practice.
-
-MERGED: What the recipes of the SSDLite head share: the box term, and the weights of classes.
-
-MERGED: MultiboxLoss: SSD's cross-entropy with hard-negative mining, and a loss of the boxes.
-
-MERGED: FocalLoss: sigmoid focal loss over all priors, without mining, and a loss of the boxes.
-
-MERGED: SampledLoss: the losses of Faster R-CNN's region proposal network, for several classes.
+"""Loss recipes of the SSDLite head (multibox, focal, sampled, quality), the Criterion that joins one with an
+assigner, and the count of priors that an assigner gives to each object.
 """
 
 from __future__ import annotations

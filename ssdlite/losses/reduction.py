@@ -1,7 +1,4 @@
-"""Which priors count in the classification loss.
-
-MERGED: From elementwise losses to one scalar, and its denominator when several processes share a batch.
-"""
+"""Reduction of elementwise losses to a scalar over all processes, and the sampling of priors that count."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""From corner maps to boxes: peaks, pairs of one class, and pairs that say they belong together.
-
-MERGED: From the Detector's output to detections: scores, boxes, suppression.
-"""
+"""From the output of a network to detections: scores, boxes and suppression; peaks and pairs of corners."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The Detector: pixels in, class logits and box deltas with their priors out.
+"""SSDLite: pixels in, class logits and box deltas with their priors out.
 
-MERGED: SSDLite's extra levels and heads: SSD's, with every 3×3 convolution made depthwise separable.
+The heads and extra levels are SSD's, with every 3×3 convolution made depthwise separable.
 """
 
 from __future__ import annotations

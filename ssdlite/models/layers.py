@@ -1,8 +1,6 @@
-"""The layers of a network by what they do: what a name table has to name, and what a transfer goes through.
+"""Layers of the networks: a lean ReLU6, convolutions of stride 2, and the walk over all layers by what they do.
 
-MERGED: ReLU6 as cheap as it can be.
-
-MERGED: Convolutions of stride 2: TensorFlow's padding, and a way around bfloat16 on CPUs.
+The walk is what name tables and transfers go through.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Whether priors fit the objects of a data set: what no training can make up for, known before there is one.
-
-MERGED: The objects of a split in pixels of the network's input, without reading an image.
-"""
+"""Fit of priors to the objects of a data set: a bound on what training can reach, known before it starts."""
 
 from __future__ import annotations
 

@@ -1,11 +1,4 @@
-"""Where a model fails, drawn: by size, by kind of fault, by class, and what it takes for what.
-
-MERGED: How a training went: loss, rate, AP, throughput.
-
-MERGED: What is in the data, drawn: sizes, shapes, how many objects an image has, and which of them priors fit.
-
-MERGED: What a score threshold makes of a model, drawn: precision and recall, false detections, calibration.
-"""
+"""Charts of the report: training, data, score thresholds and calibration, sizes, error types and confusion."""
 
 from __future__ import annotations
 
@@ -41,7 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 from typing import TYPE_CHECKING
 
-from ssdlite.evaluation.errors import FAULT_KINDS
+from ssdlite.evaluation.errors import ERROR_TYPES
 from ssdlite.evaluation.sizes import SizeTable
 from ssdlite.report.figure import BOTTOM, LINE
 
@@ -389,10 +382,10 @@ def size_chart(table: SizeTable) -> Chart | None:
 
 def error_chart(analysis: Analysis) -> Chart | None:
     """What AP50 would gain were there no faults of a kind."""
-    costs = {kind: analysis.delta_ap.get(kind, np.nan) for kind in FAULT_KINDS}
+    costs = {kind: analysis.delta_ap.get(kind, np.nan) for kind in ERROR_TYPES}
     if not any(np.isfinite(cost) and cost > 0 for cost in costs.values()):
         return None
-    kinds = sorted(FAULT_KINDS, key=lambda kind: np.nan_to_num(costs[kind]))
+    kinds = sorted(ERROR_TYPES, key=lambda kind: np.nan_to_num(costs[kind]))
     labels = [f"{kind} ({count(analysis.errors.get(kind, 0))})" for kind in kinds]
 
     def plot(axes: Axes) -> None:
@@ -414,8 +407,8 @@ def class_error_chart(analysis: Analysis) -> Chart | None:
     if not rows:
         return None
     names = [shortened(row.name) for row in rows]
-    kinds = [kind for kind in FAULT_KINDS if any(row.errors.get(kind, 0) for row in rows)]
-    colors = dict(zip(FAULT_KINDS, SERIES, strict=True))
+    kinds = [kind for kind in ERROR_TYPES if any(row.errors.get(kind, 0) for row in rows)]
+    colors = dict(zip(ERROR_TYPES, SERIES, strict=True))
 
     def plot(axes: Axes) -> None:
         from matplotlib.ticker import MaxNLocator

@@ -1,9 +1,4 @@
-"""What a report is made of, ready made: no options, no networks.
-
-MERGED: What is in a split: how many objects, how large, of what shape.
-
-MERGED: The lines of a run's log as series.
-"""
+"""Data of a report, without options or networks: statistics of splits, the history of a run, results."""
 
 from __future__ import annotations
 

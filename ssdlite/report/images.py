@@ -12,7 +12,7 @@ import numpy as np
 from ssdlite.data.images import read_annotated
 from ssdlite.drawing import WHITE, Color, Mark, draw_marks
 from ssdlite.errors import DataError
-from ssdlite.evaluation.errors import FAULT_KINDS, ErrorType, MatchedImage, best_images, worst_images
+from ssdlite.evaluation.errors import ERROR_TYPES, ErrorType, MatchedImage, best_images, worst_images
 from ssdlite.report.data import EvaluatedSplit
 from ssdlite.report.figure import shortened
 from ssdlite.report.formatting import counted
@@ -45,7 +45,7 @@ MISSED_COLOR: Color = (255, 214, 10)
 EXCUSED_COLOR: Color = (150, 150, 150)
 
 
-FAULT_COLORS: dict[ErrorType, Color] = {
+ERROR_COLORS: dict[ErrorType, Color] = {
     "missed": MISSED_COLOR,
     "wrong class": (200, 60, 200),
     "badly placed": (245, 150, 20),
@@ -55,7 +55,7 @@ FAULT_COLORS: dict[ErrorType, Color] = {
 }
 
 
-FAULT_WORDS: dict[ErrorType, str] = {
+ERROR_WORDS: dict[ErrorType, str] = {
     "missed": "an object that was not found",
     "wrong class": "an object was found, but taken for another class",
     "badly placed": "the class is right, but the box fits too badly (IoU under .5)",
@@ -114,7 +114,7 @@ def draw_matches(evaluated: EvaluatedSplit, image: MatchedImage) -> Picture:
 def legend() -> list[tuple[str, str, str]]:
     """(name, CSS colour, meaning) of everything that a picture may show."""
     rows = [("right", _css(RIGHT_COLOR), "an object that was found")]
-    return rows + [(kind, _css(FAULT_COLORS[kind]), FAULT_WORDS[kind]) for kind in FAULT_KINDS]
+    return rows + [(kind, _css(ERROR_COLORS[kind]), ERROR_WORDS[kind]) for kind in ERROR_TYPES]
 
 
 def _marks(image: MatchedImage, record: Record, found: Detections, class_names: tuple[str, ...]) -> list[Mark]:
@@ -128,7 +128,7 @@ def _marks(image: MatchedImage, record: Record, found: Detections, class_names: 
         return Mark(found.boxes[detection], color, text)
 
     errors = [(error.detection, error.kind) for error in image.errors]
-    false = [box(number, FAULT_COLORS[kind]) for number, kind in errors if number is not None]
+    false = [box(number, ERROR_COLORS[kind]) for number, kind in errors if number is not None]
     missed = {error.object for error in image.errors if error.kind == "missed"}
     named = len(image.right) + len(image.errors) <= MAX_NAMED
     right = [box(number, RIGHT_COLOR, named) for number in image.right]
@@ -146,7 +146,7 @@ def _marks(image: MatchedImage, record: Record, found: Detections, class_names: 
 
 def _chips(image: MatchedImage) -> tuple[Chip, ...]:
     counts = Counter(error.kind for error in image.errors)
-    return tuple(Chip(kind, f"{counts[kind]} {kind}") for kind in FAULT_KINDS if counts[kind])
+    return tuple(Chip(kind, f"{counts[kind]} {kind}") for kind in ERROR_TYPES if counts[kind])
 
 
 def _fitted(image: np.ndarray) -> tuple[np.ndarray, float]:

@@ -1,10 +1,7 @@
-"""Rules about what a model finds and what it does not.
+"""Recommendations: rules about a training, its data and its detections, each with the number that it rests on.
 
-MERGED: What stands out, and what to change next: rules, each with the number that it rests on.
-
-A rule looks at the report and gives a finding or None. None of them guesses: what was not measured is left out.
-
-MERGED: Rules about a training and its data: what can be said without judging anything.
+A rule looks at the report and returns a recommendation or None. None of them guesses: what was not measured is left
+out.
 """
 
 from __future__ import annotations
@@ -20,7 +17,7 @@ from ssdlite.evaluation.curves import Calibration
 from ssdlite.evaluation.errors import ErrorType
 from ssdlite.report.data import Recommendation, ReportData
 from ssdlite.report.formatting import count, counted, figure, listed, named, percent
-from ssdlite.report.summary import FAULT_PLURALS, comparable_classes, evaluated_classes, failing_sizes, size_words
+from ssdlite.report.summary import ERROR_PLURALS, comparable_classes, evaluated_classes, failing_sizes, size_words
 
 MOST = 8  # that are shown
 
@@ -30,7 +27,7 @@ def find(report: ReportData) -> list[Recommendation]:
     found = [recommendation for rule in TRAINING_RULES if (recommendation := rule(report))]
     if report.evaluated:
         analysis = report.evaluated.analysis
-        found += [recommendation for judge in DETECTION_RULES if (recommendation := judge(analysis, report))]
+        found += [recommendation for rule in DETECTION_RULES if (recommendation := rule(analysis, report))]
     return sorted(found, key=lambda recommendation: -recommendation.weight)[:MOST]
 
 
@@ -149,7 +146,7 @@ FEW_OBJECTS = 30  # of a class, to judge it by
 UNCALIBRATED = 0.1  # mean difference between score and precision
 
 
-FAULT_ADVICE: dict[ErrorType, str] = {
+ERROR_ADVICE: dict[ErrorType, str] = {
     "missed": "See which sizes and classes they are; a larger input, fitted priors or more such images help.",
     "wrong class": "Look at the confusion matrix, and check the labels of what is confused.",
     "badly placed": "Check how tight the labels are; try loss.box_loss=giou, or a larger model.input_size.",
@@ -182,10 +179,10 @@ def _costliest_error(analysis: Analysis, report: ReportData) -> Recommendation |
         return None
     number = count(analysis.errors.get(kind, 0))
     text = (
-        f"{FAULT_PLURALS[kind].capitalize()} cost most ({number} at the recommended threshold): without them AP50 "
+        f"{ERROR_PLURALS[kind].capitalize()} cost most ({number} at the recommended threshold): without them AP50 "
         f"would be {figure(costs[kind], 2)} higher."
     )
-    return Recommendation(text, FAULT_ADVICE[kind], "faults", 3 + 10 * costs[kind])
+    return Recommendation(text, ERROR_ADVICE[kind], "faults", 3 + 10 * costs[kind])
 
 
 def _failing_size(analysis: Analysis, report: ReportData) -> Recommendation | None:
@@ -233,7 +230,7 @@ def _class_advice(weakest: ClassFigures, report: ReportData) -> str:
     kind = max(weakest.errors, key=lambda kind: weakest.errors[kind], default=None)
     if kind is None or not weakest.errors[kind]:
         return "Look at its curve."
-    return f"Most of its faults are {FAULT_PLURALS[kind]} ({count(weakest.errors[kind])})."
+    return f"Most of its faults are {ERROR_PLURALS[kind]} ({count(weakest.errors[kind])})."
 
 
 def _confused_pair(analysis: Analysis, report: ReportData) -> Recommendation | None:
@@ -292,8 +289,8 @@ def _few_objects(analysis: Analysis, report: ReportData) -> Recommendation | Non
         return None
     have = f"{len(rare)} of {len(rows)} classes {'has' if len(rare) == 1 else 'have'}"
     few = listed([f"{named(row.name)} {row.num_objects}" for row in rare], 3)
-    text = f"{have} fewer than {FEW_OBJECTS} objects to judge by: {few}."
-    advice = "Such figures are uncertain; judge on more images before you act on them."
+    text = f"{have} fewer than {FEW_OBJECTS} objects to evaluate with: {few}."
+    advice = "Such figures are uncertain; evaluate on more images before you act on them."
     return Recommendation(text, advice, "classes", 1.5)
 
 
@@ -303,7 +300,7 @@ def _absent_classes(analysis: Analysis, report: ReportData) -> Recommendation | 
         return None
     have = f"{len(absent)} of {len(analysis.classes)} classes {'has' if len(absent) == 1 else 'have'}"
     names = listed([named(name) for name in absent], 3)
-    text = f"{have} no object in the judged images, and no part in the means: {names}."
+    text = f"{have} no object in the evaluated images, and no part in the means: {names}."
     return Recommendation(text, "Judge on images that show them.", "classes", 1.2)
 
 

@@ -26,7 +26,7 @@ CLOSE = 0.03  # AP between the weakest and the best class
 MUCH_WORSE = 0.5  # a size is failed at where so much of the best size's recall is missing
 
 
-FAULT_PLURALS: dict[ErrorType, str] = {
+ERROR_PLURALS: dict[ErrorType, str] = {
     "missed": "missed objects",
     "wrong class": "objects taken for another class",
     "badly placed": "badly placed boxes",
@@ -172,12 +172,12 @@ def _error_types(analysis: Analysis) -> str:
     kind = max(analysis.errors, key=lambda kind: analysis.errors[kind])
     text = (
         f"{count(analysis.errors[kind])} of its {counted(total, 'fault')} at the recommended threshold are "
-        f"{FAULT_PLURALS[kind]}."
+        f"{ERROR_PLURALS[kind]}."
     )
     costs = {kind: cost for kind, cost in analysis.delta_ap.items() if math.isfinite(cost)}
     dearest = max(costs, key=lambda kind: costs[kind], default=None)
     if dearest and costs[dearest] > 0:
-        text += f" What costs most are {FAULT_PLURALS[dearest]}: {figure(costs[dearest], 2)} of AP50."
+        text += f" What costs most are {ERROR_PLURALS[dearest]}: {figure(costs[dearest], 2)} of AP50."
     return text
 
 

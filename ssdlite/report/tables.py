@@ -10,7 +10,7 @@ import numpy as np
 
 from ssdlite.evaluation.analysis import Analysis
 from ssdlite.evaluation.curves import ThresholdPoint
-from ssdlite.evaluation.errors import FAULT_KINDS
+from ssdlite.evaluation.errors import ERROR_TYPES
 from ssdlite.evaluation.sizes import SizeTable
 from ssdlite.report.data import SplitStatistics
 from ssdlite.report.formatting import UNKNOWN, count, figure, percent
@@ -81,7 +81,7 @@ def class_rows(analysis: Analysis, train: SplitStatistics | None) -> list[ClassR
     absent = [row for row in analysis.classes if not row.num_objects]
     rows = []
     for row in [*evaluated, *absent]:
-        kind = max(FAULT_KINDS, key=lambda kind: row.errors.get(kind, 0))
+        kind = max(ERROR_TYPES, key=lambda kind: row.errors.get(kind, 0))
         number = row.errors.get(kind, 0)
         rows.append(
             ClassRow(

@@ -1,15 +1,7 @@
-"""Checkpoints: plain tensors, strings and numbers, written whole or not at all.
+"""Checkpoints: plain tensors, strings and numbers, written whole or not at all, with the states of all random
+generators.
 
-PyTorch is imported where it is needed, so that a file which is not there is missed at once.
-
-schema    1
-config    the resolved options, a dict
-classes   names, in the order of the labels
-weights   the Detector's state that is validated and shipped (the average, if there is one)
-metrics   of the last validation, or {}
-training  what a resumed run needs (in last.pt only)
-
-MERGED: The states of all generators that something may draw from without saying so.
+A run keeps `last.pt` and the ones before it; reading takes the newest that is whole.
 """
 
 from __future__ import annotations

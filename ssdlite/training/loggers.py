@@ -1,7 +1,4 @@
-"""What a run writes while it trains: metrics.jsonl, and TensorBoard's events, which show more.
-
-MERGED: Means over the steps between two lines of the log.
-"""
+"""Means over the steps of a log interval, and the log of a run: metrics.jsonl and TensorBoard's events."""
 
 from __future__ import annotations
 

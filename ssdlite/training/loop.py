@@ -236,9 +236,9 @@ class Trainer:
             )
 
     def _validate(self) -> None:
-        judged = self._evaluated()
-        synchronize_buffers(judged)
-        figures = self.validate(judged, self.progress.step)
+        evaluated = self._evaluated()
+        synchronize_buffers(evaluated)
+        figures = self.validate(evaluated, self.progress.step)
         ap = float(figures.get("AP", UNDEFINED_AP))
         if is_main() and self.logbook:
             self.logbook.log("val", self.progress.step, {"epoch": self.progress.epoch + 1, **figures})

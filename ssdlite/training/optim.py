@@ -1,7 +1,4 @@
-"""Exponential moving average of the weights.
-
-MERGED: Optimizer, schedule and autocast type.
-"""
+"""Optimizer, schedule, autocast type, and the exponential moving average of the weights."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""How the C library hands out memory, which a training step on a CPU is as slow as.
-
-MERGED: Ctrl-C and SIGTERM as a polite request: finish the step, save, leave.
-"""
+"""The process that trains: Ctrl-C and SIGTERM as a request to save and leave, and how its memory is handed out."""
 
 from __future__ import annotations
 

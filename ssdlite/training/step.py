@@ -1,7 +1,4 @@
-"""One step of training: from a batch to better weights.
-
-MERGED: Batches on the device before they are asked for.
-"""
+"""One training step, from a batch to better weights, and the copying of batches to the device ahead of it."""
 
 from __future__ import annotations
 

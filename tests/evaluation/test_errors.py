@@ -6,7 +6,7 @@ import pytest
 
 from ssdlite.evaluation.curves import class_curves
 from ssdlite.evaluation.errors import (
-    FAULT_KINDS,
+    ERROR_TYPES,
     DetectionError,
     MatchedImage,
     best_images,
@@ -120,7 +120,7 @@ def test_images_from_worst_to_best():
     assert (worst.image_id, worst.num_objects, worst.right, worst.found) == ("image 5", 3, (0,), (0,))
     assert (worst.weight, worst.num_missed, worst.confidence) == (2, 2, pytest.approx(0.9))
     assert math.isnan(images[6].confidence) and images[6].weight == 0
-    none = dict.fromkeys(FAULT_KINDS, 0)
+    none = dict.fromkeys(ERROR_TYPES, 0)
     assert count_errors(images, split.class_names) == {
         "cat": none | {"missed": 1, "background": 2, "duplicate": 1},
         "dog": none | {"missed": 1},

@@ -6,7 +6,7 @@ import pytest
 
 from ssdlite.evaluation import errors as module
 from ssdlite.evaluation.coco import coco_metrics
-from ssdlite.evaluation.errors import FAULT_KINDS, delta_ap
+from ssdlite.evaluation.errors import ERROR_TYPES, delta_ap
 from ssdlite.evaluation.matching import match_split
 from ssdlite.structures import DataSplit, Detections
 
@@ -21,7 +21,7 @@ HALF = 51 / 101  # AP where one of two objects is found: the recalls 0 to .50 ar
 def costs_of(split: DataSplit, detections: list[Detections]) -> dict[str, float]:
     """Those that are not nothing."""
     costs = delta_ap(split, detections, match_split(split, detections))
-    assert tuple(costs) == FAULT_KINDS
+    assert tuple(costs) == ERROR_TYPES
     return {kind: cost for kind, cost in costs.items() if cost}
 
 

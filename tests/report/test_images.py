@@ -5,8 +5,8 @@ import base64
 import cv2
 import numpy as np
 
-from ssdlite.evaluation.errors import FAULT_KINDS
-from ssdlite.report.images import FAULT_COLORS, MISSED_COLOR, RIGHT_COLOR, choose_pictures, draw_matches, legend
+from ssdlite.evaluation.errors import ERROR_TYPES
+from ssdlite.report.images import ERROR_COLORS, MISSED_COLOR, RIGHT_COLOR, choose_pictures, draw_matches, legend
 
 from .cases import CAT, LEFT, SCENE, TRUE_POSITIVE, make_evaluated
 
@@ -36,7 +36,7 @@ def test_boxes_have_the_colour_of_what_they_are(tmp_path):
     evaluated = make_evaluated(tmp_path)
     images = evaluated.analysis.images
     for number, (x, color) in enumerate(
-        [(10, RIGHT_COLOR), (10, FAULT_COLORS["wrong class"]), (60, FAULT_COLORS["background"]), (10, RIGHT_COLOR)]
+        [(10, RIGHT_COLOR), (10, ERROR_COLORS["wrong class"]), (60, ERROR_COLORS["background"]), (10, RIGHT_COLOR)]
     ):
         picture = draw_matches(evaluated, images[number])
         assert picture.size == (480, 400)
@@ -73,5 +73,5 @@ def test_ten_and_four_at_most(tmp_path):
 
 
 def test_the_legend_explains_every_kind():
-    assert [row[0] for row in legend()] == ["right", *FAULT_KINDS]
+    assert [row[0] for row in legend()] == ["right", *ERROR_TYPES]
     assert TRUE_POSITIVE != LEFT

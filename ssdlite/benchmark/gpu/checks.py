@@ -1,9 +1,4 @@
-"""The command line on the device, several processes on it, and the tests that are marked for it.
-
-MERGED: Assignment and losses on the device against the CPU.
-
-MERGED: Network, decoding, augmentation and the training step on the device.
-"""
+"""Correctness on the GPU against the CPU: losses, network, decoding, augmentation, training step, commands."""
 
 from __future__ import annotations
 

@@ -1,11 +1,4 @@
-"""Evaluation: the network, decoding, a whole validation, and AP.
-
-MERGED: Ceilings of the device: copying, multiplying, and each depthwise convolution of the network.
-
-MERGED: The training step on batches that are on the device: rate, memory, time of host and device, top kernels.
-
-MERGED: Training from files and from the disk cache against training on batches that are on the device.
-"""
+"""Speed on the GPU: ceilings of the device, the training step, training from files and caches, and evaluation."""
 
 from __future__ import annotations
 

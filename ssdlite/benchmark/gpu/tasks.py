@@ -1,6 +1,5 @@
-"""Tasks of a part of `scripts/gpu.py`, the sizes they work at, and their outcomes.
-
-MERGED: Running tasks in a process that may crash or hang without harm to those that follow.
+"""Tasks of the GPU benchmark, their sizes and outcomes, each run in a process that may crash or hang without harm
+to others.
 """
 
 from __future__ import annotations

@@ -1,14 +1,4 @@
-"""Draws one picture of known shapes, with the boxes that a careful annotator would give it.
-
-Behind the objects lies clutter that is no object: noise, gradients, stripes, blots, strokes. Objects overlap
-and the border cuts some; then come light, blur and noise. All randomness comes from the generator handed in.
-
-MERGED: Six shapes, and how one is painted.
-
-Outline makes the class. Colour hints at it, as yellow hints at a helmet: most objects of a class are of one family
-of hues, some are of any colour, and textures and borders are random for all.
-Points are (x, y) float; a second contour is a hole. All randomness comes from the generator handed in.
-"""
+"""Pictures of drawn shapes, with the boxes that a careful annotator would give them."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""Converters print progress from Python and C++ alike; people see it only when one of them fails.
-
-MERGED: Which formats there are, and what each can hold.
-
-MERGED: Packages that only one format needs.
-"""
+"""Formats of other runtimes: what each can hold, the packages it needs, and silence while a converter runs."""
 
 from __future__ import annotations
 

@@ -1,15 +1,5 @@
-"""What a file takes: pixels as floats, or as the bytes that a decoder or camera gives.
-
-MERGED: Edits of ONNX graphs that leave their results as they are.
-
-MERGED: Which nodes of a traced graph are the network proper, whose numbers may be made narrow.
-
-Before it pixels are normalised, after it boxes are decoded: both stay in float32. Quantised to 8 bits, exponentials
-and boxes that share a scale with scores cost .03 AP in trials, where the network itself cost .01.
-
-MERGED: What a file is made of, and which runtimes have all of it.
-
-MERGED: The operator set of a graph: brought down where the exporter cannot, and asserted in any case.
+"""Edits and properties of ONNX graphs: outputs, the part that is the network, input form, operator set, supporting
+runtimes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""From a network to one ONNX file that says what it is and has been proven to compute the same.
-
-MERGED: From a network in PyTorch to a graph of ONNX with every output that a file may want.
+"""ONNX model of a network: traced with every output that a file may want, cut to its head, with its precision and
+metadata.
 """
 
 from __future__ import annotations

@@ -1,19 +1,6 @@
-"""Greedy suppression as plain arithmetic, for runtimes that have no operator for it.
+"""Non-maximum suppression as ONNX nodes behind a decoded network, by the operator or by plain arithmetic.
 
-The candidates are ordered by score, best first, and S[j, i] says that j comes before i, is of its class and
-overlaps it too much. What greedy suppression keeps is the one set with
-
-    keep[i]  =  no j with keep[j] and S[j, i].
-
-Starting from all candidates, each round computes the right-hand side from the last round's set: one product of a
-vector with a matrix. The best box depends on nothing and is right after one round; what depends only on boxes that
-are final is final one round later. So after t rounds every box is final that no chain of more than t boxes leads
-to, each of which overlaps the next, and the result is the greedy one, exactly, if no chain has more than `ROUNDS`;
-as many rounds as candidates would do for any boxes. Beyond that only the ends of the longer chains are undecided,
-and an even number of rounds keeps them: the proof of a file (`deploy.proof.verify`) finds boxes that should have
-suppressed each other. In 60 images of people with helmets, 800 candidates each, the longest chain had 8 boxes.
-
-MERGED: Suppression as ONNX nodes behind a decoded network, for any number of images.
+The second form is for runtimes that have no operator for it. Both take any number of images.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""A network in 8 bits: a third of the size, and faster where the processor multiplies bytes.
+"""Narrow precisions of an ONNX network: float16 for size, and int8 for size and speed.
 
-MERGED: A network in float16: half the size, for GPUs and downloads; processors without float16 widen it as they go.
+Processors without float16 widen it as they compute. int8 is a third of the size, and faster where the processor
+multiplies bytes.
 """
 
 from __future__ import annotations

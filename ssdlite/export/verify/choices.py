@@ -1,17 +1,5 @@
-"""Whether a set of detections is one that greedy suppression can give, whatever the order of ties.
-
-Greedy suppression is defined by two properties of the kept set: no two of a class overlap too much, and every box
-left out is overlapped by a kept one of its class that scores better (or there was no room left). Both can be
-checked with a margin, which comparing two lists rank by rank cannot: one tie shifts all that follows.
-
-Boxes are taken as they compete, before clipping.
-
-MERGED: Which pairs of corners a file can give, when its maps are known up to rounding.
-
-A NumPy reading, in float64, of what `model.corner_decode` does. Every choice in it (is a cell a peak, is a corner
-among the best, do two embeddings agree) can fall either way when two numbers are nearly equal, and then whole
-boxes appear or vanish. So there are two answers: pairs that are there whichever way the close ones fall, and those
-that can be there.
+"""Valid choices of a file within rounding: sets of detections that greedy suppression can give, and pairs of
+corners.
 """
 
 from __future__ import annotations

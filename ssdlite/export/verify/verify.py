@@ -1,6 +1,5 @@
-"""Whether a file may be written: its numbers and its AP beside those of the network; and how fast it is.
-
-MERGED: What is known about a file, as JSON beside it: NAME.onnx.json.
+"""Verification of an exported file: its numbers and its AP beside those of the network, its latency, and the JSON
+beside it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,5 @@
-"""The page, put together from the files beside this one.
-
-Whatever a model says of itself is hostile here: a class name may hold `</script>`. Names travel as JSON in which no
-`<` is left, become text nodes and never HTML, and a Content-Security-Policy lets no script run but the page's own
-and no connection be made at all.
-
-MERGED: ONNX Runtime Web, as the npm package of that name holds it.
+"""The page of `ssdlite export-web`, put together from the files beside this module and the npm package of ONNX
+Runtime Web.
 """
 
 from __future__ import annotations
