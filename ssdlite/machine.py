@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,6 +25,20 @@ MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 MEMINFO = Path("/proc/meminfo")
+
+
+def user_cache_dir() -> Path:
+    """Return the folder of this program's caches, where the system has its users'; it need not be there yet.
+
+    Raises RuntimeError where it would be in a home folder that is not known.
+    """
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "ssdlite"
 
 
 def usable_cores() -> int:

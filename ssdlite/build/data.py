@@ -7,34 +7,92 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias
 
 from ssdlite.config.data import DataConfig
 from ssdlite.data.formats.base import Source
 from ssdlite.data.formats.layout import find_layout, read_split
 from ssdlite.data.formats.registry import source_from_options
+from ssdlite.data.settle import settle_images
+from ssdlite.data.split import split_off_validation
 from ssdlite.errors import ConfigError, DataError
+from ssdlite.io import write_text
 from ssdlite.structures import DataSplit
 
 logger = logging.getLogger(__name__)
 
 
+SplitName: TypeAlias = Literal["train", "val", "test"]
+
+
+SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class DataSources:
+    """Sources of each split that a config names; None where it names neither the split nor a path."""
+
+    train: list[Source] | None = None
+    val: list[Source] | None = None  # empty where the data set has no validation set
+    test: list[Source] | None = None
+    val_fraction: float = 0.0
+    description: str = field(default="", compare=False)  # sentence about what was found at the path
+
+    def of(self, split: str) -> list[Source] | None:
+        sources: list[Source] | None = getattr(self, split)
+        return sources
+
+    @property
+    def val_is_train(self) -> bool:
+        """No validation set of its own: none, or the training set under another name."""
+        return bool(self.train) and (not self.val or self.val == self.train)
+
+    def has(self, split: str) -> bool:
+        """Return whether there are images for `split`: without a validation set those of training validate."""
+        return bool(self.of(split)) or (split == "val" and self.val_is_train)
+
+
+def find_sources(config: DataConfig) -> DataSources:
+    """Return the sources that the config names, and for splits that it does not name those that lie at its path.
+
+    Raises DataError where nothing is recognised at the path.
+    """
+    given: dict[str, list[Source] | None] = {
+        split: [source_from_options(**dict(node)) for node in nodes]
+        for split in SPLITS
+        if (nodes := getattr(config, split)) is not None
+    }
+    found: dict[str, list[Source] | None] = dict.fromkeys(SPLITS)
+    description = ""
+    if config.path is not None and not {"train", "val"} <= given.keys():
+        layout = find_layout(config.path)
+        found = {"train": layout.train, "val": layout.val, "test": layout.test}
+        description = layout.description
+    found.update(given)
+    return DataSources(**found, val_fraction=config.val_fraction, description=description)
+
+
 def read_data(
     config: DataConfig, splits: Sequence[str] = ("train", "val"), class_names: Sequence[str] | None = None
 ) -> list[DataSplit]:
-    """Read the annotations of `splits`, each 'train' or 'val'; the first one's classes hold for all.
+    """Read the annotations of `splits`, each 'train', 'val' or 'test'; the first one's classes hold for all.
 
-    Logs what was found at `config.path`. No image is opened but for sizes that annotations lack.
+    Where the data set has no validation set, a part of the training images becomes one (`config.val_fraction`),
+    which is the same in every run. Images that cannot be used are left out, with a count. Logs what was found at
+    `config.path`. No image is decoded.
+
+    Raises ConfigError where the config names no sources, and DataError for annotations that cannot be used.
     """
-    found = find_sources(config)
-    if config.path is not None:
-        logger.info("%s", find_layout(config.path).description)
+    sources = find_sources(config)
+    if sources.description:
+        logger.info("%s", sources.description)
+    reader = _Reader(config, sources)
     data: list[DataSplit] = []
     for split in splits:
-        sources = found[split]
-        if sources is None:
-            raise ConfigError(f"there is no data to {split}: give data=PATH, or data.{split} with a source.")
         names = class_names or (data[0].class_names if data else config.class_names)
-        data.append(read_split(sources, names, ignore_unknown=config.ignore_unknown))
+        data.append(reader.read(split, names))
         if not data[0].class_names:
             raise DataError(
                 f"the annotations to {split} name no class; label some objects, or set data.class_names."
@@ -47,18 +105,49 @@ def read_data(
     return data
 
 
-def has_split(config: DataConfig, split: str) -> bool:
-    """Return whether there are sources for 'train' or 'val'."""
-    return bool(find_sources(config)[split])
+class _Reader:
+    """Reads the splits of one data set, each source once."""
+
+    def __init__(self, config: DataConfig, sources: DataSources) -> None:
+        self.config, self.sources = config, sources
+        self._parts: tuple[DataSplit, DataSplit] | None = None  # of the training images, where they are split
+
+    def read(self, split: str, class_names: Sequence[str] | None) -> DataSplit:
+        sources = self.sources.of(split)
+        if split in ("train", "val") and self.sources.val_is_train:
+            return self._part(split, class_names)
+        if sources is None:
+            raise ConfigError(f"there is no data to {split}: give data=PATH, or data.{split} with a source.")
+        return self._read(sources, class_names)
+
+    def _read(self, sources: Sequence[Source], class_names: Sequence[str] | None) -> DataSplit:
+        split = read_split(sources, class_names, ignore_unknown=self.config.ignore_unknown)
+        return settle_images(split, " and ".join(map(str, sources)))
+
+    def _part(self, split: str, class_names: Sequence[str] | None) -> DataSplit:
+        """A side of the training images, some of which validate."""
+        if self._parts is None:
+            assert self.sources.train is not None
+            whole = self._read(self.sources.train, class_names)
+            parts = split_off_validation(whole, self.config.val_fraction) if self.config.val_fraction else None
+            self._parts = parts or (whole, whole)
+            _describe_parts(*self._parts, self.config.val_fraction)
+        return self._parts[("train", "val").index(split)]
 
 
-def find_sources(config: DataConfig) -> dict[str, Sequence[Source] | None]:
-    """Return the sources that the config names, and for splits that it does not name those that lie at its path."""
-    found: dict[str, Sequence[Source] | None] = {"train": None, "val": None}
-    if config.path is not None and None in (config.train, config.val):
-        layout = find_layout(config.path)
-        found = {"train": layout.train, "val": layout.val}
-    for split, nodes in (("train", config.train), ("val", config.val)):
-        if nodes is not None:
-            found[split] = [source_from_options(**dict(node)) for node in nodes]
-    return found
+def _describe_parts(train: DataSplit, val: DataSplit, fraction: float) -> None:
+    if train is not val:
+        logger.info(
+            "There is no validation set: %d of the %d images validate, chosen by groups that belong together "
+            "(data.val_fraction=%g).",
+            *(len(val), len(train) + len(val), fraction),
+        )
+    elif fraction:
+        logger.warning("there is no validation set, and the images cannot be split: all are of one group")
+    if train is val:
+        logger.warning("the training images validate, so the figures will flatter the model")
+
+
+def write_validation_list(val: DataSplit, path: Path) -> None:
+    """Write the images that validate to `path`, one per line."""
+    write_text(path, "".join(f"{record.image_path}\n" for record in val.records))

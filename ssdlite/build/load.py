@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ssdlite.config.overrides import is_among, option_names
-from ssdlite.config.schema import Config, config_from_dict, require_changeable
+from ssdlite.config.schema import Config, config_from_checkpoint, config_from_dict, require_changeable
 from ssdlite.errors import ConfigError
 from ssdlite.export.formats.base import format_of
 from ssdlite.importers.pretrained import is_named, require_detector
@@ -96,7 +96,7 @@ def _load_exported(path: Path, overrides: Mapping[str, Any], threads: int | None
     is_onnx = format_of(path) is None
     # Other runtimes answer one thread at a time, so that this one may have all cores.
     predictor = OnnxPredictor(path, threads) if is_onnx else open_file(path)
-    config = config_from_dict(predictor.config, overrides, origin=str(path))
+    config = config_from_checkpoint(predictor.config, overrides, origin=str(path))
     metadata = predictor.metadata
     return LoadedModel(
         predictor,

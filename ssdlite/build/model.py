@@ -21,7 +21,7 @@ from ssdlite.config.loss import (
     SampledConfig,
 )
 from ssdlite.config.model import ModelConfig, require_start
-from ssdlite.config.schema import Config, config_from_dict, require_changeable
+from ssdlite.config.schema import Config, config_from_checkpoint, config_from_dict, require_changeable
 from ssdlite.config.training import EvalConfig
 from ssdlite.errors import CheckpointError, ConfigError, DataError, FetchError, StallError
 from ssdlite.export.metadata import ExportMetadata
@@ -307,7 +307,7 @@ def load_detector(
         content = load_checkpoint(path)
     try:
         values = {**(overrides or {}), **({"model.input_size": input_size} if input_size else {})}
-        config = settle_dialect(config_from_dict(content["config"], values, origin=str(path)))
+        config = settle_dialect(config_from_checkpoint(content["config"], values, origin=str(path)))
         class_names = tuple(content["classes"])
         detector = empty_detector(config, class_names)
         detector.load_state_dict(content["weights"])

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssdlite.build.data import find_sources
+from ssdlite.build.data import SPLITS, find_sources
 from ssdlite.build.load import PARTS_OF_FILE, require_checkpoint
 from ssdlite.commands.run_folder import latest_run
 from ssdlite.config.data import DATA_SOURCES, DataConfig
@@ -29,8 +29,8 @@ def require_device_name(name: str) -> None:
 
 def require_split_name(name: str) -> None:
     """Raise ConfigError for what is no split."""
-    if name not in ("train", "val"):
-        raise ConfigError(f"--split is train or val, not '{name}'.")
+    if name not in SPLITS:
+        raise ConfigError(f"--split is {', '.join(SPLITS[:-1])} or {SPLITS[-1]}, not '{name}'.")
 
 
 def require_effect(overrides: Mapping[str, Any], used: Sequence[str], *, on: str) -> None:
@@ -85,10 +85,11 @@ def require_data(config: DataConfig) -> None:
         if config.path is None:
             raise ConfigError("data.draw needs data.path, the folder to draw into.")
         return
-    for split, sources in find_sources(config).items():
-        if sources is None:
-            raise ConfigError(f"there is no data to {split}: give data=PATH, or data.{split} with a source.")
-        require_files(sources)
+    sources = find_sources(config)
+    if sources.train is None:
+        raise ConfigError("there is no data to train: give data=PATH, or data.train with a source.")
+    for split in (sources.train, sources.val, sources.test):
+        require_files(split or [])
 
 
 def config_of(path: Path | None, overrides: Mapping[str, Any]) -> Config:
@@ -99,6 +100,6 @@ def config_of(path: Path | None, overrides: Mapping[str, Any]) -> Config:
         config = load_config(None, {"data.path": str(path), **overrides})
     else:
         config = load_config(path, overrides)
-    if (config.data.path, config.data.train, config.data.val) == (None, None, None):
+    if (config.data.path, config.data.train, config.data.val, config.data.test) == (None,) * 4:
         raise ConfigError("there is no data to look at: name a folder, a config file, or data=PATH.")
     return config

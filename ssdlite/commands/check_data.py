@@ -12,7 +12,6 @@ from rich.table import Table
 from ssdlite.build.data import find_sources
 from ssdlite.commands.arguments import DATA_SET, config_of, require_effect
 from ssdlite.commands.console import console, tracker
-from ssdlite.data.formats.layout import find_layout
 from ssdlite.data.formats.problems import SEVERITIES, Problem
 from ssdlite.errors import DataError
 from ssdlite.io import require_writable, write_text
@@ -37,11 +36,11 @@ def run_check_data(
     if fixed_dir:
         require_new(fixed_dir)
     sources = find_sources(config)
-    if config.path is not None:
-        console.print(find_layout(config.path).description)
+    if sources.description:
+        console.print(sources.description)
     report = check_splits(
-        sources["train"] or [],
-        sources["val"] or [],
+        sources.train or [],
+        sources.val or [],
         config.class_names,
         ignore_unknown=config.ignore_unknown,
         track=tracker("Reading images"),

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ssdlite.build.data import has_split, read_data
+from ssdlite.build.data import find_sources, read_data
 from ssdlite.build.load import LoadedModel, is_exported, load_model, require_openable
 from ssdlite.commands.arguments import DATA_SET, require_device_name, require_effect, require_split_name
 from ssdlite.commands.console import console, print_evaluation, tracker
@@ -58,7 +58,7 @@ def run_eval(
         evaluation = score_detections(data, read_coco_results(model_path, data))
     else:
         model = load_model(model_path, overrides, device)
-        if is_exported(model_path) and not has_split(model.config.data, split):
+        if is_exported(model_path) and not find_sources(model.config.data).has(split):
             raise ConfigError(f"{model_path} holds no paths and does not know its data set: give data=PATH.")
         (data,) = read_data(model.config.data, [split], model.class_names)
         evaluation = run_model(model, data)
@@ -95,7 +95,7 @@ def with_training_split(
     found = dict(splits)
     if "train" not in found:
         try:
-            if has_split(config, "train"):
+            if find_sources(config).has("train"):
                 (found["train"],) = read_data(config, ["train"], class_names)
         except UserError as error:
             logger.warning("the report leaves out the training data: %s", error)
@@ -121,9 +121,9 @@ def _default_report(model_path: Path, split: str) -> Path | None:
 
 def _read_with_training_classes(config: DataConfig, split: str) -> DataSplit:
     """A split numbered as the training set numbers its classes, where there is one: VOC's ids depend on it."""
-    if (config.path, config.train, config.val) == (None, None, None):
+    if (config.path, config.train, config.val, config.test) == (None,) * 4:
         raise ConfigError("a result file does not know its data set: give data=PATH.")
-    splits = ["train", "val"] if has_split(config, "train") else [split]
+    splits = ["train", "val"] if find_sources(config).has("train") else [split]
     return dict(zip(splits, read_data(config, splits), strict=True))[split]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from ssdlite.build.data import has_split, read_data
+from ssdlite.build.data import find_sources, read_data
 from ssdlite.commands.arguments import DATA_SET, require_effect
 from ssdlite.commands.console import console
 from ssdlite.config.loss import MultiboxConfig
@@ -134,7 +134,7 @@ def _with_place_for(config: Config, max_priors: int | None) -> Config:
 def _read(config: Config) -> dict[str, DataSplit]:
     """The splits that there are, to train on first."""
     names = {"training": "train", "validation": "val"}
-    there = {name: split for name, split in names.items() if has_split(config.data, split)}
+    there = {name: split for name, split in names.items() if find_sources(config.data).has(split)}
     if "training" not in there:
         raise ConfigError("there is no data to train: give data=PATH, or data.train with a source.")
     return dict(zip(there, read_data(config.data, [*there.values()]), strict=True))

@@ -23,7 +23,7 @@ from ssdlite.commands.report import report_model
 from ssdlite.commands.report_builder import REPORT
 from ssdlite.commands.run_folder import latest_run, log_session, run_dirs, write_detections
 from ssdlite.commands.tensorboard import show_curves, show_hyperparameters, show_matches, watched_batch
-from ssdlite.config.schema import Config, config_from_dict
+from ssdlite.config.schema import Config, config_from_checkpoint, config_from_dict
 from ssdlite.data.device import finish_images
 from ssdlite.data.images import read_image
 from ssdlite.drawing import draw_comparison, make_grid, write_image
@@ -97,7 +97,7 @@ def run_train(config: Config, *, default_name: str, resume: bool, device: str) -
 def _load_run(run_dir: Path) -> dict[str, Any]:
     """The checkpoint to resume; options that are younger than it get their defaults."""
     checkpoint = load_newest(run_dir)
-    return {**checkpoint, "config": config_from_dict(checkpoint["config"], origin=str(run_dir)).to_dict()}
+    return {**checkpoint, "config": config_from_checkpoint(checkpoint["config"], origin=str(run_dir)).to_dict()}
 
 
 def _settle_start(config: Config, checkpoint: Mapping[str, Any] | None) -> Config:
@@ -133,8 +133,8 @@ def _read_data(config: Config) -> tuple[DataSplit, DataSplit]:
     if is_main():
         sources = find_sources(config.data)
         findings = quick_check(
-            sources["train"] or [],
-            sources["val"] or [],
+            sources.train or [],
+            sources.val or [],
             config.data.class_names,
             ignore_unknown=config.data.ignore_unknown,
         )

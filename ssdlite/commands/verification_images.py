@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssdlite.build.data import has_split, read_data
+from ssdlite.build.data import find_sources, read_data
 from ssdlite.build.model import LoadedDetector
 from ssdlite.data.images import read_image, resize
 from ssdlite.data.stream import ImageStream
@@ -35,7 +35,7 @@ def gather_verification_images(loaded: LoadedDetector, allowed_loss: float | Non
     Drawn pictures have no AP: nothing in them is what the network has learnt. Raises ConfigError for an
     `allowed_loss` without data, and as `validation_split`.
     """
-    if not has_split(loaded.config.data, "val"):
+    if not find_sources(loaded.config.data).has("val"):
         if allowed_loss is not None:
             raise ConfigError("--tolerance bounds the AP on validation images, and there are none: give data=PATH.")
         return VerificationImages(_drawn_pictures(loaded.detector.input_size))
@@ -49,7 +49,7 @@ def gather_verification_images(loaded: LoadedDetector, allowed_loss: float | Non
 
 def validation_split(loaded: LoadedDetector) -> DataSplit:
     """Raises ConfigError or DataError where there are no validation images."""
-    if not has_split(loaded.config.data, "val"):
+    if not find_sources(loaded.config.data).has("val"):
         raise ConfigError("there are no validation images to compare on: give data=PATH, or --no-verify.")
     (split,) = read_data(loaded.config.data, ["val"], loaded.class_names)
     if not len(split):
@@ -81,7 +81,7 @@ def calibration_images(loaded: LoadedDetector, path: Path | None) -> np.ndarray:
         alignment = detector.dialect.resize_alignment
         pixels = np.stack([resize(read_image(image), detector.input_size, alignment) for image in chosen])
         return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-    if not has_split(loaded.config.data, "train"):
+    if not find_sources(loaded.config.data).has("train"):
         raise ConfigError(
             "8 bits are chosen by training images, and there are none: give data=PATH or --calibration FOLDER."
         )

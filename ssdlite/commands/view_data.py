@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ssdlite.build.data import has_split, read_data
+from ssdlite.build.data import find_sources, read_data
 from ssdlite.commands.arguments import DATA_SET, config_of, require_effect, require_split_name
 from ssdlite.commands.console import console, tracker
 from ssdlite.config.schema import Config
@@ -76,7 +76,7 @@ def run_view_data(
 
 def _read(config: Config, split: str) -> DataSplit:
     """The split, with classes numbered and coloured as in training."""
-    with_train = split == "train" or has_split(config.data, "train")
+    with_train = split == "train" or find_sources(config.data).has("train")
     splits = ["train"] if split == "train" else ["train", "val"] if with_train else ["val"]
     return read_data(config.data, splits)[-1]
 

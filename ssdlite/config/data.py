@@ -82,13 +82,19 @@ class DataConfig(Section):
     SHORTHAND: ClassVar[str | None] = "path"
 
     path: FilePath | None = None
-    """A folder in VOC or COCO layout. On the command line `data=PATH` sets it and clears the sources."""
+    """A data set: its folder, a file of annotations, or YOLO's data.yaml. On the command line `data=PATH` sets it
+    and clears the sources."""
     draw: DrawConfig | None = None
     """Draw the quick-start data set at `path` first."""
     train: Sources | None = None
     """Training sources, concatenated; in place of `path`."""
     val: Sources | None = None
     """Validation sources; in place of `path`."""
+    test: Sources | None = None
+    """Test sources, which only `eval --split test` reads; in place of `path`."""
+    val_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of the training images that validate where the data set has no validation set, chosen by groups that
+    belong together: see docs/data.md. 0: validate on the training images."""
     class_names: Annotated[list[str], Field(min_length=1), AfterValidator(_distinct)] | None = None
     """The classes in the order of their labels. Default: what the training annotations name."""
     ignore_unknown: bool = False
@@ -143,5 +149,16 @@ class DataConfig(Section):
         return self
 
 
-DATA_SOURCES = ("data", "data.path", "data.train", "data.train.", "data.val", "data.val.", "data.ignore_unknown")
+DATA_SOURCES = (
+    "data.val_fraction",
+    "data.ignore_unknown",
+    "data",
+    "data.path",
+    "data.train",
+    "data.train.",
+    "data.val",
+    "data.val.",
+    "data.test",
+    "data.test.",
+)
 """Options that say which images and annotations there are; `data` is a path in place of all."""

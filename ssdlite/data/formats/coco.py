@@ -7,12 +7,13 @@ it, because a mask is as large as its file claims.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,10 +29,19 @@ from ssdlite.data.formats.base import (
     require_folder,
     unopened,
 )
+from ssdlite.data.formats.folders import (
+    ImageIndex,
+    Seen,
+    child,
+    list_files,
+    plain_path,
+    split_folders,
+    split_of_name,
+)
 from ssdlite.data.formats.problems import Problems, StrictProblems
 from ssdlite.data.records import MAX_SIDE, check_class_name, relabel
 from ssdlite.errors import DataError
-from ssdlite.io import is_usable, one_line, quoted, read_json
+from ssdlite.io import is_usable, one_line, parse_json, quoted, read_json
 from ssdlite.structures import DataSplit
 
 ROBOFLOW_FILE = "_annotations.coco.json"
@@ -41,6 +51,18 @@ NUMBERS = {int, float}  # and not bool, which Python would take for one, nor tex
 
 
 ID_TYPES = {int, str}
+
+
+ANNOTATION_FOLDERS = ("annotations", "labels", "annotation")
+
+
+GLANCE = 1 << 20  # bytes at the start and at the end of a file that are looked at to see whether it is COCO
+
+
+NUM_NAMES = 20  # images that are looked for to find their folder
+
+
+MOST_FILES = 50
 
 
 CHUNK = 128  # annotations that are taken together
@@ -92,11 +114,24 @@ class CocoFormat(Format[CocoSource]):
     source_type = CocoSource
 
     def find(self, path: Path) -> Found | None:
+        if path.is_file():
+            source = _at_file(path) if path.suffix.lower() == ".json" else None
+            return Found("COCO", [source], []) if source else None
         train, val = (_find_downloaded(path, name) for name in ("train", "val"))
         if train or val:
-            return Found("COCO", train, val)
-        train, val = _find_roboflow(path)
-        return Found("Roboflow COCO", train, val) if train or val else None
+            test = _find_downloaded(path, "test")
+            return Found("COCO", train, val, test)
+        return _find_roboflow(path) or _find_anywhere(path)
+
+    def explain(self, seen: Seen) -> tuple[int, str] | None:
+        first = seen.first_of(".json")
+        if first is None or not _is_instances(first):
+            return None
+        text = (
+            f"{first.relative_to(seen.root)} is a COCO file, but its images were not found; name their folder: "
+            f"'data.train={{kind: {self.name}, images: FOLDER, annotations: {first}}}'"
+        )
+        return seen.num_images + 1, text
 
     def require(self, source: CocoSource) -> None:
         require_folder(source.images)
@@ -116,13 +151,14 @@ class CocoFormat(Format[CocoSource]):
             found.document = load_annotations(found.file)
         if found.document is None:
             return found
-        categories = _read_categories(found, found.document["categories"], problems)
+        listed = _without_root(found, found.document, problems)
+        categories = _read_categories(found, listed, problems)
         images = _read_images(found, found.document["images"], problems)
         _read_objects(found, found.document["annotations"], images, categories, problems)
         if not problems.strict:
             _note_repeated_ids(found.file, found.document["annotations"], problems)
         if has_folder:
-            find_missing_images(found, problems)
+            find_missing_images(found, problems, look_in=source.images)
         else:
             found.missing.update(found.paths)
         return found
@@ -163,12 +199,99 @@ def _find_downloaded(path: Path, name: str) -> list[CocoSource]:
     return [CocoSource(images, found[0])]
 
 
-def _find_roboflow(path: Path) -> tuple[list[CocoSource], list[CocoSource]]:
+def _find_roboflow(path: Path) -> Found | None:
     """Folders with their own file each; `test` validates where there is no `valid`."""
-    folders = [path / name for name in ("train", "valid", "test") if (path / name / ROBOFLOW_FILE).is_file()]
-    train = [CocoSource(folder, folder / ROBOFLOW_FILE) for folder in folders if folder.name == "train"]
-    rest = [CocoSource(folder, folder / ROBOFLOW_FILE) for folder in folders if folder.name != "train"]
-    return train, rest[:1]
+    folders = {split: folder for split, folder in split_folders(path).items() if (folder / ROBOFLOW_FILE).is_file()}
+    train, val, test = (
+        [CocoSource(folders[split], folders[split] / ROBOFLOW_FILE)] if split in folders else []
+        for split in ("train", "val", "test")
+    )
+    return Found("Roboflow COCO", train, val or test, test) if folders else None
+
+
+def _find_anywhere(path: Path) -> Found | None:
+    """COCO files of any name: in the folder, in `annotations`, or in the folder of a split.
+
+    A name that speaks of a split (instances_Train.json) is of that split; a lone file of another name trains.
+    """
+    split_of: dict[str, list[CocoSource]] = {}
+    other: list[CocoSource] = []
+    places = [path, *filter(None, [child(path, ANNOTATION_FOLDERS)])]
+    files = [file for place in places for file in list_files(place, (".json",))]
+    inside = [
+        (split, file) for split, folder in split_folders(path).items() for file in list_files(folder, (".json",))
+    ]
+    named = [(split_of_name(file.stem), file) for file in files]
+    for split, file in [*named, *inside][:MOST_FILES]:
+        if (source := _at_file(file, path)) is None:
+            continue
+        (split_of.setdefault(split, []) if split else other).append(source)
+    for split, sources in split_of.items():
+        if len(sources) > 1:
+            names = ", ".join(source.annotations.name for source in sources)
+            raise DataError(f"{path}: several COCO files could be the {split} set ({names}); leave only one")
+    if not split_of and len(other) > 1:
+        names = ", ".join(source.annotations.name for source in other)
+        raise DataError(
+            f"{path}: several COCO files ({names}) do not say which split they are; give one of them as the path, "
+            "or rename them to train.json and val.json"
+        )
+    train = split_of.get("train") or (other if len(other) == 1 else [])
+    val, test = split_of.get("val", []), split_of.get("test", [])
+    if not (train or val or test):
+        return None
+    return Found("COCO", train, val or test, test)
+
+
+def _at_file(file: Path, root: Path | None = None) -> CocoSource | None:
+    """The source of a COCO file, with the folder that most of its first images are under; None where it is none."""
+    names = _first_names(file)
+    if names is None:
+        return None
+    split = file.stem.removeprefix("instances_").removeprefix("person_keypoints_")
+    folders = []
+    for base in dict.fromkeys([file.parent, root or file.parent, file.parent.parent]):
+        for inner in ("", split, f"images/{split}", "images", "data", "JPEGImages", "val2017", "train2017"):
+            folders += [base / inner]
+        if word := split_of_name(split):
+            folders += [folder for parent in (base, base / "images") if (folder := split_folders(parent).get(word))]
+    counts = {}
+    for folder in dict.fromkeys(folders):
+        counts[folder] = sum((folder / plain_path(name)).is_file() for name in names if is_usable(name))
+        if names and counts[folder] == len(names):
+            return CocoSource(folder, file)
+    best = max(counts, key=lambda folder: counts[folder])
+    if counts[best]:
+        return CocoSource(best, file)
+    # Names without their folders, as of CVAT's images/default/: the reader looks below the folder of the images.
+    index = ImageIndex([root or file.parent])
+    found = [path for name in names if (path := index.of_name(name))]
+    return CocoSource(root or file.parent, file) if found else None
+
+
+def _is_instances(file: Path) -> bool:
+    return _first_names(file) is not None
+
+
+def _first_names(file: Path) -> list[str] | None:
+    """File names of the first images of a COCO file; None where it is none. Only the file's start is read."""
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(GLANCE)
+            is_whole = len(start) < GLANCE
+            opened.seek(-min(GLANCE, file.stat().st_size), 2)
+            end = opened.read(GLANCE)
+    except OSError:
+        return None
+    keys = [key for key in (b'"images"', b'"annotations"', b'"categories"') if key in start or key in end]
+    if len(keys) < (3 if is_whole else 2):
+        return None
+    found = re.findall(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', start if b'"file_name"' in start else end)
+    names = []
+    for text in found[:NUM_NAMES]:
+        with contextlib.suppress(ValueError):
+            names.append(str(parse_json(text)))
+    return names
 
 
 class _Ids:
@@ -210,6 +333,25 @@ def load_annotations(path: Path) -> dict[str, Any]:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise DataError(f"{path}: has no list '{key}', so it is not a COCO instances file; choose another file")
     return content
+
+
+def _without_root(found: CocoAnnotations, document: dict[str, Any], problems: Problems) -> list[Any]:
+    """The categories but one that groups all others and has no objects: Roboflow writes such a root."""
+    categories: list[Any] = document["categories"]
+    if len(categories) < 2 or not all(isinstance(each, dict) for each in categories):
+        return categories
+    parents = {each.get("supercategory") for each in categories if _is_id(each.get("supercategory"))}
+    for root in categories:
+        others = [each for each in categories if each is not root]
+        name, number = root.get("name"), root.get("id")
+        if name not in parents or not _is_id(name) or any(each.get("supercategory") != name for each in others):
+            continue
+        if any(isinstance(item, dict) and item.get("category_id") == number for item in document["annotations"]):
+            continue
+        text = f"category {quoted(number)} {quoted(name)} groups all others and has no objects, so it is no class"
+        problems.add("category-root", found.file, text, item=str(name))
+        return others
+    return categories
 
 
 def _read_categories(found: CocoAnnotations, categories: list[Any], problems: Problems) -> _Ids:
@@ -308,9 +450,9 @@ def _check_image_id(entry: Any, path: Path) -> None:
 def _find_image_path(entry: dict[str, Any], images_dir: Path, path: Path) -> Path:
     """Path of the image of an entry of 'images'. Raises DataError for one outside of `images_dir`."""
     given = _get(entry, "file_name", name_entry(entry, "image"), path)
-    if type(given) is not str or not is_usable(given) or not PurePath(given).name:
+    if type(given) is not str or not is_usable(given) or not plain_path(given).name:
         raise DataError(f"{path}: {name_entry(entry, 'image')} has file_name {quoted(given)}, which names no file")
-    file_name = PurePath(given)
+    file_name = plain_path(given)
     if file_name.is_absolute() or ".." in file_name.parts:
         raise DataError(
             f"{path}: file_name {quoted(given)} leads out of {images_dir}; make it relative to that folder"

@@ -35,13 +35,21 @@ KINDS: dict[str, Severity] = {
     "object-broken": "error",  # no box, no class, or text where a number belongs
     "class-unknown": "error",  # a name that only the validation set has, or that data.class_names lacks
     "no-images": "error",
+    "images-unusable": "error",  # most of them: not there, or not readable
     "no-classes": "error",
-    "image-missing": "error",
-    "image-without-bytes": "error",
-    "image-unreadable": "error",
-    "image-truncated": "error",
     "image-bomb": "error",  # more pixels than are ever decoded
     "size-mismatch": "error",  # annotation and image disagree
+    "image-missing": "warning",
+    "image-without-bytes": "warning",
+    "image-unreadable": "warning",
+    "image-truncated": "warning",
+    "image-cut": "warning",  # the file ends early, with a strip of the image missing
+    "image-respelt": "warning",  # its file is there with other capitals, Unicode form, suffix or folder
+    "category-root": "warning",  # COCO: groups all others, and has no objects
+    "annotation-missing": "warning",  # of an image, in formats where that does not mean that it has no objects
+    "annotation-without-image": "warning",
+    "flag-unclear": "warning",  # difficult, truncated or occluded is neither 0 nor 1
+    "object-without-box": "warning",  # a point, or a shape of no area
     "box-degenerate": "warning",  # a side of 0, or not a number
     "box-inverted": "warning",
     "box-outside": "warning",  # all of it
@@ -71,6 +79,34 @@ KINDS: dict[str, Severity] = {
     "image-grey": "note",
 }
 """Severity of each kind of problem, in the order in which a check lists them."""
+
+
+REPAIRS: dict[str, str] = {
+    "image-missing": "left out {} that are not there",
+    "image-unreadable": "left out {} that cannot be read",
+    "image-respelt": "found {} under another spelling or in another folder",
+    "category-root": "left out {} that groups all others and has no objects",
+    "size-mismatch": "took the own size of {}, because boxes reach out of the annotated one",
+    "annotation-missing": "left out {} without an annotation",
+    "annotation-without-image": "left out {} whose images are not there",
+    "flag-unclear": "took {} as not difficult, because a flag of theirs is neither 0 nor 1",
+    "object-without-box": "left out {} that have no area, such as points",
+}
+"""What training does about some kinds of warning, which it says once for each, with a count of `ITEMS`."""
+
+
+ITEMS: dict[str, tuple[str, str]] = {
+    "image-missing": ("image", "images"),
+    "image-unreadable": ("image", "images"),
+    "image-respelt": ("image", "images"),
+    "category-root": ("category", "categories"),
+    "size-mismatch": ("image", "images"),
+    "annotation-missing": ("image", "images"),
+    "annotation-without-image": ("annotation", "annotations"),
+    "flag-unclear": ("object", "objects"),
+    "object-without-box": ("object", "objects"),
+}
+"""Singular and plural of what the count in `REPAIRS` is of."""
 
 
 @dataclass(frozen=True)
@@ -120,19 +156,29 @@ class Problems:
 
 
 class StrictProblems(Problems):
-    """Raiser of the first error, as DataError; `left_out` has a clause for each warning about an object."""
+    """Raiser of the first error, as DataError.
+
+    `left_out` has a clause for each warning about an object, and `repairs` the items of each kind of `REPAIRS`.
+    """
 
     strict = True
 
     def __init__(self) -> None:
         super().__init__()
         self.left_out: list[str] = []
+        self.repairs: dict[str, list[str]] = {}
 
     def add(self, kind: str, file: Path, text: str, *, item: str = "", message: str = "") -> None:
         if KINDS[kind] == "error":
             raise DataError(message or f"{file}: {text}")
-        if message:
+        if kind in REPAIRS:
+            self.repair(kind, item or file.name)
+        elif message:
             self.left_out.append(message)
+
+    def repair(self, kind: str, item: str) -> None:
+        """Count an item that is left out or changed; `kind` is one of `REPAIRS`."""
+        self.repairs.setdefault(kind, []).append(item)
 
     def catch(self, kind: str, file: Path, item: str = "") -> AbstractContextManager[None]:
         return nullcontext()

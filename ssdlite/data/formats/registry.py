@@ -8,13 +8,30 @@ from typing import Any
 
 from ssdlite.data.formats.base import Format, Source
 from ssdlite.data.formats.coco import CocoFormat
+from ssdlite.data.formats.create_ml import CreateMlFormat
+from ssdlite.data.formats.csv_boxes import CsvFormat
+from ssdlite.data.formats.cvat import CvatFormat
+from ssdlite.data.formats.labelme import LabelMeFormat
+from ssdlite.data.formats.open_images import OpenImagesFormat
+from ssdlite.data.formats.via import ViaFormat
 from ssdlite.data.formats.voc import VocFormat
+from ssdlite.data.formats.voc_xml import VocXmlFormat
+from ssdlite.data.formats.yolo import YoloFormat
 
 FORMATS: tuple[Format[Any], ...] = (
     CocoFormat(),
     VocFormat(),
+    VocXmlFormat(),
+    CvatFormat(),
+    LabelMeFormat(),
+    ViaFormat(),
+    CreateMlFormat(),
+    YoloFormat(),
+    OpenImagesFormat(),
+    CsvFormat(),
 )
-"""In the order in which they are asked about a path: the first that recognises it has it."""
+"""In the order in which they are asked about a path: the first that recognises it has it, so that of several
+descriptions of the same images the richer one is read."""
 
 
 def format_of(source: Source) -> Format[Any]:

@@ -6,25 +6,21 @@ Start with `VocFormat`. VOC counts pixels from 1 and includes the last, so the c
 
 from __future__ import annotations
 
-import copy
 import math
 import re
 import xml.etree.ElementTree as ET
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from ssdlite.data.formats.base import Annotations, Box, Format, Found, make_split, require_folder
+from ssdlite.data.formats.base import Annotations, Box, Format, Found, make_split, require_folder, require_most
+from ssdlite.data.formats.folders import IMAGE_SUFFIXES, ImageIndex, plain_path
 from ssdlite.data.formats.problems import Problems, StrictProblems
 from ssdlite.data.records import MAX_SIDE, check_class_name, number_classes, relabel
 from ssdlite.errors import DataError
 from ssdlite.io import is_usable, one_line, quoted, read_bytes, read_text
 from ssdlite.structures import DataSplit
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
-
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -83,45 +79,79 @@ class VocFormat(Format[VocSource]):
         """`difficult` objects are `ignore`. The classes are the names as written."""
         found = VocAnnotations(source)
         folder = source.root / "JPEGImages"
-        images: dict[str, list[Path]] | None = None
         with problems.catch("image-folder-missing", folder):
             images = _list_images(folder)
-        lost = ""  # sentence about the first image that is not there
-        for stem in _read_stems(found, source, problems):
-            xml_path = source.root / "Annotations" / f"{stem}.xml"
-            annotation: ET.Element | None = None
-            with problems.catch("annotations-unreadable", xml_path, stem):
-                annotation = parse_annotation(xml_path)
-            if annotation is None:
-                continue
-            path: Path | None = None
-            try:
-                path = _find_image(annotation, xml_path, images or {})
-            except DataError as error:
-                lost = lost or str(error)
-                if images:  # otherwise it is the folder that has a problem
-                    text = str(error).removeprefix(f"{xml_path}: ")
-                    problems.add("image-missing", xml_path, text, item=stem)
-            size: tuple[int, int] | None = None
-            with problems.catch("image-size-broken", xml_path, stem):
-                size = _parse_size(annotation, xml_path)
-                if size is None:
-                    text = "has no <size>; it is read from the image"
-                    problems.add("image-without-size", xml_path, text, item=stem)
-            objects = _read_objects(annotation, xml_path, problems)
-            if path is None or images is None:
-                continue
-            if len(images[path.stem]) > 1 and path.name != (annotation.findtext("filename") or "").strip():
-                text = f"several images are called so, and <filename> names none of them; {path.name} is taken"
-                problems.add("image-ambiguous", xml_path, text, item=stem)
-            owner = found.add_image(path, stem, size, file=xml_path, item=stem)
-            for position, raw in objects:
-                label = found.label_of(raw.name)
-                found.add_object(owner, label, raw.corners, position=position, ignore=raw.is_difficult)
-        if lost and images is not None and not images:
-            text = "no image of it can be used; add images, or name another data set"
-            problems.add("no-images", source.root, text, item=str(source), message=lost)
+            reader = XmlReader(found, images, folder.name, problems)
+            for stem in _read_stems(found, source, problems):
+                reader.read(source.root / "Annotations" / f"{stem}.xml", stem)
+            reader.finish()
         return found
+
+
+class XmlReader:
+    """Reads XML files of VOC's form into `found`, one after the other."""
+
+    def __init__(self, found: Annotations, images: ImageIndex, place: str, problems: Problems) -> None:
+        """`place` is what messages call the folder of `images`."""
+        self.found, self.images, self.place, self.problems = found, images, place, problems
+        self.lost: list[str] = []  # sentences about images that are not there
+        self.used: set[Path] = set()
+
+    def read(self, xml_path: Path, item: str) -> None:
+        """Add the image of an annotation, with its objects, or a problem; `item` is its id and its name."""
+        found, problems = self.found, self.problems
+        annotation: ET.Element | None = None
+        if not xml_path.exists():
+            self.lost.append(f"{xml_path}: the annotation is not there; check the split file")
+            problems.add(
+                "annotation-missing", xml_path, "the annotation is not there, and its image is left out", item=item
+            )
+            return
+        with problems.catch("annotations-unreadable", xml_path, item):
+            annotation = parse_annotation(xml_path)
+        if annotation is None:
+            return
+        path = self._find_image(annotation, xml_path)
+        if path is None:
+            text = f"there is no image '{xml_path.stem}' ({', '.join(IMAGE_SUFFIXES)}) in {self.place}"
+            self.lost.append(f"{xml_path}: {text}; add it or take its annotation out")
+            problems.add("image-missing", xml_path, f"{text}, so it is left out", item=item)
+        size: tuple[int, int] | None = None
+        with problems.catch("image-size-broken", xml_path, item):
+            size = _parse_size(annotation, xml_path)
+            if size is None:
+                text = "has no <size>; it is read from the image"
+                problems.add("image-without-size", xml_path, text, item=item)
+        objects = _read_objects(annotation, xml_path, problems)
+        if path is None:
+            return
+        self.used.add(path)
+        several = [other for other in self.images.of_stem(path.stem) if other.stem == path.stem]
+        if len(several) > 1 and path.name != (annotation.findtext("filename") or "").strip():
+            text = f"several images are called so, and <filename> names none of them; {path.name} is taken"
+            problems.add("image-ambiguous", xml_path, text, item=item)
+        owner = found.add_image(path, item, size, file=xml_path, item=item)
+        for position, raw in objects:
+            label = found.label_of(raw.name)
+            found.add_object(owner, label, raw.corners, position=position, ignore=raw.is_difficult)
+
+    def finish(self) -> None:
+        """Add a problem where most images are not there."""
+        require_most(self.found, len(self.lost), self.lost[0] if self.lost else "", self.problems)
+
+    def _find_image(self, annotation: ET.Element, xml_path: Path) -> Path | None:
+        """The image with the annotation's own stem, otherwise the one that <filename> names; None without one.
+
+        Tools leave wrong names in <filename>, and where a stem has several images it decides.
+        """
+        file_name = plain_path(annotation.findtext("filename") or "")
+        candidates = self.images.of_stem(xml_path.stem)
+        candidates = [path for path in candidates if path.stem == xml_path.stem] or candidates
+        if len(candidates) > 1:
+            named = [path for path in candidates if path.name == file_name.name]
+            beside = [path for path in candidates if path.parent == xml_path.parent]
+            return (named or beside or candidates)[0]
+        return candidates[0] if candidates else self.images.of_name(str(file_name))
 
 
 def read_voc(root: str | Path, splits: Sequence[str], class_names: Sequence[str] | None = None) -> DataSplit:
@@ -149,21 +179,16 @@ def _list_names(root: Path) -> set[str]:
     return {name for name in names if not re.search(r"_(train|val|trainval|test)$", name)}
 
 
-def _list_images(folder: Path) -> dict[str, list[Path]]:
-    """The image files of `folder` by stem. Raises DataError where they cannot be listed."""
-    images: dict[str, list[Path]] = defaultdict(list)
+def _list_images(folder: Path) -> ImageIndex:
+    """The image files of `folder`. Raises DataError where they cannot be listed."""
     try:
         if not folder.is_dir():
             raise DataError(f"{folder}: there is no such folder of images; check the path")
-        found = sorted(folder.iterdir())
+        return ImageIndex([folder], deep=False)
     except OSError as error:
         raise DataError(
             f"{folder}: the images cannot be listed ({error.strerror}); check its permissions"
         ) from error
-    for path in found:
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            images[path.stem].append(path)
-    return images
 
 
 def _read_stems(found: VocAnnotations, source: VocSource, problems: Problems) -> list[str]:
@@ -231,8 +256,8 @@ def _usable_lines(root: Path, path: Path) -> list[str]:
         return []
 
 
-class _NoDoctype(ET.TreeBuilder):
-    """Refuses document types: their entities can expand to gigabytes or name local files."""
+class NoDoctype(ET.TreeBuilder):
+    """Builder that refuses document types: their entities can expand to gigabytes or name local files."""
 
     def doctype(self, name: str, *_: str | None) -> None:
         raise ValueError("it declares a DOCTYPE, which is refused")
@@ -241,7 +266,7 @@ class _NoDoctype(ET.TreeBuilder):
 def parse_annotation(path: Path) -> ET.Element:
     """Return the <annotation> of a file. Raises DataError for what is not there or is none."""
     try:
-        annotation = ET.fromstring(read_bytes(path), ET.XMLParser(target=_NoDoctype()))
+        annotation = ET.fromstring(read_bytes(path), ET.XMLParser(target=NoDoctype()))
     except OSError as error:
         raise DataError(
             f"{path}: the annotation cannot be opened ({error.strerror}); check the split file"
@@ -255,25 +280,10 @@ def parse_annotation(path: Path) -> ET.Element:
     return annotation
 
 
-def _find_image(annotation: ET.Element, xml_path: Path, images: dict[str, list[Path]]) -> Path:
-    """The image with the annotation's own stem, otherwise the one that <filename> names. Raises DataError.
-
-    Tools leave wrong names in <filename>, and where a stem has several images it decides.
-    """
-    file_name = Path((annotation.findtext("filename") or "").strip())
-    candidates = images.get(xml_path.stem) or images.get(file_name.stem)
-    if not candidates:
-        raise DataError(
-            f"{xml_path}: there is no image '{xml_path.stem}' ({', '.join(IMAGE_SUFFIXES)}) in JPEGImages; "
-            "add it or take the name out of the split file"
-        )
-    return next((path for path in candidates if path.name == file_name.name), candidates[0])
-
-
 def _parse_size(annotation: ET.Element, path: Path) -> tuple[int, int] | None:
     """(height, width), None where the tag is missing or 0. Raises DataError for what is no size."""
     height, width = (
-        _number(_text(annotation, f"size/{side}", "the file", path) or "0", "size", path)
+        _number(_text(annotation, f"size/{side}", "the file", path) or "0", f"size has {side}", path)
         for side in ("height", "width")
     )
     for side in (height, width):
@@ -288,6 +298,7 @@ class RawObject(NamedTuple):
     name: str
     corners: Box  # xyxy in VOC's own counting
     is_difficult: bool
+    is_unclear: bool = False  # `difficult` is neither 0 nor 1
 
 
 def _read_objects(annotation: ET.Element, path: Path, problems: Problems) -> list[tuple[int, RawObject]]:
@@ -300,13 +311,11 @@ def _read_objects(annotation: ET.Element, path: Path, problems: Problems) -> lis
         except DataError as error:
             text = str(error).removeprefix(f"{path}: ").removeprefix(f"{where} ")
             problems.add("object-broken", path, text, item=f"{path.stem} {where}", message=str(error))
-            item = copy.deepcopy(item)  # `difficult` is not needed, so that a cleaned copy can do without
-            for tag in item.findall("difficult"):
-                item.remove(tag)
-            try:
-                raw = parse_object(item, path, where)
-            except DataError:
-                continue
+            continue
+        if raw.is_unclear:
+            flag = quoted((item.findtext("difficult") or "").strip())
+            text = f"difficult is {flag}, which is neither 0 nor 1; it is taken as 0"
+            problems.add("flag-unclear", path, text, item=f"{path.stem} {where} ({raw.name})")
         objects.append((position, raw))
     return objects
 
@@ -323,11 +332,28 @@ def parse_object(item: ET.Element, path: Path, where: str = "object 1") -> RawOb
     if "\n" in name:  # the layout of a pretty-printer; other spaces count
         name = name.strip()
     check_class_name(name, where, path)
-    xmin, ymin, xmax, ymax = (_number(corner or "", where, path) for corner in corners)
-    difficult = _number(_text(item, "difficult", where, path) or "0", where, path)
-    if math.isnan(difficult):
-        raise DataError(f"{path}: {where} has difficult 'nan' where 0 or 1 belongs; correct it")
-    return RawObject(name, (xmin, ymin, xmax, ymax), difficult != 0)
+    xmin, ymin, xmax, ymax = (
+        _number(corner or "", f"{where} has {tag}", path) for tag, corner in zip(CORNERS, corners, strict=True)
+    )
+    is_difficult = parse_flag(_text(item, "difficult", where, path))
+    return RawObject(name, (xmin, ymin, xmax, ymax), bool(is_difficult), is_difficult is None)
+
+
+def parse_flag(text: str | None) -> bool | None:
+    """Return the meaning of a flag such as `difficult`; None for a text that is none, such as 'Unspecified'.
+
+    No tag and an empty one are False.
+    """
+    word = (text or "0").strip().lower() or "0"
+    if word in ("true", "yes"):
+        return True
+    if word in ("false", "no"):
+        return False
+    try:
+        number = float(word)
+    except ValueError:
+        return None
+    return None if math.isnan(number) else number != 0
 
 
 def _text(item: ET.Element, tag: str, where: str, path: Path) -> str | None:
@@ -344,4 +370,4 @@ def _number(text: str, where: str, path: Path) -> float:
             raise ValueError
         return float(text)
     except ValueError as error:
-        raise DataError(f"{path}: {where} has {quoted(text.strip())} where a number belongs; correct it") from error
+        raise DataError(f"{path}: {where} {quoted(text.strip())} where a number belongs; correct it") from error

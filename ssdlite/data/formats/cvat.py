@@ -1,0 +1,146 @@
+"""CVAT for images 1.1: one XML file of a task or a job, with boxes and polygons for each image.
+
+Start with `CvatFormat`. Polygons, polylines, ellipses and masks become their boxes; tags and points are left out.
+See https://docs.cvat.ai/docs/manual/advanced/formats/format-cvat/
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssdlite.data.formats.base import Annotations, Box, unopened
+from ssdlite.data.formats.problems import Problems
+from ssdlite.data.formats.single_file import FileSource, ImageFinder, SingleFileFormat, box_of_points, finite
+from ssdlite.data.formats.voc import NoDoctype
+from ssdlite.data.records import MAX_SIDE, check_class_name
+from ssdlite.errors import DataError
+from ssdlite.io import one_line, read_bytes
+
+SHAPES = ("box", "polygon", "polyline", "ellipse", "mask", "cuboid")
+
+
+@dataclass(frozen=True)
+class CvatSource(FileSource):
+    """A file of CVAT for images, and the folder under which its images lie."""
+
+    def __str__(self) -> str:
+        return str(self.file)
+
+
+class CvatFormat(SingleFileFormat[CvatSource]):
+    name = "cvat"
+    title = "CVAT"
+    looked_for = "annotations.xml of CVAT for images"
+    suffixes = (".xml",)
+    source_type = CvatSource
+
+    def first_images(self, file: Path, start: bytes) -> list[str] | None:
+        if b"<annotations>" not in start or b"<image " not in start:
+            return None
+        names = re.findall(rb'<image\s[^>]*?\bname="([^"]*)"', start)
+        return [html.unescape(name.decode("utf-8", "replace")) for name in names]
+
+    def read(self, source: CvatSource, problems: Problems) -> Annotations:
+        """Classes are sorted by name; labels that the file lists and no shape has are classes too."""
+        found = Annotations(source, source.file)
+        with problems.catch("annotations-unreadable", source.file):
+            root = _parse(source.file)
+            images = ImageFinder(found, problems)
+            for position, image in enumerate(root.iter("image"), 1):
+                name = image.get("name") or ""
+                with problems.catch("image-entry-broken", source.file, f"image {position}"):
+                    if not name:
+                        raise DataError(f"{source.file}: image {position} has no name; correct or remove it")
+                    owner = images.add(name, _size(image))
+                    if owner is not None:
+                        _read_shapes(found, owner, image, name, problems)
+            images.finish()
+        return found
+
+
+def _parse(path: Path) -> ET.Element:
+    try:
+        root = ET.fromstring(read_bytes(path), ET.XMLParser(target=NoDoctype()))
+    except OSError as error:
+        raise unopened(path, error) from error
+    except (ET.ParseError, ValueError, LookupError) as error:
+        raise DataError(f"{path}: not a usable XML file ({one_line(str(error))}); export it again") from error
+    if root.tag != "annotations":
+        raise DataError(f"{path}: its outermost tag is not 'annotations', as CVAT writes; export it again")
+    return root
+
+
+def _size(image: ET.Element) -> tuple[int, int] | None:
+    """(height, width), None where they are not said or are no size."""
+    sides = [int(text) if (text := image.get(name) or "").isdecimal() else 0 for name in ("height", "width")]
+    return (sides[0], sides[1]) if all(0 < side <= MAX_SIDE for side in sides) else None
+
+
+def _read_shapes(found: Annotations, owner: int, image: ET.Element, name: str, problems: Problems) -> None:
+    path = found.file
+    for number, shape in enumerate(image, 1):
+        where = f"{name} object {number}"
+        with problems.catch("object-broken", path, where):
+            label = shape.get("label")
+            if shape.tag in ("tag", "skeleton", "points") or shape.tag not in SHAPES:
+                if shape.tag in ("points", "skeleton"):
+                    text = "points have no area, and are left out"
+                    problems.add("object-without-box", path, text, item=where)
+                continue
+            if not label:
+                raise DataError(f"{path}: {where} has no label; correct or remove it")
+            check_class_name(label, where, path)
+            found.add_object(owner, found.label_of(label), _box(shape, where, path), position=number)
+
+
+def _box(shape: ET.Element, where: str, path: Path) -> Box:
+    """xyxy around a shape. Raises DataError."""
+
+    def numbers(*names: str) -> Iterator[float]:
+        return (finite(shape.get(name), f"{where} has {name}", path) for name in names)
+
+    match shape.tag:
+        case "box":
+            x1, y1, x2, y2 = numbers("xtl", "ytl", "xbr", "ybr")
+        case "ellipse":
+            x, y, across, down = numbers("cx", "cy", "rx", "ry")
+            x1, y1, x2, y2 = x - across, y - down, x + across, y + down
+        case "mask":
+            x1, y1, width, height = numbers("left", "top", "width", "height")
+            x2, y2 = x1 + width, y1 + height
+        case "cuboid":
+            values = [
+                *numbers(
+                    *(
+                        f"{axis}{corner}{end}"
+                        for axis in "xy"
+                        for corner in ("tl", "bl", "tr", "br")
+                        for end in "12"
+                    )
+                )
+            ]
+            return box_of_points(values[:8], values[8:])
+        case _:
+            pairs = [pair.split(",") for pair in (shape.get("points") or "").split(";") if pair.strip()]
+            if not pairs or any(len(pair) != 2 for pair in pairs):
+                raise DataError(f"{path}: {where} has 'points' that are no list of x,y; correct or remove it")
+            xs, ys = ([finite(pair[axis], f"{where} has {'xy'[axis]}", path) for pair in pairs] for axis in (0, 1))
+            return box_of_points(xs, ys)
+    rotation = finite(shape.get("rotation") or "0", f"{where} has rotation", path)
+    return _rotated((x1, y1, x2, y2), rotation) if rotation else (x1, y1, x2, y2)
+
+
+def _rotated(box: Box, degrees: float) -> Box:
+    """xyxy around a box that is turned about its centre."""
+    from math import cos, radians, sin
+
+    x1, y1, x2, y2 = box
+    x, y, half_width, half_height = (x1 + x2) / 2, (y1 + y2) / 2, (x2 - x1) / 2, (y2 - y1) / 2
+    cosine, sine = abs(cos(radians(degrees))), abs(sin(radians(degrees)))
+    across, down = half_width * cosine + half_height * sine, half_width * sine + half_height * cosine
+    return x - across, y - down, x + across, y + down
