@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import logging
 import os
@@ -16,8 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
-import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image
 
 from ssdlite.io import require_regular
 from ssdlite.machine import usable_cores, user_cache_dir
@@ -35,10 +33,7 @@ QUARTER_TURNS = (5, 6, 7, 8)
 
 
 State: TypeAlias = Literal["good", "cut", "missing", "unreadable"]
-"""cut: the file ends early, and at most `MOST_MISSING` of its rows are not there."""
-
-
-MOST_MISSING = 0.25  # of the rows of an image that is taken although its file ends early
+"""cut: the file ends early, but enough of the image is there (see `images.read_image`)."""
 
 
 END_MARKS: dict[str, bytes] = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
@@ -110,32 +105,16 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _state_of_cut(path: Path) -> State:
-    """Decode a file without its end mark, and look how many rows at the bottom are not there."""
+    """Decode a file without its end mark, to see whether enough of it is there."""
     from ssdlite.data.images import decode_image  # here, because OpenCV takes a tenth of a second
     from ssdlite.errors import DataError
 
-    data = path.read_bytes()
     try:
-        image = decode_image(data, path)
-    except DataError:
+        data = path.read_bytes()
+        decode_image(data, path)
+    except (OSError, DataError):
         return "unreadable"
-    rows = _missing_rows(data)
-    return "cut" if rows is not None and rows <= MOST_MISSING * image.shape[0] else "unreadable"
-
-
-def _missing_rows(data: bytes) -> int | None:
-    """Count the rows at the bottom that the data do not reach; None where Pillow gives up."""
-    before = ImageFile.LOAD_TRUNCATED_IMAGES
-    ImageFile.LOAD_TRUNCATED_IMAGES = True  # then Pillow leaves such rows black, or libjpeg grey
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            pixels = np.asarray(image.convert("RGB"))
-    except Exception:
-        return None
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = before
-    empty = (pixels == pixels[-1:, -1:]).all(axis=(1, 2)) & np.isin(pixels[:, 0, 0], (0, 127, 128))
-    return int(len(empty) - 1 - np.flatnonzero(~empty)[-1]) if not empty.all() else len(empty)
+    return "cut"
 
 
 def _decoded_header(path: Path) -> Header:

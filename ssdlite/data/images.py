@@ -18,6 +18,12 @@ from ssdlite.structures import Record, ResizeAlignment
 EXIF_ORIENTATION = 0x0112
 
 
+JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+
+
+MOST_MISSING = 0.25  # of the rows of a JPEG that is taken although its file ends early
+
+
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*")
 
 
@@ -29,6 +35,8 @@ def read_image(path: str | Path, annotated_size: tuple[int, int] | None = None) 
 
     A photograph that carries an EXIF orientation is turned upright, except where `annotated_size`
     (height, width) fits only the stored image: then its labels were made on that, and it is read as stored.
+
+    A JPEG that ends early is taken if at most `MOST_MISSING` of its rows are not there, which are grey.
 
     Raises `DataError` for a file that is missing or cannot be decoded.
     """
@@ -101,7 +109,25 @@ def _decode(data: bytes, path: Path, upright: bool) -> np.ndarray:
         with Image.open(io.BytesIO(data)) as other:
             return np.array((ImageOps.exif_transpose(other) if upright else other).convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        if (cut := decode_cut(data, upright)) is not None:
+            return cut
         raise DataError(f"{path}: not a readable image; replace it or take it out of the data set") from error
+
+
+def decode_cut(data: bytes, upright: bool = True) -> np.ndarray | None:
+    """Return (H, W, 3) uint8 RGB of a JPEG whose last bytes are missing; None where it is none, or more rows than
+    `MOST_MISSING` of all are."""
+    if not data.startswith(JPEG_START):
+        return None
+    try:
+        with Image.open(io.BytesIO(data + JPEG_END)) as image:  # what is missing becomes flat
+            stored = np.array(image.convert("RGB"))
+            pixels = np.array(ImageOps.exif_transpose(image).convert("RGB")) if upright else stored
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    is_flat = (stored == stored[-1, -1]).all(axis=(1, 2))
+    num_flat = len(is_flat) if is_flat.all() else int(np.argmin(is_flat[::-1]))
+    return pixels if num_flat <= MOST_MISSING * len(is_flat) else None
 
 
 def _is_tiff_with_alpha(data: bytes) -> bool:

@@ -27,7 +27,7 @@ SENTENCES = {
     "misfit": "left out {} that have another size than their annotation, and boxes that reach out of it "
     "(ssdlite check-data --fix scales them)",
     "size": "took the own size of {} whose annotation has another one, in which all boxes fit",
-    "cut": "took {} whose file ends early, with the last rows missing",
+    "cut": "took {} whose file ends early, so that the last rows are missing",
 }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssdlite.data.formats.base import Annotations, Source, without_collector
+from ssdlite.data.formats.base import MOST_LOST, Annotations, Source, without_collector
 from ssdlite.data.formats.problems import Problem, Problems
 from ssdlite.data.formats.registry import format_of
 from ssdlite.validate.images import ImageFacts, Track, examine_images
@@ -122,7 +122,7 @@ def _check(
             text = "no image of it can be used; add images, or name another data set"
             shared.append(Problem("no-images", split[0].annotations.file, str(sources[0]), text))
     if train and not own_val:
-        text = "there is no validation set of its own, so the figures will flatter the model"
+        text = "there is no validation set; a part of the training images validates (data.val_fraction)"
         shared.append(Problem("no-validation", checks[0][0].annotations.file, "", text))
     censuses = [_census(split) for split in checks]
     spellings = merge_spellings(censuses[0], censuses[1], class_names)
@@ -161,6 +161,10 @@ def _assess(annotations: Annotations, problems: Problems, facts: dict[Path, Imag
             problems.add("size-mismatch", annotations.files[index], text, item=item)
         elif not known and fact.size:
             sizes[index] = fact.size
+    num_unusable = sum(not facts[path].usable for path in annotations.paths) if facts else 0
+    if num_unusable > MOST_LOST * len(annotations.paths):
+        text = f"{num_unusable} of its {len(annotations.paths)} images cannot be used; check the images folder"
+        problems.add("images-unusable", annotations.file, text)
     states = inspect_boxes(annotations, sizes)
     check_boxes(annotations, states, sizes, problems)
     check = SourceCheck(annotations, problems.found, sizes, states, np.zeros(len(annotations.paths), bool))

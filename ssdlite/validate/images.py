@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from ssdlite.data.images import EXIF_ORIENTATION
+from ssdlite.data.images import EXIF_ORIENTATION, decode_cut
 from ssdlite.io import read_bytes
 from ssdlite.machine import usable_cores
 
@@ -92,6 +92,9 @@ def examine(path: Path) -> ImageFacts:
     decoded = _decode(data, cv2.IMREAD_REDUCED_COLOR_8 if is_photograph else cv2.IMREAD_COLOR)
     if decoded is None:
         decoded = _decode_by_pillow(data)
+    if decoded is None and (cut := decode_cut(data)) is not None:
+        decoded = cut.shape[:2]
+        found.append(("image-cut", "the file ends early; what is missing of the image is grey"))
     if decoded is None:
         text = f"{header.format} data end early or are damaged; replace it or take it out of the data set"
         return ImageFacts(digest, header.size, header.turned, False, (*found, ("image-truncated", text)))

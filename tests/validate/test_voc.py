@@ -53,7 +53,6 @@ ERRORS = {
     "no name": (annotation("<object><bndbox/></object>"), "object-broken"),
     "no box": (annotation("<object><name>cat</name></object>"), "object-broken"),
     "text as a corner": (annotation(thing(box=(1, 2, "x", 4))), "object-broken"),
-    "text as difficult": (annotation(thing(extra="<difficult>very</difficult>")), "object-broken"),
 }
 WARNINGS = {
     "a point": (thing(box=(5, 5, 5, 5)), "box-degenerate"),
@@ -95,8 +94,11 @@ def test_lists(tmp_path):
         assert kinds(problems_of(tmp_path, {"a": annotation()}, lines=lines)) == expected
         with pytest.raises(DataError):
             read_voc(tmp_path, ["train"])
-    assert kinds(problems_of(tmp_path, {"a": annotation()}, lines="a\nb\n")) == ["annotations-unreadable"]
-    with pytest.raises(DataError):
+    assert kinds(problems_of(tmp_path, {"a": annotation()}, lines="a\nb\n")) == ["annotation-missing"]
+    assert [record.image_id for record in read_voc(tmp_path, ["train"]).records] == ["a"]
+    found = problems_of(tmp_path, {"a": annotation()}, lines="a\nb\nc\n")
+    assert kinds(found) == ["annotation-missing", "annotation-missing", "images-unusable"]
+    with pytest.raises(DataError, match=r"b\.xml: the annotation is not there"):
         read_voc(tmp_path, ["train"])
 
 
@@ -108,8 +110,20 @@ def test_images(tmp_path):
     found = quick_check([VocSource(tmp_path, ("train",))], [])
     expected = ["image-ambiguous", "image-missing", "image-without-size", "no-validation"]
     assert kinds(found, notes=True) == expected
-    with pytest.raises(DataError, match="'b'"):
-        read_voc(tmp_path, ["train"])
+    assert [record.image_id for record in read_voc(tmp_path, ["train"]).records] == ["a", "c"]
+
+
+def test_a_flag_that_is_neither_0_nor_1_is_taken_as_0(tmp_path, caplog):
+    flags = ["Unspecified", "", "False", "0.0597", "True", "1"]
+    objects = "".join(thing(extra=f"<difficult>{flag}</difficult>") for flag in flags)
+    found = problems_of(tmp_path, {"a": annotation(objects)})
+    assert kinds(found) == ["flag-unclear"]
+    assert str(found[0]).endswith(
+        "a object 11 (cat): difficult is 'Unspecified', which is neither 0 nor 1; it is taken as 0"
+    )
+    (record,) = read_voc(tmp_path, ["train"]).records
+    assert record.ignore[10:].tolist() == [False, False, False, True, True, True]
+    assert "took 1 object as not difficult" in caplog.text
 
 
 def test_a_missing_folder_of_images_is_one_problem(tmp_path):

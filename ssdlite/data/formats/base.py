@@ -387,7 +387,9 @@ def require_most(annotations: Annotations, num_lost: int, message: str, problems
     num_all = len(annotations.paths) + num_lost
     if num_lost and num_lost > MOST_LOST * num_all:
         text = f"{num_lost} of its {num_all} images cannot be used; check the images folder"
-        kind = "images-unusable" if annotations.paths else "no-images"
+        kind = "images-unusable"
+        if not annotations.paths:
+            kind, text = "no-images", "no image of it can be used; add images, or name another data set"
         problems.add(kind, annotations.file, text, item=str(annotations.source), message=message)
 
 

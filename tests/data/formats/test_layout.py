@@ -35,10 +35,10 @@ def test_roboflow(make_coco, tmp_path: Path) -> None:
     assert len(read_split(layout.train)) == 1
 
 
-def test_a_lone_training_set_validates_on_itself_and_says_so(make_coco, tmp_path: Path) -> None:
+def test_a_lone_training_set_has_no_validation_set(make_coco, tmp_path: Path) -> None:
     make_coco([CAT])
     layout = find_layout(tmp_path)
-    assert layout.val == layout.train
+    assert len(layout.train) == 1 and layout.val == []
     assert "there is no validation set" in layout.description
 
 

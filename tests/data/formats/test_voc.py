@@ -100,7 +100,7 @@ def test_document_types_are_refused(make_voc, encoding: str) -> None:
         ("<annotation>", "a.xml: not a usable XML"),
         ("<annotation><object><name>x</name></object></annotation>", "a.xml: object 1 has no name or no complete"),
         (voc_xml([("", (1, 1, 2, 2))]), "a.xml: object 1 has no name"),
-        (voc_xml([("x", ("one", 1, 2, 2))]), "a.xml: object 1 has 'one' where a number"),
+        (voc_xml([("x", ("one", 1, 2, 2))]), "a.xml: object 1 has xmin 'one' where a number"),
     ],
 )
 def test_malformed_annotations_get_a_sentence(make_voc, xml: str, message: str) -> None:
@@ -117,7 +117,7 @@ def test_missing_files_get_a_sentence(make_voc, tmp_path: Path) -> None:
         read_voc(root, ["train"])
     (root / "Annotations" / "a.xml").unlink()
     write_image(root / "JPEGImages" / "a.png")
-    with pytest.raises(DataError, match=r"a\.xml: the annotation cannot be opened"):
+    with pytest.raises(DataError, match=r"a\.xml: the annotation is not there"):
         read_voc(root, ["train"])
     with pytest.raises(DataError, match="no such folder of images"):
         read_voc(tmp_path / "nowhere", ["train"])
