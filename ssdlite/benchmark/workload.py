@@ -177,7 +177,7 @@ def prepare(
             scratch / "photos", effort.photos, class_names=config.data.class_names or CLASS_NAMES
         )
         source = {"kind": "coco", "images": images, "annotations": annotations}
-        config = _with_data(config, path=None, draw=None, train=source, val=source)
+        config = _with_data(config, path=None, draw=None, train=source, val=source, val_fraction=0)
     if config.data.cache == "disk" and config.data.cache_dir is None:
         config = with_cache(config, "disk", scratch / "cache")
     start = time.perf_counter()

@@ -30,6 +30,9 @@ SplitName: TypeAlias = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
 
+NAMES = {"train": "training", "val": "validation", "test": "test"}
+
+
 @dataclass(frozen=True)
 class DataSources:
     """Sources of each split that a config names; None where it names neither the split nor a path."""
@@ -75,20 +78,24 @@ def find_sources(config: DataConfig) -> DataSources:
 
 
 def read_data(
-    config: DataConfig, splits: Sequence[str] = ("train", "val"), class_names: Sequence[str] | None = None
+    config: DataConfig,
+    splits: Sequence[str] = ("train", "val"),
+    class_names: Sequence[str] | None = None,
+    *,
+    with_images: bool = True,
 ) -> list[DataSplit]:
     """Read the annotations of `splits`, each 'train', 'val' or 'test'; the first one's classes hold for all.
 
     Where the data set has no validation set, a part of the training images becomes one (`config.val_fraction`),
-    which is the same in every run. Images that cannot be used are left out, with a count. Logs what was found at
-    `config.path`. No image is decoded.
+    which is the same in every run. Images that cannot be used are left out, with a count, unless the images are not
+    needed (`with_images=False`). Logs what was found at `config.path`. No image is decoded.
 
     Raises ConfigError where the config names no sources, and DataError for annotations that cannot be used.
     """
     sources = find_sources(config)
     if sources.description:
         logger.info("%s", sources.description)
-    reader = _Reader(config, sources)
+    reader = _Reader(config, sources, with_images)
     data: list[DataSplit] = []
     for split in splits:
         names = class_names or (data[0].class_names if data else config.class_names)
@@ -108,8 +115,8 @@ def read_data(
 class _Reader:
     """Reads the splits of one data set, each source once."""
 
-    def __init__(self, config: DataConfig, sources: DataSources) -> None:
-        self.config, self.sources = config, sources
+    def __init__(self, config: DataConfig, sources: DataSources, with_images: bool) -> None:
+        self.config, self.sources, self.with_images = config, sources, with_images
         self._parts: tuple[DataSplit, DataSplit] | None = None  # of the training images, where they are split
 
     def read(self, split: str, class_names: Sequence[str] | None) -> DataSplit:
@@ -117,12 +124,14 @@ class _Reader:
         if split in ("train", "val") and self.sources.val_is_train:
             return self._part(split, class_names)
         if sources is None:
-            raise ConfigError(f"there is no data to {split}: give data=PATH, or data.{split} with a source.")
+            raise ConfigError(f"there is no {NAMES[split]} set: give data=PATH, or data.{split} with a source.")
+        if not sources:
+            raise DataError(f"the data set has no {NAMES[split]} set; add one, or name another data set")
         return self._read(sources, class_names)
 
     def _read(self, sources: Sequence[Source], class_names: Sequence[str] | None) -> DataSplit:
         split = read_split(sources, class_names, ignore_unknown=self.config.ignore_unknown)
-        return settle_images(split, " and ".join(map(str, sources)))
+        return settle_images(split, " and ".join(map(str, sources))) if self.with_images else split
 
     def _part(self, split: str, class_names: Sequence[str] | None) -> DataSplit:
         """A side of the training images, some of which validate."""

@@ -87,7 +87,7 @@ def require_data(config: DataConfig) -> None:
         return
     sources = find_sources(config)
     if sources.train is None:
-        raise ConfigError("there is no data to train: give data=PATH, or data.train with a source.")
+        raise ConfigError("there is no training set: give data=PATH, or data.train with a source.")
     for split in (sources.train, sources.val, sources.test):
         require_files(split or [])
 

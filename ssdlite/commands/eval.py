@@ -96,7 +96,7 @@ def with_training_split(
     if "train" not in found:
         try:
             if find_sources(config).has("train"):
-                (found["train"],) = read_data(config, ["train"], class_names)
+                (found["train"],) = read_data(config, ["train"], class_names, with_images=False)
         except UserError as error:
             logger.warning("the report leaves out the training data: %s", error)
     return found
@@ -124,7 +124,7 @@ def _read_with_training_classes(config: DataConfig, split: str) -> DataSplit:
     if (config.path, config.train, config.val, config.test) == (None,) * 4:
         raise ConfigError("a result file does not know its data set: give data=PATH.")
     splits = ["train", "val"] if find_sources(config).has("train") else [split]
-    return dict(zip(splits, read_data(config, splits), strict=True))[split]
+    return dict(zip(splits, read_data(config, splits, with_images=False), strict=True))[split]
 
 
 def run_model(model: LoadedModel, data: DataSplit) -> Evaluation:

@@ -62,7 +62,7 @@ def report_model(
     overrides = overrides or {}
     model = load_model(checkpoint, overrides, device)
     if splits is None:
-        (val,) = read_data(model.config.data, ["val"], model.class_names)
+        (val,) = read_data(model.config.data, ["val"], model.class_names, with_images=False)
         splits = {"val": val}
     val = splits["val"]
     evaluation = None
@@ -96,7 +96,7 @@ def _report_beginning(run_dir: Path, overrides: Mapping[str, Any], path: Path) -
     from ssdlite.commands.report_builder import make_model_info
 
     config = load_config(run_dir / "config.yaml", overrides)
-    train, val = read_data(config.data)
+    train, val = read_data(config.data, with_images=False)
     why = "Unknown: the run has saved no checkpoint yet that could be judged."
     model_info = make_model_info(run_dir, config, train.class_names, train)
     write_report(path, model_info, {"train": train, "val": val}, why_not_evaluated=why)

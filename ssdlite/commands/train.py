@@ -81,6 +81,7 @@ def run_train(config: Config, *, default_name: str, resume: bool, device: str) -
             in_main_process(lambda: latest_run(config.run.dir, config.run.name or default_name)) if resume else None
         )
         checkpoint = _load_run(resumed) if resumed else None
+        config = _keep_validation(config, checkpoint)
         train_split, val_split = _read_data(config)
         config = _settle_start(config, checkpoint)
         config = _settle_priors(config, train_split, checkpoint)
@@ -98,6 +99,15 @@ def _load_run(run_dir: Path) -> dict[str, Any]:
     """The checkpoint to resume; options that are younger than it get their defaults."""
     checkpoint = load_newest(run_dir)
     return {**checkpoint, "config": config_from_checkpoint(checkpoint["config"], origin=str(run_dir)).to_dict()}
+
+
+def _keep_validation(config: Config, checkpoint: Mapping[str, Any] | None) -> Config:
+    """`config` with the run's data.val_fraction where it is not set: older runs validated on all training
+    images."""
+    fraction = checkpoint["config"]["data"]["val_fraction"] if checkpoint else config.data.val_fraction
+    if "val_fraction" in config.data.model_fields_set or fraction == config.data.val_fraction:
+        return config
+    return config.model_copy(update={"data": config.data.model_copy(update={"val_fraction": fraction})})
 
 
 def _settle_start(config: Config, checkpoint: Mapping[str, Any] | None) -> Config:

@@ -22,9 +22,9 @@ MOST_UNUSABLE = 0.5  # of the images of a split may be left out
 
 
 SENTENCES = {
-    "missing": "left out {} that are not there",
-    "unreadable": "left out {} that cannot be read",
-    "misfit": "left out {} that have another size than their annotation, and boxes that reach out of it "
+    "missing": "left out {} whose file is not there",
+    "unreadable": "left out {} whose file cannot be read",
+    "misfit": "left out {} of another size than its annotation, with boxes that reach out of it "
     "(ssdlite check-data --fix scales them)",
     "size": "took the own size of {} whose annotation has another one, in which all boxes fit",
     "cut": "took {} whose file ends early, so that the last rows are missing",
@@ -69,12 +69,9 @@ def settle_images(split: DataSplit, name: str) -> DataSplit:
             count = f"{len(names)} image{'s' * (len(names) > 1)}"
             message = "%s: " + sentence.format(count) + ": %s%s"
             logger.warning(message, name, "; ".join(map(one_line, names[:NUM_NAMED])), more)
-    if num_left > MOST_UNUSABLE * len(split.records):
-        first = (
-            next(record for record in split.records if not headers[record.image_path].usable)
-            if any(not headers[record.image_path].usable for record in split.records)
-            else split.records[0]
-        )
+    if num_left and num_left > MOST_UNUSABLE * len(split.records):
+        kept = {id(record.image_path) for record in records}
+        first = next(record for record in split.records if id(record.image_path) not in kept)
         raise DataError(
             f"{name}: {num_left} of its {len(split.records)} images cannot be used, the first is "
             f"{first.image_path} ({headers[first.image_path].state}); check the images folder with "

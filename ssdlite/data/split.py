@@ -158,11 +158,12 @@ def choose_validation(groups: Sequence[str], classes: Sequence[set[int]], fracti
 
 
 def _fill(ranked: Sequence[str], sizes: Counter[str], wanted: float) -> set[str]:
-    """Groups in their rank that fit into `wanted` images; the smallest one where none does, and never all."""
+    """Groups in their rank, each of which brings the number of images nearer to `wanted`; the smallest one where
+    none does, and never all."""
     chosen: set[str] = set()
     num = 0
     for group in ranked:
-        if num + sizes[group] <= wanted + 0.5 and len(chosen) < len(ranked) - 1:
+        if sizes[group] < 2 * (wanted - num) and len(chosen) < len(ranked) - 1:
             chosen.add(group)
             num += sizes[group]
     return chosen or {min(ranked, key=lambda group: sizes[group])}

@@ -162,7 +162,7 @@ def _assess(annotations: Annotations, problems: Problems, facts: dict[Path, Imag
         elif not known and fact.size:
             sizes[index] = fact.size
     num_unusable = sum(not facts[path].usable for path in annotations.paths) if facts else 0
-    if num_unusable > MOST_LOST * len(annotations.paths):
+    if num_unusable and num_unusable > MOST_LOST * len(annotations.paths):
         text = f"{num_unusable} of its {len(annotations.paths)} images cannot be used; check the images folder"
         problems.add("images-unusable", annotations.file, text)
     states = inspect_boxes(annotations, sizes)

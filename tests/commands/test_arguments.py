@@ -191,7 +191,7 @@ EARLY = [
     (["eval", "nothing.json", "data=set"], 1, "nothing.json"),
     (["eval", "nothing.pt", "--device", "gpu"], 2, "unknown device 'gpu'"),
     (["eval", "file.pt", "eval.iou=1"], 2, "unknown option 'eval.iou'"),
-    (["eval", "file.pt", "--split", "test"], 2, "--split is train or val, not 'test'"),
+    (["eval", "file.pt", "--split", "none"], 2, "--split is train, val or test, not 'none'"),
     (["predict", "nothing.pt", "x.jpg"], 1, "there is no checkpoint nothing.pt"),
     (["predict", "file.pt", "x.jpg"], 1, "x.jpg: there is no such file"),
     (["predict", "coco", "x.jpg"], 1, "x.jpg: there is no such file"),
@@ -218,7 +218,7 @@ EARLY = [
     (["fit-priors", "data=nothing"], 1, "nothing: there is no such folder"),
     (["fit-priors", "set", "model.head=corner"], 2, "has no priors"),
     (["check-data", "nothing"], 2, "there is no such folder or config file"),
-    (["view-data", "set", "--split", "test"], 2, "--split is train or val, not 'test'"),
+    (["view-data", "set", "--split", "none"], 2, "--split is train, val or test, not 'none'"),
     (["benchmark", "--only", "foo"], 2, "--only is loader, step, train, eval, infer"),
     (["benchmark", "data=nothing"], 1, "nothing: there is no such folder"),
     (["benchmark", "--rival", "nothing.onnx"], 2, "there is no such file"),
@@ -343,7 +343,7 @@ def test_the_options_of_a_result_file_that_have_an_effect(cli, places):
         "--split",
         "train",
     )
-    assert refused.code == 2 and "there is no data to train" in refused.err
+    assert refused.code == 2 and "there is no training set" in refused.err
 
 
 def test_a_typo_is_a_typo_where_few_options_count(cli, places):

@@ -357,7 +357,7 @@ def test_make_data_draws_once(cli, tmp_path):
         (["eval", "none.json"], 2, "a result file does not know its data set"),
         (["eval", "CHECKPOINT", "model.width=0.5"], 2, "model.width cannot be changed for a trained model"),
         (["eval", "CHECKPOINT", "--json", "."], 1, "cannot write .: it is a folder"),
-        (["eval", "CHECKPOINT", "--split", "test"], 2, "--split is train or val, not 'test'"),
+        (["eval", "CHECKPOINT", "--split", "none"], 2, "--split is train, val or test, not 'none'"),
         (["eval", "CHECKPOINT", "eval.iou=1"], 2, "unknown option 'eval.iou'"),
         (["eval", "CHECKPOINT", "data=none"], 1, "none: there is no such folder"),
         (["predict", "CHECKPOINT", "none.jpg"], 1, "none.jpg: there is no such file"),

@@ -124,7 +124,7 @@ def test_an_image_that_is_broken_is_left_out(cli, tmp_path):
     [
         ([], 2, "there is no data to look at"),
         (["gone"], 2, "gone: there is no such folder or config file"),
-        (["DATA", "--split", "test"], 2, "--split is train or val, not 'test'"),
+        (["DATA", "--split", "none"], 2, "--split is train, val or test, not 'none'"),
         (["DATA", "--augmented", "--split", "val"], 2, "validation images are not"),
         (["DATA", "--output", "sheet.doc"], 1, "cannot write images as '.doc'"),
         (["DATA", "data.augmentaton=ssd"], 2, "did you mean 'data.augmentation'?"),

@@ -35,7 +35,7 @@ Source: TypeAlias = Any
 what it is, and its text is what messages call it."""
 
 
-MOST_LOST = 0.5  # of the images of a source may be missing
+MOST_LOST = 0.5  # of the images of a source may be missing, and are left out
 
 
 OVERHANG = 1.0  # pixels that a box may reach out of its image: some tools count from 1
@@ -353,7 +353,7 @@ def _settle_sizes(
             sizes[index] = header.height, header.width
             problems.repair("size-mismatch", annotations.items[index])
     num_lost = int((~is_usable).sum())
-    if num_lost > MOST_LOST * len(sizes):
+    if num_lost and num_lost > MOST_LOST * len(sizes):
         first = annotations.paths[int(np.flatnonzero(~is_usable)[0])]
         raise DataError(
             f"{annotations.file}: {num_lost} of its {len(sizes)} images cannot be read, the first is {first}; "

@@ -340,18 +340,21 @@ def _without_root(found: CocoAnnotations, document: dict[str, Any], problems: Pr
     categories: list[Any] = document["categories"]
     if len(categories) < 2 or not all(isinstance(each, dict) for each in categories):
         return categories
-    parents = {each.get("supercategory") for each in categories if _is_id(each.get("supercategory"))}
-    for root in categories:
-        others = [each for each in categories if each is not root]
-        name, number = root.get("name"), root.get("id")
-        if name not in parents or not _is_id(name) or any(each.get("supercategory") != name for each in others):
-            continue
-        if any(isinstance(item, dict) and item.get("category_id") == number for item in document["annotations"]):
-            continue
-        text = f"category {quoted(number)} {quoted(name)} groups all others and has no objects, so it is no class"
-        problems.add("category-root", found.file, text, item=str(name))
-        return others
-    return categories
+    parents = Counter(str(each.get("supercategory")) for each in categories)
+    parent, num = parents.most_common(1)[0]
+    roots = [each for each in categories if each.get("name") == parent]
+    if len(roots) != 1 or num < len(categories) - 1:
+        return categories
+    (root,) = roots
+    number = root.get("id")
+    others = [each for each in categories if each is not root]
+    if any(each.get("supercategory") != parent for each in others) or any(
+        isinstance(item, dict) and item.get("category_id") == number for item in document["annotations"]
+    ):
+        return categories
+    text = f"category {quoted(number)} {quoted(parent)} groups all others and has no objects, so it is no class"
+    problems.add("category-root", found.file, text, item=parent)
+    return others
 
 
 def _read_categories(found: CocoAnnotations, categories: list[Any], problems: Problems) -> _Ids:

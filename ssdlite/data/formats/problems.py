@@ -82,15 +82,15 @@ KINDS: dict[str, Severity] = {
 
 
 REPAIRS: dict[str, str] = {
-    "image-missing": "left out {} that are not there",
-    "image-unreadable": "left out {} that cannot be read",
+    "image-missing": "left out {} whose file is not there",
+    "image-unreadable": "left out {} whose file cannot be read",
     "image-respelt": "found {} under another spelling or in another folder",
-    "category-root": "left out {} that groups all others and has no objects",
+    "category-root": "left out {} without objects, the root of all others",
     "size-mismatch": "took the own size of {}, because boxes reach out of the annotated one",
     "annotation-missing": "left out {} without an annotation",
-    "annotation-without-image": "left out {} whose images are not there",
-    "flag-unclear": "took {} as not difficult, because a flag of theirs is neither 0 nor 1",
-    "object-without-box": "left out {} that have no area, such as points",
+    "annotation-without-image": "left out {} without an image",
+    "flag-unclear": "took {} as not difficult, because a flag is neither 0 nor 1",
+    "object-without-box": "left out {} without an area, such as points",
 }
 """What training does about some kinds of warning, which it says once for each, with a count of `ITEMS`."""
 
