@@ -23,7 +23,7 @@ def thing(name="cat", box=(5, 5, 20, 20), extra=""):
     return f"<object><name>{name}</name>{extra}<bndbox>{tags}</bndbox></object>"
 
 
-GOOD = "".join(thing() for _ in range(10))
+GOOD = "".join(thing(box=(5, 5, 20, 20 + n)) for n in range(10))
 
 
 def annotation(objects="", size=SIZE, head=""):
@@ -115,7 +115,9 @@ def test_images(tmp_path):
 
 def test_a_flag_that_is_neither_0_nor_1_is_taken_as_0(tmp_path, caplog):
     flags = ["Unspecified", "", "False", "0.0597", "True", "1"]
-    objects = "".join(thing(extra=f"<difficult>{flag}</difficult>") for flag in flags)
+    objects = "".join(
+        thing(box=(9, 9, 20, 20 + n), extra=f"<difficult>{flag}</difficult>") for n, flag in enumerate(flags)
+    )
     found = problems_of(tmp_path, {"a": annotation(objects)})
     assert kinds(found) == ["flag-unclear"]
     assert str(found[0]).endswith(

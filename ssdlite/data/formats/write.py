@@ -29,9 +29,6 @@ ImageMode: TypeAlias = Literal["link", "copy"]
 DIGITS = 9  # decimal places of pixels
 
 
-YOLO_DIGITS = 12  # decimal places of fractions
-
-
 def write_splits(
     splits: Mapping[str, DataSplit], directory: Path, kind: str, *, images: ImageMode = "link"
 ) -> Counter[str]:
@@ -167,7 +164,7 @@ def _write_yolo(splits: Mapping[str, DataSplit], directory: Path, mode: ImageMod
                     continue
                 x1, y1, x2, y2 = box.astype(np.float64) / (width, height, width, height)
                 values = ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
-                lines.append(" ".join([str(label - 1), *(f"{round(value, YOLO_DIGITS):.12g}" for value in values)]))
+                lines.append(" ".join([str(label - 1), *(repr(float(value)) for value in values)]))
             write_text(
                 directory / "labels" / split_name / f"{Path(name).stem}.txt", "".join(f"{line}\n" for line in lines)
             )
