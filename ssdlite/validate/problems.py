@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from ssdlite.data.formats.problems import KINDS, SEVERITIES, Problem, Severity
+from ssdlite.data.formats.problems import KINDS, REPAIRS, SEVERITIES, Problem, Severity
 
-SAID_BY_READERS = {"box-degenerate", "box-inverted", "box-outside", "class-left-out"}
+SAID_BY_READERS = {"box-degenerate", "box-inverted", "box-outside", "class-left-out", *REPAIRS}
 """Kinds that reading a split warns of by itself."""
 
 

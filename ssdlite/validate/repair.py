@@ -210,7 +210,8 @@ def _count_changes(source: SourceCheck, plan: Plan, copy: Source) -> Counter[str
     before, after = _count_items(source.annotations.source, source), _count_items(copy)
     lost = {name: before[name] - after[name] for name in before}
     lost = {f"{name} left out": num for name, num in lost.items()}
-    return +Counter({**lost, **plan.changes})
+    num_flags = sum(problem.kind == "flag-unclear" for problem in source.problems)
+    return +Counter({**lost, **plan.changes, "flags set to 0": num_flags})
 
 
 def _count_items(source: Source, check: SourceCheck | None = None) -> dict[str, int]:

@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from ssdlite.data.formats.base import Annotations, Box, Format, Found, make_split, require_folder, require_most
-from ssdlite.data.formats.folders import IMAGE_SUFFIXES, ImageIndex, plain_path
+from ssdlite.data.formats.folders import IMAGE_SUFFIXES, ImageIndex, list_files, plain_path
 from ssdlite.data.formats.problems import Problems, StrictProblems
 from ssdlite.data.records import MAX_SIDE, check_class_name, number_classes, relabel
 from ssdlite.errors import DataError
@@ -181,7 +181,7 @@ def _list_names(root: Path) -> set[str]:
     """The names of the lists in ImageSets/Main, without those of a single class (such as cat_train)."""
     if not (root / "Annotations").is_dir():
         return set()
-    names = {file.stem for file in (root / "ImageSets" / "Main").glob("*.txt")}
+    names = {file.stem for file in list_files(root / "ImageSets" / "Main", (".txt",))}
     return {name for name in names if not re.search(r"_(train|val|trainval|test)$", name)}
 
 
