@@ -120,7 +120,7 @@ class CocoFormat(Format[CocoSource]):
         train, val = (_find_downloaded(path, name) for name in ("train", "val"))
         if train or val:
             test = _find_downloaded(path, "test")
-            return Found("COCO", train, val, test)
+            return Found("COCO", train, val or test, test)
         return _find_roboflow(path) or _find_anywhere(path)
 
     def explain(self, seen: Seen) -> tuple[int, str] | None:

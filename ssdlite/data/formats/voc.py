@@ -52,29 +52,31 @@ class VocFormat(Format[VocSource]):
     source_type = VocSource
 
     def find(self, path: Path) -> Found | None:
-        """With a test list somewhere and none for development alone, train on trainval and validate on test."""
+        """With lists trainval and test somewhere, train on trainval and validate on test, as is customary.
+
+        Otherwise train, val and test are what they say; without val, test validates.
+        """
         candidates = [path, *sorted(path.glob("VOC20*")), *sorted(path.glob("VOCdevkit/VOC20*"))]
         lists = {root: names for root in candidates if (names := _list_names(root))}
-        has_test = any("test" in names for names in lists.values())
+        every = set().union(*lists.values())
         train: list[VocSource] = []
         val: list[VocSource] = []
         test: list[VocSource] = []
         for root, names in lists.items():
-            train_lists: tuple[str, ...]
-            val_lists: tuple[str, ...]
             development = ("trainval",) if "trainval" in names else tuple(sorted(names & {"train", "val"}))
-            if has_test and {"train", "val", "test"} <= names and "trainval" not in names:
-                train_lists, val_lists = ("train",), ("val",)
-                test.append(VocSource(root, ("test",)))
-            elif has_test:
-                train_lists, val_lists = development, ("test",) if "test" in names else ()
-            elif {"train", "val"} <= names:
-                train_lists, val_lists = ("train",), ("val",)
+            val_lists = tuple(names & {"val"})
+            if "test" in every and ("trainval" in every or "val" not in every):
+                train_lists, val_lists = development, ()
+            elif every == {"val"}:
+                train_lists = ()
+            elif "test" in every or {"train", "val"} <= names:
+                train_lists = tuple(names & {"train"})
             else:  # a lone list, whatever its name: CVAT writes default.txt
                 train_lists, val_lists = development or (tuple(names) if len(names) == 1 else ()), ()
             train += [VocSource(root, train_lists)] if train_lists else []
             val += [VocSource(root, val_lists)] if val_lists else []
-        return Found("VOC", train, val, test or (val if has_test else [])) if train or val else None
+            test += [VocSource(root, ("test",))] if "test" in names else []
+        return Found("VOC", train, val or test, test) if train or val or test else None
 
     def require(self, source: VocSource) -> None:
         require_folder(source.root / "JPEGImages")

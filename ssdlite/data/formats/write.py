@@ -1,12 +1,15 @@
 """Images and objects written as COCO, VOC or YOLO, in a layout that `layout.find_layout` recognises.
 
-Start with `write_splits`. Numbers are written so that reading them gives the same boxes to the last bit.
+Start with `write_splits`. Numbers are written so that reading them gives the same boxes to the last bit; VOC counts
+from 1, so that there corners within 1e-7 pixels of the border are on it. File names are the images' own, unless a
+reader would not find them.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import xml.etree.ElementTree as ET
 from collections import Counter
@@ -17,16 +20,19 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import yaml
 
-from ssdlite.data.formats.folders import name_key
+from ssdlite.data.formats.folders import IMAGE_SUFFIXES, name_key
+from ssdlite.data.headers import EXIF_ORIENTATION, read_headers
+from ssdlite.data.records import check_class_name
 from ssdlite.errors import ConfigError, DataError
-from ssdlite.io import write_text
+from ssdlite.io import is_usable, quoted, write_text
 from ssdlite.structures import DataSplit, Record
 
-ImageMode: TypeAlias = Literal["link", "copy"]
-"""Hard links, which take no space and fall back to copies on another disk, or copies."""
+ImageMode: TypeAlias = Literal["link", "copy", "none"]
+"""Hard links, which take no space and fall back to copies on another disk; copies; or no images at all."""
 
 
-DIGITS = 9  # decimal places of pixels
+SUFFIX_OF_FORMAT = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "BMP": ".bmp", "WEBP": ".webp", "TIFF": ".tif"}
+"""Suffix of an image whose own is not among `IMAGE_SUFFIXES`, by Pillow's name of the format."""
 
 
 def write_splits(
@@ -48,11 +54,14 @@ def write_splits(
 
     Raises:
         ConfigError: the folder is not empty, or the kind is none.
-        DataError: an image cannot be copied.
+        DataError: an image cannot be copied, or a class name cannot be written.
     """
     if kind not in WRITERS:
         raise ConfigError(f"--to {kind} is no format that can be written; they are {', '.join(WRITERS)}.")
     require_empty(directory)
+    for split in splits.values():
+        for class_name in split.class_names:
+            _require_writable_name(class_name, directory)
     directory.mkdir(parents=True, exist_ok=True)
     return WRITERS[kind](splits, directory, images)
 
@@ -61,6 +70,13 @@ def require_empty(directory: Path) -> None:
     """Raise ConfigError if there is anything at `directory` but an empty folder."""
     if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
         raise ConfigError(f"{directory}: there is something already; name a new folder.")
+
+
+def _require_writable_name(class_name: str, directory: Path) -> None:
+    """Raise DataError for a class name that the readers would refuse, or that XML cannot hold."""
+    check_class_name(class_name, "a class", directory)
+    if re.search("[\ufffe\uffff]", class_name):
+        raise DataError(f"{directory}: the class name {quoted(class_name)} cannot be written; use plain characters")
 
 
 def _write_coco(splits: Mapping[str, DataSplit], directory: Path, mode: ImageMode) -> Counter[str]:
@@ -91,7 +107,7 @@ def coco_document(split: DataSplit, file_names: Iterable[str]) -> dict[str, Any]
                     "id": len(objects) + 1,
                     "image_id": image_id,
                     "category_id": split.category_ids[int(record.labels[index]) - 1],
-                    "bbox": [x1, y1, round(x2 - x1, DIGITS), round(y2 - y1, DIGITS)],
+                    "bbox": [x1, y1, plain(x2 - x1), plain(y2 - y1)],
                     "area": shortest(record.areas[index]),
                     "iscrowd": int(record.ignore[index]),
                 }
@@ -132,7 +148,7 @@ def _voc_element(
         ET.SubElement(size, tag).text = str(side)
     for box, label, ignore in zip(record.boxes, record.labels.tolist(), record.ignore.tolist(), strict=True):
         x1, y1, x2, y2 = map(shortest, box)
-        first = round(x1 + 1, DIGITS), round(y1 + 1, DIGITS)
+        first = plain(x1 + 1), plain(y1 + 1)
         if first == (x2, y2):  # which is how VOC writes a point
             left_out["objects of a single pixel, which VOC cannot tell from a point"] += 1
             continue
@@ -141,7 +157,7 @@ def _voc_element(
         ET.SubElement(item, "difficult").text = str(int(ignore))
         corners = ET.SubElement(item, "bndbox")
         for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), (*first, x2, y2), strict=True):
-            ET.SubElement(corners, tag).text = f"{value:.{DIGITS}f}".rstrip("0").rstrip(".")
+            ET.SubElement(corners, tag).text = f"{value:.15g}"
     return root
 
 
@@ -153,12 +169,14 @@ def _write_yolo(splits: Mapping[str, DataSplit], directory: Path, mode: ImageMod
         class_names = split.class_names
         for folder in ("images", "labels"):
             (directory / folder / split_name).mkdir(parents=True, exist_ok=True)
+        headers = read_headers(record.image_path for record in split.records)
         for record, name in zip(split.records, distinct_names(split.records, by_stem=True), strict=True):
-            height, width = record.size
+            boxes, (height, width) = record.boxes, record.size
+            header = headers[record.image_path]
+            if header.turned and record.size == (header.width, header.height) != record.size[::-1]:
+                boxes, (height, width) = _turned_upright(record), (width, height)
             lines = []
-            for box, label, ignore in zip(
-                record.boxes, record.labels.tolist(), record.ignore.tolist(), strict=True
-            ):
+            for box, label, ignore in zip(boxes, record.labels.tolist(), record.ignore.tolist(), strict=True):
                 if ignore:
                     left_out["objects to ignore, which YOLO has no flag for"] += 1
                     continue
@@ -178,6 +196,29 @@ def _write_yolo(splits: Mapping[str, DataSplit], directory: Path, mode: ImageMod
     return left_out
 
 
+def _turned_upright(record: Record) -> np.ndarray:
+    """(N, 4) float32 xyxy in the upright image, for boxes in one that is stored on its side.
+
+    YOLO has no sizes, from which a reader could tell that the boxes are those of the stored image.
+    """
+    from PIL import Image  # rarely needed
+
+    with Image.open(record.image_path) as image:
+        orientation = image.getexif().get(EXIF_ORIENTATION)
+    height, width = record.size
+    x1, y1, x2, y2 = record.boxes.T
+    match orientation:
+        case 5:
+            corners = (y1, x1, y2, x2)
+        case 6:
+            corners = (height - y2, x1, height - y1, x2)
+        case 7:
+            corners = (height - y2, width - x2, height - y1, width - x1)
+        case _:
+            corners = (y1, width - x2, y2, width - x1)
+    return np.stack(corners, axis=1)
+
+
 WRITERS: dict[str, Callable[[Mapping[str, DataSplit], Path, ImageMode], Counter[str]]] = {
     "coco": _write_coco,
     "voc": _write_voc,
@@ -191,26 +232,52 @@ def shortest(value: float | np.floating[Any]) -> float:
     return float(str(np.float32(value)))
 
 
+def plain(value: float) -> float:
+    """Return a sum or difference of short decimals without the noise of binary fractions: 0.3 for 0.1 + 0.2."""
+    return float(f"{value:.15g}")
+
+
 def distinct_names(records: Iterable[Record], *, by_stem: bool = False) -> list[str]:
     """Return a file name for each image that no other has in any case, or whose stem no other has.
 
-    It is the image's own; those that repeat it get a number.
+    It is the image's own, as far as readers find that; those that repeat it get a number.
     """
     taken: set[str] = set()
     names = []
     for record in records:
-        path = record.image_path
-        name, number = path.name, 1
+        own = Path(_findable_name(record.image_path))
+        name, number = own.name, 1
         while name_key(Path(name).stem if by_stem else name) in taken:
             number += 1
-            name = f"{path.stem}-{number}{path.suffix}"
+            name = f"{own.stem}-{number}{own.suffix}"
         taken.add(name_key(Path(name).stem if by_stem else name))
         names.append(name)
     return names
 
 
+def _findable_name(path: Path) -> str:
+    """The name of an image, changed where a reader would take it for hidden, for a path or for no image."""
+    stem, suffix = path.stem, path.suffix
+    if suffix.lower() not in IMAGE_SUFFIXES:
+        stem, suffix = path.name, _suffix_of_content(path)
+    stem = "".join("_" if letter == "\\" or not is_usable(letter) else letter for letter in stem).strip()
+    return (f"_{stem.lstrip('.')}" if stem.startswith(".") or not stem else stem) + suffix
+
+
+def _suffix_of_content(path: Path) -> str:
+    from PIL import Image  # rarely needed
+
+    try:
+        with Image.open(path) as image:
+            return SUFFIX_OF_FORMAT.get(image.format or "", ".jpg")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return ".jpg"
+
+
 def place_image(source: Path, target: Path, mode: ImageMode) -> None:
-    """Link or copy an image file. Raises DataError."""
+    """Link or copy an image file, or leave it. Raises DataError."""
+    if mode == "none":
+        return
     try:
         if mode == "link":
             try:
