@@ -1,4 +1,5 @@
-"""From the options of `data` to annotated images; without PyTorch, for whoever only evaluates an exported file.
+"""Builder of annotated images from the options of `data`; without PyTorch, for whoever only evaluates an exported
+file.
 
 Start with `read_data`; `find_sources` says which files that are.
 """

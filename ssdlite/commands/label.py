@@ -85,4 +85,4 @@ class RecordCollector:
         )
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no file is open."""

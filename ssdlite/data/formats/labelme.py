@@ -120,7 +120,7 @@ def _at(folder: Path) -> LabelMeSource | None:
 
 
 def _looks_like_shapes(paths: list[Path]) -> bool:
-    """Whether one of the first files begins as LabelMe's do."""
+    """Return whether one of the first files begins as LabelMe's do."""
     for path in islice(paths, GLANCE):
         try:
             with path.open("rb") as file:
