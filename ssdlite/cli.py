@@ -203,8 +203,8 @@ def predict(
         Path | None, typer.Option(metavar="DIR", help="Write a YOLO label file per image into this folder.")
     ] = None,
     save_crops: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write a crop of each box into this folder, in a folder per
-        class.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Write a crop of each box into this folder, in a folder per class."),
     ] = None,
     show: Annotated[bool, typer.Option("--show", help="Show each picture in a window; Escape ends it.")] = False,
     score_threshold: Annotated[
@@ -217,8 +217,8 @@ def predict(
         int | None, typer.Option(min=16, help="Also look at large images in tiles of this side, in pixels.")
     ] = None,
     tile_overlap: Annotated[
-        float | None, typer.Option(min=0, max=0.9, help="Overlap of neighbouring tiles, as a share of their side.
-        [0.2]")
+        float | None,
+        typer.Option(min=0, max=0.9, help="Overlap of neighbouring tiles, as a share of their side. [0.2]"),
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Number of images in a batch. Default: what suits the model.")
@@ -309,10 +309,12 @@ def export_onnx(
         str | None, typer.Option(help="dynamic, or a number. Default: dynamic; 1 for raw-levels.")
     ] = None,
     opset: Annotated[int, typer.Option(help="ONNX operator set, 13 or above.")] = 18,
-    precision: Annotated[str, typer.Option(help="Precision of the network: fp32, fp16 or int8; boxes stay fp32.")]
-    = "fp32", calibration: Annotated[
-        Path | None, typer.Option(help="Images that calibrate int8. Default: training images of the checkpoint's
-        data.")
+    precision: Annotated[
+        str, typer.Option(help="Precision of the network: fp32, fp16 or int8; boxes stay fp32.")
+    ] = "fp32",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Images that calibrate int8. Default: training images of the checkpoint's data."),
     ] = None,
     reduce_range: Annotated[
         bool | None,
@@ -362,8 +364,8 @@ def export(
         typer.Option(help="decoded: boxes and scores (default). raw: logits and deltas (always, for ncnn)."),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="Precision of the weights: fp32 (default), or fp16 for openvino, ncnn and
-        coreml.")
+        str | None,
+        typer.Option(help="Precision of the weights: fp32 (default), or fp16 for openvino, ncnn and coreml."),
     ] = None,
     verify: Annotated[bool, typer.Option(help=VERIFY)] = True,
     tolerance: Annotated[
@@ -433,8 +435,8 @@ def import_checkpoint(
     output: Annotated[Path, typer.Option(help="The checkpoint to write.")],
     format: Annotated[str, typer.Option(help="auto, pytorch-ssd, tensorflow, mmdetection or lufficc.")] = "auto",
     class_names: Annotated[
-        Path | None, typer.Option(help="Class names: a text file with one per line, or a TensorFlow label map
-        (.pbtxt).")
+        Path | None,
+        typer.Option(help="Class names: a text file with one per line, or a TensorFlow label map (.pbtxt)."),
     ] = None,
     input_size: Annotated[
         int | None,
@@ -476,8 +478,10 @@ def show_config(arguments: ConfigArguments = None) -> None:
 @app.command("make-data")
 def make_data(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
-    images: Annotated[int, typer.Option(min=2, help="Number of images; a sixth of them are for validation.")] =
-    1800, size: Annotated[int, typer.Option(min=32, help="Side of the images, pixels.")] = 256,
+    images: Annotated[
+        int, typer.Option(min=2, help="Number of images; a sixth of them are for validation.")
+    ] = 1800,
+    size: Annotated[int, typer.Option(min=32, help="Side of the images, pixels.")] = 256,
     seed: Annotated[int, typer.Option(help="The same seed draws the same images.")] = 0,
 ) -> None:
     """Draw a data set in COCO layout: varied shapes over cluttered backgrounds."""
@@ -547,8 +551,8 @@ def fit_priors(
     write: Annotated[Path | None, typer.Option(help="Write the config with the fitted priors here.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
     max_priors: Annotated[
-        int | None, typer.Option(min=1, help="Most priors of the fitted network. Default: eight times the
-        dialect's.")
+        int | None,
+        typer.Option(min=1, help="Most priors of the fitted network. Default: eight times the dialect's."),
     ] = None,
 ) -> None:
     """Measure how well the priors fit the objects before a training, and fit them.
@@ -623,8 +627,9 @@ download = typer.Typer(no_args_is_help=True, help="Fetch pretrained weights or a
 app.add_typer(download, name="download")
 
 
-DataFolder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the data set; it is made if it is
-missing.")]
+DataFolder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="Folder of the data set; it is made if it is missing.")
+]
 
 
 BaseUrl = Annotated[str | None, typer.Option(help="A mirror with the same paths.")]
