@@ -150,7 +150,7 @@ def _files(source: LabelMeSource) -> list[Path]:
 
 
 def _looks_like_shapes(paths: list[Path]) -> bool:
-    """Return whether one of the first files is LabelMe's, by its start, or by its end if `imageData` comes first."""
+    """Return whether one of the first files is LabelMe's: by its start, or its end if `imageData` comes first."""
     for path in islice(paths, GLANCE):
         try:
             with path.open("rb") as file:
