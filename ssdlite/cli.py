@@ -245,6 +245,45 @@ def predict(
     )
 
 
+@app.command()
+def label(
+    model: Annotated[
+        Path, typer.Argument(parser=_model, metavar="MODEL", help=f"A checkpoint, an exported file, {NAMED}.")
+    ],
+    pictures: Annotated[str, typer.Argument(metavar="IMAGES", help="A folder of images, or a quoted pattern.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder for the data set.")],
+    to: Annotated[str, typer.Option(help="Format of the annotations: coco, voc or yolo.")] = "coco",
+    place: Annotated[
+        str, typer.Option("--images", help="How the image files get there: link (no space) or copy.")
+    ] = "link",
+    score_threshold: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[CLASS=]NUMBER", help="Leave out detections below: 0.4, or for one class, as in helmet=0.3."
+        ),
+    ] = None,
+    recursive: Annotated[bool, typer.Option("--recursive", help="Look into folders within folders.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Write a model's detections as annotations, to be corrected in a labelling tool.
+
+    The folder is a data set to train on, as ssdlite train data=DIR.
+    """
+    _show_log()
+    from ssdlite.commands.label import run_label
+
+    run_label(
+        model,
+        pictures,
+        directory,
+        kind=to,
+        images=place,
+        score_thresholds=score_threshold or (),
+        recursive=recursive,
+        device=device,
+    )
+
+
 @app.command("export-onnx")
 def export_onnx(
     checkpoint: Checkpoint,
@@ -452,6 +491,10 @@ def check_data(
     fix: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write cleaned annotations into this new folder.")
     ] = None,
+    boxes: Annotated[
+        str | None,
+        typer.Option(metavar="xyxy|xywh", help="With --fix: how the four numbers of every box are to be read."),
+    ] = None,
 ) -> None:
     """Find every mistake in a data set at once, in annotations and images; exit code 1 if training would refuse it.
 
@@ -462,7 +505,29 @@ def check_data(
     from ssdlite.commands.check_data import run_check_data
 
     path, overrides = _split_arguments(arguments)
-    run_check_data(path, overrides, json_path=json, fixed_dir=fix)
+    run_check_data(path, overrides, json_path=json, fixed_dir=fix, box_form=boxes)
+
+
+@app.command("convert-data")
+def convert_data(
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="A data set as for data=PATH, or a YAML file of options.")
+    ],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder for the data set.")],
+    arguments: Overrides = None,
+    to: Annotated[str, typer.Option(help="Format to write: coco, voc or yolo.")] = "coco",
+    images: Annotated[str, typer.Option(help="How the image files get there: link (no space) or copy.")] = "link",
+) -> None:
+    """Write a data set of any layout that is recognised as COCO, VOC or YOLO.
+
+    What is written is what training would read: without the images and objects that cannot be used, and with a
+    validation set where there was none (data.val_fraction=0 leaves that out).
+    """
+    _show_log()
+    from ssdlite.commands.convert_data import run_convert_data
+
+    given, overrides = _split_arguments([path, *(arguments or [])])
+    run_convert_data(given, directory, overrides, kind=to, images=images)
 
 
 @app.command("fit-priors")

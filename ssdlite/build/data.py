@@ -157,6 +157,21 @@ def _describe_parts(train: DataSplit, val: DataSplit, fraction: float) -> None:
         logger.warning("the training images validate, so the figures will flatter the model")
 
 
+def require_objects(split: DataSplit) -> None:
+    """Raise DataError for training images from which nothing can be learnt."""
+    num_objects = sum(len(record.boxes) for record in split.records)
+    if not num_objects:
+        raise DataError(
+            f"the {len(split)} training images have no objects, so there is nothing to learn; label some, or check "
+            "that the annotations are found with 'ssdlite check-data'"
+        )
+    if all(record.ignore.all() for record in split.records):
+        raise DataError(
+            f"all {num_objects} objects of the training images are crowds or difficult, so there is nothing to "
+            "learn; check iscrowd or difficult in the annotations"
+        )
+
+
 def write_validation_list(val: DataSplit, path: Path) -> None:
     """Write the images that validate to `path`, one per line."""
     write_text(path, "".join(f"{record.image_path}\n" for record in val.records))

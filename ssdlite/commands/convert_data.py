@@ -15,12 +15,12 @@ from ssdlite.structures import DataSplit
 
 
 def run_convert_data(
-    path: Path | None, directory: Path, overrides: Mapping[str, Any], *, kind: str, images: ImageMode
+    path: Path | None, directory: Path, overrides: Mapping[str, Any], *, kind: str, images: str
 ) -> None:
     """Write what is read of a config's data or a folder; see `ssdlite convert-data --help`."""
     require_effect(overrides, DATA_SET, on="the conversion of a data set")
     require_kind(kind)
-    require_images(images)
+    mode = as_image_mode(images)
     config = config_of(path, overrides).data
     require_empty(directory)
     sources = find_sources(config)
@@ -30,7 +30,7 @@ def run_convert_data(
     splits: dict[str, DataSplit] = dict(zip(names, read_data(config, names), strict=True))
     if "val" in splits and splits["val"] is splits.get("train"):
         del splits["val"]  # there is none, and none was split off
-    left_out = write_splits(splits, directory, kind, images=images)
+    left_out = write_splits(splits, directory, kind, images=mode)
     for name, split in splits.items():
         num_objects = sum(len(record.boxes) for record in split.records)
         console.print(f"{name}: {len(split)} images with {num_objects} objects")
@@ -45,7 +45,9 @@ def require_kind(kind: str) -> None:
         raise ConfigError(f"--to is {', '.join([*WRITERS][:-1])} or {[*WRITERS][-1]}, not '{kind}'.")
 
 
-def require_images(images: str) -> None:
-    """Raise ConfigError for what is no way to place images."""
-    if images not in ("link", "copy"):
-        raise ConfigError(f"--images is link or copy, not '{images}'.")
+def as_image_mode(text: str) -> ImageMode:
+    """Return a way to place images. Raises ConfigError for what is none."""
+    match text:
+        case "link" | "copy":
+            return text
+    raise ConfigError(f"--images is link or copy, not '{text}'.")

@@ -88,17 +88,33 @@ def run_predict(
     thresholds = parse_thresholds(finding.score_thresholds, SCORE_THRESHOLD)
     require_openable(model_path, {}, finding.device)
     sources = _find_sources(inputs, reading)
-    model = _load(model_path, thresholds, finding.device)
-    limits = thresholds.for_classes(model.class_names)
+    model = load_for_prediction(model_path, thresholds, finding.device)
     writers = _make_writers(keeping, sources, model.class_names)
+    outputs, pipeline, seconds = predict_all(model, sources, finding, thresholds, writers)
+    _report(outputs, pipeline, seconds, keeping)
+    if pipeline.stopped() and sources[0].patience is None and not _is_closed(writers):
+        raise KeyboardInterrupt  # a camera ends like this, but here some of the inputs are left
+
+
+def predict_all(
+    model: LoadedModel,
+    sources: Sequence[Source],
+    finding: FindOptions,
+    thresholds: Thresholds,
+    writers: Sequence[Writer],
+) -> tuple[Outputs, Pipeline, float]:
+    """Hand what is found in each picture of `sources` to all writers, which are closed in the end.
+
+    Ctrl-C ends it after what is being written. Returns the counts, the pipeline and the seconds that it took.
+    """
+    limits = thresholds.for_classes(model.class_names)
     with Interrupt("finishing what is being written") as interrupt:
-        window = next((writer for writer in writers if isinstance(writer, Display)), None)
         pipeline = Pipeline(
             sources,
             _make_finder(model, finding),
             num_readers=usable_cores(),
             num_finders=usable_cores() if model.runs_in_threads else 1,
-            stopped=lambda: interrupt.requested or (window is not None and window.is_closed),
+            stopped=lambda: interrupt.requested or _is_closed(writers),
         )
         started = time.perf_counter()
         with _one_thread_for_opencv(), Outputs(writers, model.class_names) as outputs, progress_bars() as shown:
@@ -106,10 +122,12 @@ def run_predict(
             for prediction in pipeline:
                 outputs.write(prediction._replace(detections=keep_above(prediction.detections, limits)))
                 shown.advance(task)
-        seconds = time.perf_counter() - started
-    _report(outputs, pipeline, seconds, keeping)
-    if interrupt.requested and sources[0].patience is None:
-        raise KeyboardInterrupt  # a camera ends like this, but here some of the inputs are left
+        return outputs, pipeline, time.perf_counter() - started
+
+
+def _is_closed(writers: Sequence[Writer]) -> bool:
+    """Whether the user has closed the window."""
+    return any(isinstance(writer, Display) and writer.is_closed for writer in writers)
 
 
 def _find_sources(inputs: Sequence[str], options: InputOptions) -> list[Source]:
@@ -128,7 +146,8 @@ def _find_sources(inputs: Sequence[str], options: InputOptions) -> list[Source]:
     return sources
 
 
-def _load(path: Path, thresholds: Thresholds, device: str) -> LoadedModel:
+def load_for_prediction(path: Path, thresholds: Thresholds, device: str) -> LoadedModel:
+    """Load a model with the lowest of `thresholds`."""
     # An exported file has its own threshold inside; from both, what is below is left out afterwards.
     overrides = {} if is_exported(path) else {"eval.score_threshold": thresholds.lowest}
     model = load_model(path, overrides, device, threads=1)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ssdlite.build.data import find_sources, read_data
+from ssdlite.build.data import find_sources, read_data, require_objects, write_validation_list
 from ssdlite.build.model import build_decoder, build_detector, empty_detector, restore_norms, settle_start
 from ssdlite.build.priors import fit_and_tell, with_priors
 from ssdlite.build.training import build_criterion, build_dtype, build_loader, build_step
@@ -54,6 +54,9 @@ logger = logging.getLogger(__name__)
 
 
 LAUNCH_FILE = ".torchrun"  # in a run's folder: which torchrun began it
+
+
+VALIDATION_FILE = "validation-images.txt"  # in a run's folder, where the data set has no validation set
 
 
 NUM_SAMPLES = 16
@@ -158,6 +161,7 @@ def _read_data(config: Config) -> tuple[DataSplit, DataSplit]:
         len(train_split.class_names),
         _shortened(train_split.class_names),
     )
+    require_objects(train_split)
     if is_main():
         warn_of_absent_classes(val_split)
     return train_split, val_split
@@ -233,6 +237,8 @@ class _Session:
             logger.info("Resuming %s at step %d.", run_dir, trainer.progress.step)
         if is_main():
             write_text(run_dir / "config.yaml", self.config.to_yaml())
+            if find_sources(self.config.data).val_is_train:
+                write_validation_list(self.val_split, run_dir / VALIDATION_FILE)
             machine = describe_machine(self.device, self.dtype) | {"processes": world_size()}
             log_session(run_dir, trainer.progress.step, machine)
         with progress_bars() as self.progress_bars:

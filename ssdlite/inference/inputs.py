@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from ssdlite.data.formats.voc import IMAGE_SUFFIXES
+from ssdlite.data.formats.folders import IMAGE_SUFFIXES
 from ssdlite.data.images import decode_image, read_image
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.inference.frames import Frame, Source
@@ -236,7 +236,10 @@ def _find_files(text: str, path: Path, recursive: bool) -> list[Path]:
 
 
 def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES) and path.is_file()
+    """Whether a file in a folder is an image or a video; one whose name begins with a dot, such as a Mac's ._a.jpg,
+    is neither."""
+    is_named = path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES) and not path.name.startswith(".")
+    return is_named and path.is_file()
 
 
 def _suffixes() -> str:

@@ -11,18 +11,21 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from ssdlite.data.formats.base import MOST_LOST, Annotations, Source, without_collector
 from ssdlite.data.formats.problems import Problem, Problems
 from ssdlite.data.formats.registry import format_of
+from ssdlite.data.split import original_name
 from ssdlite.validate.images import ImageFacts, Track, examine_images
 from ssdlite.validate.rules import (
     BoxStates,
     Census,
     check_boxes,
     check_classes,
+    check_objects,
     inspect_boxes,
     merge_spellings,
     take_census,
@@ -42,6 +45,24 @@ class SourceCheck:
     def objects_per_image(self) -> np.ndarray:
         """Return (I,) int64, how many objects of each image training keeps."""
         return np.bincount(self.annotations.owners[self.states.kept], minlength=len(self.annotations.paths))
+
+
+class SplitCounts(NamedTuple):
+    """Images and objects of a split, as the annotations have them."""
+
+    num_images: int
+    num_objects: int
+    objects_by_class: dict[str, int]  # the most frequent first
+
+    @classmethod
+    def of(cls, sources: Sequence[SourceCheck]) -> SplitCounts:
+        counts: Counter[str] = Counter()
+        for source in sources:
+            names = source.annotations.class_names
+            numbers = np.bincount(source.annotations.labels, minlength=len(names)).tolist()
+            counts.update(dict(zip(names, numbers, strict=True)))
+        num_images = sum(len(source.annotations.paths) for source in sources)
+        return cls(num_images, counts.total(), dict(counts.most_common()))
 
 
 @dataclass(eq=False)
@@ -64,6 +85,12 @@ class CheckReport:
     @property
     def num_objects(self) -> int:
         return sum(len(source.annotations.labels) for source in [*self.train, *self.val])
+
+    @property
+    def splits(self) -> dict[str, SplitCounts]:
+        """Images and objects of each split that there is."""
+        named = {"train": self.train, "val": self.val}
+        return {name: SplitCounts.of(sources) for name, sources in named.items() if sources}
 
 
 def quick_check(
@@ -167,6 +194,7 @@ def _assess(annotations: Annotations, problems: Problems, facts: dict[Path, Imag
         problems.add("images-unusable", annotations.file, text)
     states = inspect_boxes(annotations, sizes)
     check_boxes(annotations, states, sizes, problems)
+    check_objects(annotations, problems)
     check = SourceCheck(annotations, problems.found, sizes, states, np.zeros(len(annotations.paths), bool))
     for index in np.flatnonzero(check.objects_per_image() == 0).tolist():
         text = "has no objects; it teaches what background is"
@@ -218,6 +246,13 @@ def _across(
                 which = "this image" if other == path else f"{other}, which has the same bytes"
                 text = f"is in the validation set, and training learns {which}: its figures will flatter"
                 found.append(Problem("image-in-both-splits", path, item, text))
+    originals = {original_name(path.stem): path for source in train for path in source.annotations.paths}
+    for source in val:
+        for path, item in zip(source.annotations.paths, source.annotations.items, strict=True):
+            name = original_name(path.stem)
+            if name != path.stem and name in originals and _identity(path, facts) not in learnt:
+                text = f"is a copy of the original of {originals[name].name}, which training learns"
+                found.append(Problem("group-in-both-splits", path, item, text))
     return found
 
 

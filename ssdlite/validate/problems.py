@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from ssdlite.data.formats.problems import KINDS, SEVERITIES, Problem, Severity
+from ssdlite.data.formats.problems import KINDS, REPAIRS, SEVERITIES, Problem, Severity
 
-SAID_BY_READERS = {"box-degenerate", "box-inverted", "box-outside", "class-left-out"}
+SAID_BY_READERS = {"box-degenerate", "box-inverted", "box-outside", "class-left-out", *REPAIRS}
 """Kinds that reading a split warns of by itself."""
 
 
@@ -25,9 +26,19 @@ def count_errors(problems: Iterable[Problem]) -> int:
 
 
 def by_severity(problems: Iterable[Problem]) -> list[Problem]:
-    """Return the gravest first; of one severity in the order of KINDS, and of one kind as they were found."""
-    order = {kind: (SEVERITIES.index(severity), place) for place, (kind, severity) in enumerate(KINDS.items())}
-    return sorted(problems, key=lambda problem: order[problem.kind])
+    """Return the gravest first, then the kind that there is most of; of one kind as they were found.
+
+    Boxes of another form come before all, because everything else that is said of the boxes follows from it.
+    """
+    problems = list(problems)
+    counts = Counter(problem.kind for problem in problems)
+    places = {kind: place for place, kind in enumerate(KINDS)}
+
+    def rank(problem: Problem) -> tuple[int, bool, int, int]:
+        kind = problem.kind
+        return SEVERITIES.index(problem.severity), not kind.startswith("boxes-look"), -counts[kind], places[kind]
+
+    return sorted(problems, key=rank)
 
 
 def summarise(problems: Sequence[Problem]) -> list[KindSummary]:

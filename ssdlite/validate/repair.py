@@ -5,6 +5,7 @@ Start with `write_fixed`; `plan_repair` decides what of a source is kept, and ho
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -15,19 +16,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from ssdlite.data.formats.base import Annotations, Source
-from ssdlite.data.formats.coco import CocoAnnotations, CocoSource
+from ssdlite.data.formats.coco import CocoAnnotations, CocoSource, load_annotations
 from ssdlite.data.formats.layout import find_layout
 from ssdlite.data.formats.registry import options_of_source
-from ssdlite.data.formats.voc import CORNERS, VocAnnotations, VocSource, parse_annotation, parse_object
+from ssdlite.data.formats.voc import CORNERS, VocAnnotations, VocSource, parse_annotation, parse_object, read_list
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.io import write_text
 from ssdlite.validate.check import CheckReport, SourceCheck
-from ssdlite.validate.rules import TOLERANCE, looks_other, other_corners
+from ssdlite.validate.rules import TOLERANCE, looks_other, other_corners, repeated_objects
 
 
 @dataclass(eq=False)
@@ -45,12 +46,13 @@ class Plan:
     changes: Counter[str]  # what a person is told
 
 
-def plan_repair(source: SourceCheck, report: CheckReport) -> Plan:
+def plan_repair(source: SourceCheck, report: CheckReport, box_form: BoxForm | None = None) -> Plan:
     """Return what a cleaned copy keeps of a source, and its boxes.
 
-    Repeated and unusable images go, sizes become the images', inverted boxes are turned, and all are clipped.
-    If a size is wrong but has the image's proportions, and its boxes lie within it, the image was made larger or
-    smaller after it was annotated: then the boxes are scaled as well.
+    The four numbers of all boxes are read as `box_form`, which must be said where they look like another form than
+    the format's. Repeated objects go. Repeated and unusable images go, sizes become the images', inverted boxes
+    are turned, and all are clipped. If a size is wrong but has the image's proportions, and its boxes lie within
+    it, the image was made larger or smaller after it was annotated: then the boxes are scaled as well.
     """
     annotations = source.annotations
     facts = [report.facts[path] for path in annotations.paths]
@@ -61,7 +63,14 @@ def plan_repair(source: SourceCheck, report: CheckReport) -> Plan:
         annotated = int(sizes[index, 0]), int(sizes[index, 1])
         if fact.size and not (known[index] and fact.fits(annotated)):
             sizes[index] = fact.size
-    corners = other_corners(annotations) if looks_other(annotations, source.sizes) else annotations.corners
+    is_other = box_form not in (None, annotations.box_form) and annotations.box_form is not None
+    if box_form is None and looks_other(annotations, source.sizes):
+        other = "xyxy" if annotations.box_form == "xywh" else "xywh"
+        raise DataError(
+            f"{annotations.source}: its boxes look like {other}, and {annotations.box_form} is what its format "
+            f"has; convert all of them with --boxes {other}, or keep them with --boxes {annotations.box_form}"
+        )
+    corners = other_corners(annotations) if is_other else annotations.corners
     corners = np.concatenate(
         [np.minimum(corners[:, :2], corners[:, 2:]), np.maximum(corners[:, :2], corners[:, 2:])], 1
     )
@@ -84,12 +93,14 @@ def plan_repair(source: SourceCheck, report: CheckReport) -> Plan:
     wanted = {report.spellings.get(name, name) for name in report.class_names}
     is_known = np.array([report.ignore_unknown or name in wanted for name in names], bool)
     of_kept = keep_images[annotations.owners]
-    keep_objects = of_kept & has_area & is_known[annotations.labels]
+    is_repeated = repeated_objects(annotations, corners)
+    keep_objects = of_kept & has_area & is_known[annotations.labels] & ~is_repeated
     changes = Counter(
         {
-            "images left out": int((~keep_images).sum()),
-            "objects left out": int((of_kept & ~keep_objects).sum()),
-            "boxes turned or cut": int((changed & keep_objects & ~resized[annotations.owners]).sum()),
+            "boxes converted": int(keep_objects.sum()) if is_other else 0,
+            "boxes turned or cut": 0
+            if is_other
+            else int((changed & keep_objects & ~resized[annotations.owners]).sum()),
             "sizes corrected": int((known & keep_images & corrected & ~resized).sum()),
             "sizes corrected and boxes scaled with them": int((resized & keep_images).sum()),
             "class names spelt as another": sum(
@@ -116,6 +127,14 @@ def _inside(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         return np.asarray(~((boxes < -TOLERANCE) | (boxes > limits + TOLERANCE)).any(axis=1))
 
 
+BoxForm: TypeAlias = Literal["xyxy", "xywh"]
+"""Meaning of the four numbers of a box in a file."""
+
+
+CHANGES_FILE = "changes.json"
+"""In the folder of a cleaned copy: each change, by source."""
+
+
 DIGITS = 4  # of a pixel that are written of a box
 
 
@@ -134,17 +153,17 @@ def require_new(directory: Path) -> None:
         raise ConfigError(f"--fix {directory}: there is something already; name a new folder.")
 
 
-def write_fixed(report: CheckReport, directory: Path) -> FixedCopy:
+def write_fixed(report: CheckReport, directory: Path, box_form: BoxForm | None = None) -> FixedCopy:
     """Write the annotations of `report`, which must be of `check_splits`, into `directory`, cleaned.
 
     COCO becomes annotations/instances_train.json with a link `train` to its images (a second source
     instances_train2.json, and so on), VOC keeps its layout, with JPEGImages a link; any other format is written as
-    COCO. See `plan_repair` for what is cleaned. Raises DataError if nothing of a source can be kept, and
-    ConfigError as `require_new`.
+    COCO. See `plan_repair` for what is cleaned; changes.json lists each change. Raises DataError if nothing of a
+    source can be kept or its boxes look like another form than `box_form`, and ConfigError as `require_new`.
     """
     require_new(directory)
     sources = [*report.train, *report.val]
-    plans = {id(source): plan_repair(source, report) for source in sources}
+    plans = {id(source): plan_repair(source, report, box_form) for source in sources}
     for source in sources:
         if not plans[id(source)].keep_images.any():
             raise DataError(
@@ -155,11 +174,11 @@ def write_fixed(report: CheckReport, directory: Path) -> FixedCopy:
     directory.mkdir(parents=True, exist_ok=True)
     written: dict[str, list[Source]] = {"train": [], "val": []}
     changes: Counter[str] = Counter()
+    rows: list[dict[str, Any]] = []
     done: set[Path] = set()
     for split, members in (("train", report.train), ("val", report.val)):
         for source in members:
             plan = plans[id(source)]
-            changes += plan.changes
             annotations = source.annotations
             number = sum(isinstance(other, CocoSource) for other in written[split]) + 1
             name = split if number == 1 else f"{split}{number}"
@@ -171,7 +190,87 @@ def write_fixed(report: CheckReport, directory: Path) -> FixedCopy:
                 case _:
                     copy = _write_as_coco(plan, directory, name)
             written[split].append(copy)
+            source_changes = _count_changes(source, plan, copy)
+            changes += source_changes
+            rows.append(
+                {
+                    "split": split,
+                    "source": str(annotations.source),
+                    "changes": dict(source_changes),
+                    **_list_changes(source, plan),
+                }
+            )
+    write_text(directory / CHANGES_FILE, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
     return FixedCopy(written["train"], written["val"], changes)
+
+
+def _count_changes(source: SourceCheck, plan: Plan, copy: Source) -> Counter[str]:
+    """Differences between a source and its copy: the items of both files are counted, also those that no reader
+    took."""
+    before, after = _count_items(source.annotations.source, source), _count_items(copy)
+    lost = {name: before[name] - after[name] for name in before}
+    lost = {f"{name} left out": num for name, num in lost.items()}
+    num_flags = sum(problem.kind == "flag-unclear" for problem in source.problems)
+    return +Counter({**lost, **plan.changes, "flags set to 0": num_flags})
+
+
+def _count_items(source: Source, check: SourceCheck | None = None) -> dict[str, int]:
+    """Images and objects in the files of a source, whether they can be used or not."""
+    match source:
+        case CocoSource() if (document := _document_of(source)) is not None:
+            return {"images": len(document["images"]), "objects": len(document["annotations"])}
+        case VocSource():
+            stems = dict.fromkeys(stem for split in source.splits for stem in read_list(source.root, split))
+            num_objects = 0
+            for stem in stems:
+                with contextlib.suppress(DataError):
+                    annotation = parse_annotation(source.root / "Annotations" / f"{stem}.xml")
+                    num_objects += len(annotation.findall("object"))
+            return {"images": len(stems), "objects": num_objects}
+    assert check is not None  # a copy is COCO or VOC
+    kinds = Counter(problem.kind for problem in check.problems)
+    return {
+        "images": len(check.annotations.paths) + kinds["image-entry-broken"],
+        "objects": len(check.annotations.labels) + kinds["object-broken"] + kinds["object-without-box"],
+    }
+
+
+def _document_of(source: CocoSource) -> dict[str, Any] | None:
+    try:
+        return load_annotations(source.annotations)
+    except DataError:
+        return None
+
+
+def _list_changes(source: SourceCheck, plan: Plan) -> dict[str, list[Any]]:
+    """Names of what goes and changes, for the file beside the copy."""
+    annotations = source.annotations
+    of_kept = plan.keep_images[annotations.owners]
+    lost = np.flatnonzero(of_kept & ~plan.keep_objects).tolist()
+    changed = np.flatnonzero(plan.changed & plan.keep_objects).tolist()
+    before = annotations.corners
+    sizes = np.flatnonzero(plan.keep_images & (annotations.sizes != plan.sizes).any(axis=1)).tolist()
+    return {
+        "images_left_out": [annotations.items[index] for index in np.flatnonzero(~plan.keep_images).tolist()],
+        "objects_left_out": [annotations.name_object(index) for index in lost],
+        "not_readable": [str(each) for each in source.problems if each.severity == "error"],
+        "boxes_changed": [
+            {
+                "object": annotations.name_object(index),
+                "before": [float(f"{side:g}") for side in before[index]],
+                "after": [float(f"{side:g}") for side in plan.corners[index]],
+            }
+            for index in changed
+        ],
+        "sizes_changed": [
+            {
+                "image": annotations.items[index],
+                "before": annotations.sizes[index].tolist(),
+                "after": plan.sizes[index].tolist(),
+            }
+            for index in sizes
+        ],
+    }
 
 
 def train_command(copy: FixedCopy, directory: Path) -> str:
@@ -237,8 +336,27 @@ def _write_coco(plan: Plan, annotations: CocoAnnotations, directory: Path, name:
         )
         for index in np.flatnonzero(plan.keep_objects).tolist()
     ]
+    objects = _with_distinct_ids(objects)
     cleaned = {**document, "images": images, "annotations": objects, "categories": list(categories.values())}
     return _write_document(cleaned, directory, name, annotations.source.images)
+
+
+def _with_distinct_ids(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`objects`, where an id that repeats an earlier one is a new number."""
+    ids = [item.get("id") for item in objects]
+    if len(set(map(repr, ids))) == len(ids) and None not in ids:
+        return objects
+    free = max((number for number in ids if type(number) is int), default=0)
+    taken: set[str] = set()
+    distinct = []
+    for item in objects:
+        number = item.get("id")
+        if number is None or repr(number) in taken:
+            free += 1
+            item = {**item, "id": free}
+        taken.add(repr(item["id"]))
+        distinct.append(item)
+    return distinct
 
 
 def _write_document(document: dict[str, Any], directory: Path, name: str, images_dir: Path) -> CocoSource:
@@ -362,14 +480,10 @@ def _set_size(annotation: ET.Element, height: int, width: int) -> None:
 
 def _mend_object(item: ET.Element, plan: Plan, index: int, source: Path) -> bool:
     """Correct an <object>; False where nothing had to be changed."""
-    is_changed = False
-    try:
-        name = parse_object(item, source).name
-    except DataError:  # for `difficult`, or the object would not be among those to keep
-        for element in item.findall("difficult"):
-            item.remove(element)
-        name = parse_object(item, source).name
-        is_changed = True
+    raw = parse_object(item, source)
+    name, is_changed = raw.name, raw.is_unclear
+    if raw.is_unclear:
+        item.findall("difficult")[0].text = "0"
     wanted = plan.names[plan.annotations.labels[index]]
     if name != wanted:
         item.findall("name")[0].text = wanted

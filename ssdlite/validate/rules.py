@@ -19,13 +19,19 @@ from ssdlite.data.formats.problems import Problem, Problems
 TOLERANCE = 1.0  # pixels over the border that are taken for rounding, or for counting from 0 in place of 1
 
 
-MISFIT_SHARE = 0.1  # of the boxes cannot be what they should be ...
+MISFIT_SHARE = 0.02  # of the boxes cannot be what they should be ...
 
 
 FIT_SHARE = 0.99  # ... while this many can be the other form
 
 
 MIN_MISFITS = 3
+
+
+AREA_SLACK = 1.01  # an area may be larger than its box by rounding
+
+
+MOST_CROWDS = 0.5  # of the objects may be crowds
 
 
 FEW_OBJECTS = 10  # fewer in the training set are called few
@@ -112,9 +118,43 @@ def check_boxes(annotations: Annotations, states: BoxStates, sizes: np.ndarray, 
             kind, wrong, other = "boxes-look-xywh", "are inverted", "x, y, width, height"
         text = (
             f"{num_misfits} of {num_boxes} boxes {wrong}, and {share:.1%} would fit if they were {other}; "
-            "convert them, or let --fix do it"
+            f"convert all of them with --fix DIR --boxes {kind.removeprefix('boxes-look-')}"
         )
         problems.add(kind, annotations.file, text, item=str(annotations.source))
+
+
+def check_objects(annotations: Annotations, problems: Problems) -> None:
+    """Add a problem for each object that repeats another, each impossible area, and for a source of mostly
+    crowds."""
+    for index in np.flatnonzero(repeated_objects(annotations)).tolist():
+        text = "has the class and the box of another object of the image; training counts it twice"
+        file = annotations.files[annotations.owners[index]]
+        problems.add("object-repeated", file, text, item=annotations.name_object(index))
+    boxes = annotations.boxes()
+    with np.errstate(invalid="ignore", over="ignore"):
+        box_areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+        impossible = np.isfinite(annotations.areas) & (annotations.areas > box_areas * AREA_SLACK + 1)
+    for index in np.flatnonzero(impossible & (box_areas > 0)).tolist():
+        text = f"has the area {annotations.areas[index]:g}, but its box has {box_areas[index]:g}"
+        file = annotations.files[annotations.owners[index]]
+        problems.add("area-impossible", file, text, item=annotations.name_object(index))
+    num_crowds, num_objects = int(annotations.crowd.sum()), len(annotations.crowd)
+    if num_crowds > MOST_CROWDS * num_objects:
+        text = f"{num_crowds} of {num_objects} objects are crowds (iscrowd), which are not learnt"
+        problems.add("mostly-crowds", annotations.file, text, item=str(annotations.source))
+
+
+def repeated_objects(annotations: Annotations, corners: np.ndarray | None = None) -> np.ndarray:
+    """Return (N,) bool, objects with the image, the class and the box of an earlier one; the boxes are `corners`
+    (N, 4), or the file's."""
+    corners = annotations.corners if corners is None else corners
+    rows = np.column_stack([annotations.owners, annotations.labels, corners])
+    if not len(rows):
+        return np.zeros(0, bool)
+    _, first = np.unique(rows, axis=0, return_index=True)
+    repeated = np.ones(len(rows), bool)
+    repeated[first] = False
+    return repeated
 
 
 def _limits(annotations: Annotations, sizes: np.ndarray) -> np.ndarray:

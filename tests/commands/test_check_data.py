@@ -38,8 +38,9 @@ def test_errors_are_counted_written_and_mended(cli, folder, tmp_path):
     result = cli(
         "check-data", f"data={folder}", "--json", tmp_path / "found.json", "--fix", tmp_path / "fixed copy"
     )
-    assert result.code == 1
-    assert result.err.startswith("error: 2 errors in the data, which training refuses; train on the cleaned copy")
+    assert result.code == 0, result.err
+    assert "2 objects left out, 1 size corrected" in result.out
+    assert cli("check-data", f"data={folder}").err.startswith("error: 1 error in the data, which training refuses")
     assert "size-mismatch" in result.out and "box-degenerate" in result.out
     assert f"ssdlite train 'data={tmp_path / 'fixed copy'}'" in result.out.replace("train data='", "train 'data=")
     found = json.loads((tmp_path / "found.json").read_text())

@@ -27,6 +27,7 @@ def folder(tmp_path):
     for name in ("b.JPG", "a.png", "c.jpeg", "deeper/d.png"):
         write(tmp_path / name)
     (tmp_path / "notes.txt").touch()
+    (tmp_path / "._a.png").write_bytes(b"what a Mac leaves beside each file")
     (tmp_path / "odd.png").mkdir()
     write_film(tmp_path / "film.mp4", 2)
     return tmp_path

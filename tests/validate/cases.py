@@ -26,11 +26,19 @@ def write_noise(path: Path, seed: int = 0, size: tuple[int, int] = (40, 60)) -> 
 
 def coco_document(**changes: Any) -> dict[str, Any]:
     """Two images of 60x40, two classes of twenty objects, nothing wrong; `changes` replace its lists."""
-    boxes = [[5, 5, 20, 10], [30, 10, 20, 20]]
+    boxes = [
+        [5, 5, 20, 10],
+        [30, 10, 20, 20],
+    ]  # each a little larger than the one before, so that none repeats another
     return {
         "images": [{"id": n, "file_name": f"{n}.png", "height": 40, "width": 60} for n in (1, 2)],
         "annotations": [
-            {"id": n, "image_id": 1 + n % 2, "category_id": 3 + 4 * (n // 2 % 2), "bbox": boxes[n % 2]}
+            {
+                "id": n,
+                "image_id": 1 + n % 2,
+                "category_id": 3 + 4 * (n // 2 % 2),
+                "bbox": [*boxes[n % 2][:3], boxes[n % 2][3] + n / 8],
+            }
             for n in range(40)
         ],
         "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}],

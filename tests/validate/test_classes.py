@@ -79,7 +79,7 @@ def test_spellings(tmp_path):
     categories = [*CATEGORIES, {"id": 9, "name": "Dog "}]
     annotations = [
         *coco_document()["annotations"],
-        *({"id": n, "image_id": 1, "category_id": 9, "bbox": [1, 1, 9, 9]} for n in range(50, 65)),
+        *({"id": n, "image_id": 1, "category_id": 9, "bbox": [1, 1, 9, n / 5]} for n in range(50, 65)),
     ]
     train = [CocoSource(*write_coco(tmp_path, coco_document(categories=categories, annotations=annotations)))]
     (problem,) = [problem for problem in quick_check(train, []) if problem.severity != "note"]

@@ -75,7 +75,7 @@ def test_coco_boxes(tmp_path):
     good = {"id": 1, "image_id": 1, "category_id": 3, "bbox": [5.125, 5, 20, 10], "iscrowd": 0, "mine": [1]}
     boxes = {2: [25, 15, -20, -10], 3: [50, 30, 30, 30], 4: [70, 5, 9, 9], 5: [5, 5, 0, 9]}
     odd = [{"id": key, "image_id": 1, "category_id": 7, "bbox": box, "area": 900} for key, box in boxes.items()]
-    fine = [{**good, "id": n, "image_id": 2} for n in range(10, 20)]
+    fine = [{**good, "id": n, "image_id": 2, "bbox": [5.125, 5, 20, n]} for n in range(10, 20)]
     source = CocoSource(*write_coco(tmp_path, coco_document(annotations=[good, *odd, *fine], info={"year": 1})))
     copy = fix([source], [], tmp_path / "fixed")
     document = json.loads(copy.train[0].annotations.read_text())
@@ -88,16 +88,18 @@ def test_coco_boxes(tmp_path):
 
 
 def test_voc_boxes(tmp_path):
-    """The same in VOC's counting: 50..62 of 60 becomes 50..60, and 20..5 becomes 5..20."""
+    """The same in VOC's counting: 50..62 of 60 becomes 50..60, and 20..5 becomes 5..20, where its repetition
+    goes."""
     objects = (
         thing(box=(50, 5, 62, 20))
-        + thing(box=(20, 5, 5, 20))
+        + thing(box=(20, 5, 5, 19))
         + thing(box=(2.5, 3, 10.5, 8))
         + thing(box=(5, 5, 5, 5))
+        + thing(box=(20, 5, 5, 20))  # turned it repeats the first good one
     )
     root = write_voc(tmp_path / "data", {"a": annotation(objects)})
     copy = fix([VocSource(root, ("train",))], [], tmp_path / "fixed")
-    assert boxes_of(copy.train[0])["a"][10:] == [[49, 4, 60, 20], [4, 4, 20, 20], [1.5, 2, 10.5, 8]]
+    assert boxes_of(copy.train[0])["a"][10:] == [[49, 4, 60, 20], [4, 4, 20, 19], [1.5, 2, 10.5, 8]]
     assert "<xmin>2.5</xmin>" in (tmp_path / "fixed/Annotations/a.xml").read_text()
 
 
@@ -125,7 +127,7 @@ def test_a_box_beyond_the_annotated_size_was_made_on_the_image(tmp_path):
 
 def test_voc_sizes_and_difficult(tmp_path):
     size = "<size><width>6</width><height>x</height><depth>3</depth></size>"
-    hard = thing(extra="<difficult>perhaps</difficult>")
+    hard = thing(box=(5, 5, 30, 20), extra="<difficult>perhaps</difficult>")
     root = write_voc(tmp_path / "data", {"a": annotation(hard, size=size)})
     copy = fix([VocSource(root, ("train",))], [], tmp_path / "fixed")
     (record,) = read_split(copy.train).records
@@ -141,13 +143,25 @@ def test_boxes_in_the_other_form(tmp_path):
     source = CocoSource(*write_coco(tmp_path, coco_document(annotations=objects)))
     report = check_splits([source], [])
     assert "boxes-look-xyxy" in kinds(report.problems)
-    assert boxes_of(write_fixed(report, tmp_path / "fixed").train[0])[1] == corners
-    sides = "".join(thing(box=box) for box in [(30, 10, 20, 8), (40, 20, 11, 12), (31, 10, 20, 8)] * 5)
+    for form, expected in {
+        "xyxy": corners,
+        "xywh": [[30, 10, 60, 40], [5, 5, 25, 25], [40, 20, 60, 40], [31, 10, 60, 40]],
+    }.items():
+        assert boxes_of(write_fixed(report, tmp_path / f"fixed-{form}", form).train[0])[1] == expected
+    with pytest.raises(
+        DataError, match=r"its boxes look like xyxy.*convert all of them with --boxes xyxy, or keep"
+    ):
+        write_fixed(report, tmp_path / "refused")
+    boxes = [
+        (x + n, y, width, height) for x, y, width, height in [(30, 10, 20, 8), (40, 20, 11, 12)] for n in range(7)
+    ]
+    sides = "".join(thing(box=box) for box in boxes)
     xml = f"<annotation><size><width>60</width><height>40</height></size>{sides}</annotation>"
     report = check_splits([VocSource(write_voc(tmp_path / "voc", {"a": xml}), ("train",))], [])
     assert "boxes-look-xywh" in kinds(report.problems)
-    copy = write_fixed(report, tmp_path / "fixed-voc")
-    assert boxes_of(copy.train[0])["a"][:2] == [[29, 9, 49, 17], [39, 19, 50, 31]]
+    copy = write_fixed(report, tmp_path / "fixed-voc", "xywh")
+    assert copy.changes == {"boxes converted": 14}
+    assert boxes_of(copy.train[0])["a"][:8:7] == [[29, 9, 49, 17], [39, 19, 50, 31]]
 
 
 def test_unusable_and_repeated_images_go(tmp_path):
@@ -164,11 +178,11 @@ def test_unusable_and_repeated_images_go(tmp_path):
 def test_spellings_and_unknown_classes(tmp_path):
     """Of cat and Cat, dog and cow, what training knows best stays; cow is only in the validation set."""
     names = [{"id": 1, "name": "cat"}, {"id": 2, "name": "Cat"}, {"id": 3, "name": "dog"}]
-    box = {"image_id": 1, "bbox": [5, 5, 20, 10]}
-    objects = [{**box, "id": n, "category_id": 2 if n < 20 else (1 if n < 25 else 3)} for n in range(40)]
+    boxes = [{"id": n, "image_id": 1, "bbox": [5, 5, 20, 10 + n / 4]} for n in range(40)]
+    objects = [{**box, "category_id": 2 if n < 20 else (1 if n < 25 else 3)} for n, box in enumerate(boxes)]
     train = CocoSource(*write_coco(tmp_path, coco_document(categories=names, annotations=objects)))
     others = [{"id": 5, "name": "DOG"}, {"id": 6, "name": "cow"}]
-    objects = [{**box, "id": n, "category_id": 5 + n % 2} for n in range(40)]
+    objects = [{**box, "category_id": 5 + n % 2} for n, box in enumerate(boxes)]
     val = CocoSource(*write_coco(tmp_path, coco_document(categories=others, annotations=objects), "val", seed=9))
     copy = fix([train], [val], tmp_path / "fixed")
     assert count_errors(check_splits(copy.train, copy.val).problems) == 0

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ssdlite.data.formats.layout import find_layout
 from ssdlite.data.formats.problems import KINDS
 from ssdlite.data.formats.voc import VocSource, read_voc
 from ssdlite.errors import DataError
@@ -23,7 +24,7 @@ def thing(name="cat", box=(5, 5, 20, 20), extra=""):
     return f"<object><name>{name}</name>{extra}<bndbox>{tags}</bndbox></object>"
 
 
-GOOD = "".join(thing() for _ in range(10))
+GOOD = "".join(thing(box=(5, 5, 20, 20 + n)) for n in range(10))
 
 
 def annotation(objects="", size=SIZE, head=""):
@@ -102,6 +103,16 @@ def test_lists(tmp_path):
         read_voc(tmp_path, ["train"])
 
 
+def test_what_a_mac_leaves_beside_each_file_is_no_data(tmp_path):
+    """Above all no second list, which would hide the lone one."""
+    root = write_voc(tmp_path, {"a": annotation()}, split="default")
+    for path in [path for path in root.rglob("*") if path.is_file()]:
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\26\7")
+    layout = find_layout(root)
+    assert layout.train == [VocSource(root, ("default",))]
+    assert kinds(quick_check(layout.train, [])) == []
+
+
 def test_images(tmp_path):
     files = {"a": annotation(), "b": annotation(), "c": annotation(size="")}
     write_voc(tmp_path, files)
@@ -115,7 +126,9 @@ def test_images(tmp_path):
 
 def test_a_flag_that_is_neither_0_nor_1_is_taken_as_0(tmp_path, caplog):
     flags = ["Unspecified", "", "False", "0.0597", "True", "1"]
-    objects = "".join(thing(extra=f"<difficult>{flag}</difficult>") for flag in flags)
+    objects = "".join(
+        thing(box=(9, 9, 20, 20 + n), extra=f"<difficult>{flag}</difficult>") for n, flag in enumerate(flags)
+    )
     found = problems_of(tmp_path, {"a": annotation(objects)})
     assert kinds(found) == ["flag-unclear"]
     assert str(found[0]).endswith(
@@ -149,8 +162,6 @@ def test_an_empty_folder_of_images_is_one_problem(tmp_path):
 
 
 def test_real_bccd_has_two_points(real_data):
-    from ssdlite.data.formats.layout import find_layout
-
     layout = find_layout(real_data / "bccd")
     found = quick_check(layout.train, layout.val)
     assert [problem.item for problem in found if problem.kind == "box-degenerate"] == [

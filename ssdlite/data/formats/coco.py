@@ -411,6 +411,7 @@ def _read_images(found: CocoAnnotations, images: list[Any], problems: Problems) 
     ids = _Ids()
     folder = found.source.images
     groups: dict[Any, list[tuple[int, Path]]] = defaultdict(list)
+    broken: list[Any] = []
     for position, entry in enumerate(images):
         image_id, name = (entry.get(key) if isinstance(entry, dict) else None for key in ("id", "file_name"))
         if type(image_id) is int and abs(image_id) < HUGE and type(name) is str and PLAIN_NAME.fullmatch(name):
@@ -421,9 +422,12 @@ def _read_images(found: CocoAnnotations, images: list[Any], problems: Problems) 
             _check_image_id(entry, found.file)
             path = _find_image_path(entry, folder, found.file)
         if path is None:
-            ids.drop(image_id)
+            broken.append(image_id)
         else:
             groups[image_id].append((position, path))
+    for image_id in broken:
+        if not _is_id(image_id) or image_id not in groups:  # otherwise its objects are those of the other image
+            ids.drop(image_id)
     for image_id, group in groups.items():
         item = f"image {image_id}"
         if len(group) > 1:

@@ -23,6 +23,8 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 
 KINDS: dict[str, Severity] = {
+    "boxes-look-xyxy": "error",  # the four numbers of all boxes are of the other form
+    "boxes-look-xywh": "error",
     "annotations-unreadable": "error",  # missing, no JSON or XML, no COCO instances, with a DOCTYPE
     "list-unreadable": "error",  # of VOC's ImageSets/Main: missing, or without a name
     "image-folder-missing": "error",
@@ -38,11 +40,11 @@ KINDS: dict[str, Severity] = {
     "images-unusable": "error",  # most of them: not there, or not readable
     "no-classes": "error",
     "image-bomb": "error",  # more pixels than are ever decoded
-    "size-mismatch": "error",  # annotation and image disagree
     "image-missing": "warning",
     "image-without-bytes": "warning",
     "image-unreadable": "warning",
     "image-truncated": "warning",
+    "size-mismatch": "warning",  # of annotation and image: the image's is taken where all boxes fit it
     "image-cut": "warning",  # the file ends early, with a strip of the image missing
     "image-respelt": "warning",  # its file is there with other capitals, Unicode form, suffix or folder
     "category-root": "warning",  # COCO: groups all others, and has no objects
@@ -55,8 +57,9 @@ KINDS: dict[str, Severity] = {
     "box-inverted": "warning",
     "box-outside": "warning",  # all of it
     "box-clipped": "warning",  # a part of it is outside
-    "boxes-look-xyxy": "warning",
-    "boxes-look-xywh": "warning",
+    "object-repeated": "warning",  # the class and the box of another object of the image
+    "area-impossible": "warning",  # larger than the box
+    "mostly-crowds": "warning",
     "object-without-image": "warning",  # COCO: of an image that the file does not list
     "class-left-out": "warning",  # data.ignore_unknown
     "class-spelling": "warning",  # differs from another in capitals or spaces only
@@ -64,6 +67,7 @@ KINDS: dict[str, Severity] = {
     "image-listed-twice": "warning",
     "image-repeated": "warning",  # another file of this split has the same bytes
     "image-in-both-splits": "warning",
+    "group-in-both-splits": "warning",  # copies of one original, made by augmentation
     "image-huge": "warning",
     "image-16-bit": "warning",
     "image-cmyk": "warning",

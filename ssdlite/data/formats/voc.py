@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from ssdlite.data.formats.base import Annotations, Box, Format, Found, make_split, require_folder, require_most
-from ssdlite.data.formats.folders import IMAGE_SUFFIXES, ImageIndex, plain_path
+from ssdlite.data.formats.folders import IMAGE_SUFFIXES, ImageIndex, list_files, plain_path
 from ssdlite.data.formats.problems import Problems, StrictProblems
 from ssdlite.data.records import MAX_SIDE, check_class_name, number_classes, relabel
 from ssdlite.errors import DataError
@@ -64,14 +64,11 @@ class VocFormat(Format[VocSource]):
         test: list[VocSource] = []
         for root, names in lists.items():
             development = ("trainval",) if "trainval" in names else tuple(sorted(names & {"train", "val"}))
-            val_lists = tuple(names & {"val"})
+            train_lists, val_lists = tuple(names & {"train"}), tuple(names & {"val"})
             if "test" in every and ("trainval" in every or "val" not in every):
                 train_lists, val_lists = development, ()
-            elif every == {"val"}:
-                train_lists = ()
-            elif "test" in every or {"train", "val"} <= names:
-                train_lists = tuple(names & {"train"})
-            else:  # a lone list, whatever its name: CVAT writes default.txt
+            elif "test" not in every and every != {"val"} and not {"train", "val"} <= names:
+                # a lone list, whatever its name: CVAT writes default.txt
                 train_lists, val_lists = development or (tuple(names) if len(names) == 1 else ()), ()
             train += [VocSource(root, train_lists)] if train_lists else []
             val += [VocSource(root, val_lists)] if val_lists else []
@@ -183,7 +180,7 @@ def _list_names(root: Path) -> set[str]:
     """The names of the lists in ImageSets/Main, without those of a single class (such as cat_train)."""
     if not (root / "Annotations").is_dir():
         return set()
-    names = {file.stem for file in (root / "ImageSets" / "Main").glob("*.txt")}
+    names = {file.stem for file in list_files(root / "ImageSets" / "Main", (".txt",))}
     return {name for name in names if not re.search(r"_(train|val|trainval|test)$", name)}
 
 

@@ -54,7 +54,7 @@ class VocXmlFormat(Format[VocXmlSource]):
     source_type = VocXmlSource
 
     def find(self, path: Path) -> Found | None:
-        if not path.is_dir():
+        if not path.is_dir() or list_files(path / "ImageSets" / "Main", (".txt",)):  # VOC's own lists decide
             return None
         splits = {split: source for split, folder in split_folders(path).items() if (source := _at(folder))}
         images, annotations = child(path, IMAGE_FOLDERS), child(path, XML_FOLDERS)

@@ -182,7 +182,7 @@ def _write_yolo(splits: Mapping[str, DataSplit], directory: Path, mode: ImageMod
                     continue
                 x1, y1, x2, y2 = box.astype(np.float64) / (width, height, width, height)
                 values = ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
-                lines.append(" ".join([str(label - 1), *(f"{value:.15g}" for value in values)]))
+                lines.append(" ".join([str(label - 1), *(repr(float(value)) for value in values)]))
             write_text(
                 directory / "labels" / split_name / f"{Path(name).stem}.txt", "".join(f"{line}\n" for line in lines)
             )

@@ -9,7 +9,6 @@ objects.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -489,7 +488,7 @@ def _parse_line(words: Sequence[str], keypoints: int, num_classes: int, path: Pa
     try:
         values = [float(word) for word in words]
     except ValueError:
-        bad = next(word for word in words if not re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", word, re.IGNORECASE))
+        bad = next(word for word in words if not _is_number(word))
         raise DataError(f"{path}: line {number} has {quoted(bad)} where a number belongs; correct it") from None
     label = values[0]
     if not (label.is_integer() and 0 <= label < num_classes):
@@ -514,6 +513,14 @@ def _parse_line(words: Sequence[str], keypoints: int, num_classes: int, path: Pa
         return int(label), (x1, y1, x2, y2)
     x, y, w, h = points[:4]
     return int(label), (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _name_repeated_stems(found: YoloAnnotations, source: YoloSource) -> None:
