@@ -254,7 +254,7 @@ def label(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder for the data set.")],
     to: Annotated[str, typer.Option(help="Format of the annotations: coco, voc or yolo.")] = "coco",
     place: Annotated[
-        str, typer.Option("--images", help="How the image files get there: link (no space) or copy.")
+        str, typer.Option("--images", help="How the image files get there: link (takes no space), copy, or none.")
     ] = "link",
     score_threshold: Annotated[
         list[str] | None,
@@ -516,7 +516,9 @@ def convert_data(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder for the data set.")],
     arguments: Overrides = None,
     to: Annotated[str, typer.Option(help="Format to write: coco, voc or yolo.")] = "coco",
-    images: Annotated[str, typer.Option(help="How the image files get there: link (no space) or copy.")] = "link",
+    images: Annotated[
+        str, typer.Option(help="How the image files get there: link (takes no space), copy, or none.")
+    ] = "link",
 ) -> None:
     """Write a data set of any layout that is recognised as COCO, VOC or YOLO.
 

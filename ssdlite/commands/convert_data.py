@@ -48,6 +48,6 @@ def require_kind(kind: str) -> None:
 def as_image_mode(text: str) -> ImageMode:
     """Return a way to place images. Raises ConfigError for what is none."""
     match text:
-        case "link" | "copy":
+        case "link" | "copy" | "none":
             return text
-    raise ConfigError(f"--images is link or copy, not '{text}'.")
+    raise ConfigError(f"--images is link, copy or none, not '{text}'.")

@@ -64,11 +64,14 @@ class VocFormat(Format[VocSource]):
         test: list[VocSource] = []
         for root, names in lists.items():
             development = ("trainval",) if "trainval" in names else tuple(sorted(names & {"train", "val"}))
-            train_lists, val_lists = tuple(names & {"train"}), tuple(names & {"val"})
+            val_lists = tuple(names & {"val"})
             if "test" in every and ("trainval" in every or "val" not in every):
                 train_lists, val_lists = development, ()
-            elif "test" not in every and every != {"val"} and not {"train", "val"} <= names:
-                # a lone list, whatever its name: CVAT writes default.txt
+            elif every == {"val"}:
+                train_lists = ()
+            elif "test" in every or {"train", "val"} <= names:
+                train_lists = tuple(names & {"train"})
+            else:  # a lone list, whatever its name: CVAT writes default.txt
                 train_lists, val_lists = development or (tuple(names) if len(names) == 1 else ()), ()
             train += [VocSource(root, train_lists)] if train_lists else []
             val += [VocSource(root, val_lists)] if val_lists else []
