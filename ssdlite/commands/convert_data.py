@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,15 @@ def run_convert_data(
         console.print(f"{name}: {len(split)} images with {num_objects} objects")
     for what, count in left_out.items():
         console.print(f"left out {count} {what}")
-    console.print(f"Wrote {directory}; train on it with: ssdlite train data={directory}", soft_wrap=True)
+    console.print(f"Wrote {directory}; {next_step(directory, mode)}", soft_wrap=True)
+
+
+def next_step(directory: Path, mode: ImageMode) -> str:
+    """Return the clause that says how to train on a data set that was written."""
+    command = f"ssdlite train {shlex.quote(f'data={directory}')}"
+    if mode == "none":
+        return f"it has no images, which must be added under their names before: {command}"
+    return f"train on it with: {command}"
 
 
 def require_kind(kind: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from ssdlite.build.load import require_openable
 from ssdlite.commands.arguments import require_device_name
 from ssdlite.commands.console import console
-from ssdlite.commands.convert_data import as_image_mode, require_kind
+from ssdlite.commands.convert_data import as_image_mode, next_step, require_kind
 from ssdlite.commands.predict import SCORE_THRESHOLD, FindOptions, load_for_prediction, predict_all
 from ssdlite.data.formats.write import require_empty, write_splits
 from ssdlite.errors import ConfigError, DataError
@@ -54,9 +54,7 @@ def run_label(
     write_splits({"train": split}, directory, kind, images=mode)
     num_objects = sum(len(record.boxes) for record in split.records)
     console.print(f"Labelled {len(split)} images with {num_objects} objects: {directory}", soft_wrap=True)
-    console.print(
-        f"Correct them in a labelling tool, and train with: ssdlite train data={directory}", soft_wrap=True
-    )
+    console.print(f"Correct them in a labelling tool; {next_step(directory, mode)}", soft_wrap=True)
 
 
 class RecordCollector:

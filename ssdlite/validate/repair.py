@@ -25,8 +25,10 @@ from ssdlite.data.formats.coco import CocoAnnotations, CocoSource, load_annotati
 from ssdlite.data.formats.layout import find_layout
 from ssdlite.data.formats.registry import options_of_source
 from ssdlite.data.formats.voc import CORNERS, VocAnnotations, VocSource, parse_annotation, parse_object, read_list
+from ssdlite.data.formats.write import coco_document
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.io import write_text
+from ssdlite.structures import DataSplit, Record
 from ssdlite.validate.check import CheckReport, SourceCheck
 from ssdlite.validate.rules import TOLERANCE, looks_other, other_corners, repeated_objects
 
@@ -367,37 +369,42 @@ def _write_document(document: dict[str, Any], directory: Path, name: str, images
 
 
 def _write_as_coco(plan: Plan, directory: Path, name: str) -> CocoSource:
-    """A new COCO file of what is kept; objects to ignore become crowd, the only ones that COCO ignores."""
+    """A new COCO file of what is kept, as `convert-data` writes it; the images stay where they are."""
+    split = _as_split(plan)
+    paths = [record.image_path.absolute() for record in split.records]
+    folder = Path(os.path.commonpath([path.parent for path in paths]))
+    file_names = [path.relative_to(folder).as_posix() for path in paths]
+    return _write_document(coco_document(split, file_names), directory, name, folder)
+
+
+def _as_split(plan: Plan) -> DataSplit:
+    """What is kept, with the classes in the order in which the annotations name them."""
     annotations = plan.annotations
-    kept = np.flatnonzero(plan.keep_images).tolist()
-    folder = Path(os.path.commonpath([annotations.paths[index].absolute().parent for index in kept]))
-    images = [
-        {
-            "id": index + 1,
-            "file_name": annotations.paths[index].absolute().relative_to(folder).as_posix(),
-            "height": height,
-            "width": width,
-        }
-        for index, (height, width) in zip(kept, plan.sizes[kept].tolist(), strict=True)
-    ]
-    ids = {spelling: number for number, spelling in enumerate(dict.fromkeys(plan.names), 1)}
-    boxes = np.round(annotations.boxes(plan.corners), DIGITS)
-    objects: list[dict[str, Any]] = []
-    for index in np.flatnonzero(plan.keep_objects).tolist():
-        x1, y1, x2, y2 = boxes[index].tolist()
-        objects.append(
-            {
-                "id": len(objects) + 1,
-                "image_id": int(annotations.owners[index]) + 1,
-                "category_id": ids[plan.names[annotations.labels[index]]],
-                "bbox": [x1, y1, round(x2 - x1, DIGITS), round(y2 - y1, DIGITS)],
-                "area": round((x2 - x1) * (y2 - y1), DIGITS),
-                "iscrowd": int(annotations.ignore[index]),
-            }
+    class_names = tuple(dict.fromkeys(plan.names))
+    label_of = {name: label for label, name in enumerate(class_names, 1)}
+    labels = np.array([label_of[name] for name in plan.names], np.int64)[annotations.labels]
+    boxes = annotations.boxes(plan.corners).astype(np.float32)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    chosen = np.flatnonzero(plan.keep_objects)
+    chosen = chosen[np.argsort(annotations.owners[chosen], kind="stable")]
+    bounds = np.searchsorted(annotations.owners[chosen], np.arange(len(annotations.paths) + 1))
+    records = []
+    for index in np.flatnonzero(plan.keep_images).tolist():
+        objects = chosen[bounds[index] : bounds[index + 1]]
+        height, width = plan.sizes[index].tolist()
+        records.append(
+            Record(
+                image_path=annotations.paths[index],
+                image_id=index + 1,
+                size=(height, width),
+                boxes=boxes[objects],
+                labels=labels[objects],
+                ignore=annotations.ignore[objects],
+                crowd=annotations.crowd[objects],
+                areas=areas[objects],
+            )
         )
-    categories = [{"id": number, "name": spelling} for spelling, number in ids.items()]
-    document = {"images": images, "annotations": objects, "categories": categories}
-    return _write_document(document, directory, name, folder)
+    return DataSplit(records, class_names, tuple(range(1, len(class_names) + 1)))
 
 
 def _coco_object(item: dict[str, Any], plan: Plan, index: int, category_id: int) -> dict[str, Any]:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ssdlite.build.data import read_data
 from ssdlite.config.schema import load_config
 from ssdlite.data.formats.layout import find_layout, read_split
 from ssdlite.data.formats.write import WRITERS
+from tests.conftest import TINY
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -40,6 +42,46 @@ def test_convert_data(cli, drawn, tmp_path, kind):
     assert "train: 19 images" in result.out and "val: 5 images" in result.out, result.out
     result = cli("convert-data", drawn_copy, tmp_path / "whole", "data.val_fraction=0", "--to", kind)
     assert "train: 24 images" in result.out and "val:" not in result.out
+
+
+def test_the_command_that_comes_next(cli, drawn, tmp_path):
+    """Quoted for the shell; without images it says what is missing."""
+    result = cli("convert-data", drawn, tmp_path / "my set")
+    assert f"train on it with: ssdlite train 'data={tmp_path / 'my set'}'\n" in result.out
+    result = cli("convert-data", drawn, tmp_path / "bare", "--images", "none")
+    assert (
+        f"it has no images, which must be added under their names before: ssdlite train data={tmp_path}"
+        in result.out
+    )
+    assert not [*(tmp_path / "bare").rglob("*.jpg")]
+    for split in ("train", "val"):
+        (tmp_path / "bare" / split).rmdir()
+        (tmp_path / "bare" / split).symlink_to(drawn / split)
+    parts = [read_data(load_config(None, [f"data={path}"]).data) for path in (drawn, tmp_path / "bare")]
+    before, after = ([[record.boxes.tolist() for record in split.records] for split in part] for part in parts)
+    assert before == after
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_second_round_starts_from_the_first(cli, lively, drawn, tmp_path, kind):
+    """Odd names and a photograph on its side are labelled, and the result is trained on."""
+    folder = tmp_path / "new photos"
+    folder.mkdir()
+    names = ["a.jpg", "two words.jpg", "UP.JPG", "back\\slash.jpg", ".hidden.jpg"]
+    for name, source in zip(names, sorted((drawn / "val").glob("*.jpg")), strict=False):
+        (folder / name).write_bytes(source.read_bytes())
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(sorted((drawn / "val").glob("*.jpg"))[6]) as picture:
+        picture.crop((0, 0, 96, 64)).save(folder / "turned.jpg", exif=exif, quality=95)
+    result = cli("label", lively / "model.pt", folder, tmp_path / "out", "--to", kind, "--score-threshold", "0.1")
+    assert result.code == 0, result.err
+    (split,) = read_data(load_config(None, [f"data={tmp_path / 'out'}", "data.val_fraction=0"]).data, ["train"])
+    assert {record.image_path.name for record in split.records} == {*names[:3], "back_slash.jpg", "turned.jpg"}
+    assert {record.size for record in split.records} == {(96, 96), (96, 64)}  # upright
+    assert sum(len(record.boxes) for record in split.records) > 5
+    run = [f"run.dir={tmp_path / 'runs'}", "train.epochs=1", *TINY]
+    assert cli("train", f"data={tmp_path / 'out'}", *run).code == 0
 
 
 def test_mistakes_get_one_sentence(cli, drawn, tmp_path):

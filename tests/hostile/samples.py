@@ -50,6 +50,38 @@ VOC = (
     "<bndbox><xmin>1.5</xmin><ymin>1</ymin><xmax>60</xmax><ymax>40</ymax></bndbox></object></annotation>"
 )
 
+CREATE_ML: list[Any] = [
+    {
+        "image": "a.png",
+        "annotations": [
+            {"label": "cat", "coordinates": {"x": 30, "y": 20, "width": 30, "height": 20.5}},
+            {"label": "dog", "coordinates": {"x": 3.5, "y": 2, "width": 1, "height": 2}},
+        ],
+    },
+    {"imagefilename": "sub/b c.png", "annotation": []},
+]
+
+LABELME: dict[str, Any] = {
+    "version": "5.4.1",
+    "flags": {},
+    "shapes": [
+        {
+            "label": "cat",
+            "points": [[15, 10], [45.5, 30]],
+            "group_id": None,
+            "shape_type": "rectangle",
+            "flags": {},
+        },
+        {"label": "dog", "points": [[1, 2], [9, 2], [9, 9]], "group_id": 1, "shape_type": "polygon"},
+        {"label": "dog", "points": [[20, 20], [23, 24]], "group_id": 1, "shape_type": "circle", "difficult": True},
+        {"label": "cat", "points": [[5, 5]], "shape_type": "point", "flags": {"difficult": True}},
+    ],
+    "imagePath": "..\\sub\\b c.png",
+    "imageData": None,
+    "imageHeight": 40,
+    "imageWidth": 60,
+}
+
 CONFIG = """\
 data: {path: somewhere, class_names: [cat, dog], workers: 0}
 model: {dialect: paper, width: 0.5, input_size: [96, 128], freeze: []}

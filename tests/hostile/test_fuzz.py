@@ -10,6 +10,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
@@ -27,6 +28,9 @@ from PIL import Image
 from ssdlite.config.schema import config_from_dict, load_config, parse_options
 from ssdlite.data.formats.base import Source
 from ssdlite.data.formats.coco import CocoSource, read_coco
+from ssdlite.data.formats.create_ml import CreateMlSource
+from ssdlite.data.formats.labelme import LabelMeSource
+from ssdlite.data.formats.layout import find_layout, read_split
 from ssdlite.data.formats.problems import Problems, StrictProblems
 from ssdlite.data.formats.registry import format_of
 from ssdlite.data.formats.voc import VocSource, read_voc
@@ -43,6 +47,8 @@ from .conftest import assert_sentence
 from .samples import (
     COCO,
     CONFIG,
+    CREATE_ML,
+    LABELME,
     RESULTS,
     SPLIT,
     VOC,
@@ -218,6 +224,45 @@ def test_coco(folder: Path, data: bytes) -> None:
     path.write_bytes(data)
     check_split(survives(lambda: read_coco(folder / "images", path), folder))
     check_reader(CocoSource(folder / "images", path))
+
+
+@fuzz
+@given(data=changed_documents(CREATE_ML).map(as_json) | changed_bytes(as_json(CREATE_ML)))
+def test_create_ml(folder: Path, data: bytes) -> None:
+    path = folder / "boxes.createml.json"
+    path.write_bytes(data)
+    source = CreateMlSource(path, folder / "images")
+    check_split(survives(lambda: read_split([source]), folder))
+    check_reader(source)
+
+
+@fuzz
+@given(
+    data=changed_documents(LABELME).map(as_json) | changed_bytes(as_json(LABELME)),
+    name=st.sampled_from(["a.json", "other.json"]),
+)
+def test_labelme(folder: Path, data: bytes, name: str) -> None:
+    path = folder / name
+    path.write_bytes(data)
+    source = LabelMeSource(folder / "images", path)
+    check_split(survives(lambda: read_split([source]), folder))
+    check_reader(source)
+
+
+@fuzz
+@given(
+    data=st.sampled_from([as_json(CREATE_ML), as_json(LABELME), as_json(COCO)]).flatmap(changed_bytes)
+    | changed_documents([CREATE_ML, LABELME]).map(as_json)
+)
+def test_finding_a_format(folder: Path, data: bytes) -> None:
+    """Looking at a folder reads nothing but the edges of files, and names the folder where it knows no format."""
+    root = folder / "unknown"
+    root.mkdir(exist_ok=True)
+    shutil.copy(folder / "images" / "a.png", root)
+    for name in ("a.json", "b.createml.json"):
+        (root / name).write_bytes(data)
+    survives(lambda: find_layout(root), root)
+    survives(lambda: find_layout(root / "a.json"), root)
 
 
 @st.composite

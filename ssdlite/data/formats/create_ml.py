@@ -18,7 +18,7 @@ from ssdlite.data.records import check_class_name
 from ssdlite.errors import DataError
 from ssdlite.io import parse_json, quoted
 
-IMAGE_KEYS = ("image", "imagefilename", "filename")
+IMAGE_KEYS = ("image", "imagefilename", "filename")  # in any case
 
 
 OBJECT_KEYS = ("annotations", "annotation")
@@ -40,10 +40,12 @@ class CreateMlFormat(SingleFileFormat[CreateMlSource]):
     source_type = CreateMlSource
 
     def first_images(self, file: Path, start: bytes) -> list[str] | None:
-        if not start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[") or b'"coordinates"' not in start:
+        if not start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
             return None
+        if b'"coordinates"' not in start and not file.name.lower().endswith("createml.json"):
+            return None  # by its name it may be one in which the first images have no objects
         names = []
-        for text in re.findall(rb'"(?:image|imagefilename|filename)"\s*:\s*("(?:[^"\\]|\\.)*")', start):
+        for text in re.findall(rb'(?i)"(?:image|imagefilename|filename)"\s*:\s*("(?:[^"\\]|\\.)*")', start):
             with suppress(ValueError):
                 names.append(str(parse_json(text)))
         return names
@@ -73,7 +75,7 @@ class CreateMlFormat(SingleFileFormat[CreateMlSource]):
 
 def _parse_entry(entry: Any, position: int, path: Path) -> tuple[str, list[Any]]:
     """Image name and objects. Raises DataError."""
-    entry = entry if isinstance(entry, dict) else {}
+    entry = {key.lower(): value for key, value in entry.items()} if isinstance(entry, dict) else {}
     name = next((entry[key] for key in IMAGE_KEYS if isinstance(entry.get(key), str) and entry[key].strip()), None)
     if name is None:
         raise DataError(f"{path}: image {position} of the list has no 'image'; correct or remove it")

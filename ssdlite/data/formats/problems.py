@@ -50,6 +50,7 @@ KINDS: dict[str, Severity] = {
     "category-root": "warning",  # COCO: groups all others, and has no objects
     "annotation-missing": "warning",  # of an image, in formats where that does not mean that it has no objects
     "annotation-without-image": "warning",
+    "annotation-repeated": "warning",  # LabelMe: another file is of the same image
     "flag-unclear": "warning",  # difficult, truncated or occluded is neither 0 nor 1
     "object-without-box": "warning",  # a point, or a shape of no area
     "box-degenerate": "warning",  # a side of 0, or not a number
@@ -93,6 +94,7 @@ REPAIRS: dict[str, str] = {
     "size-mismatch": "took the own size of {}, because boxes reach out of the annotated one",
     "annotation-missing": "left out {} without an annotation",
     "annotation-without-image": "left out {} without an image",
+    "annotation-repeated": "left out {} of images that have another one",
     "flag-unclear": "took {} as not difficult, because a flag is neither 0 nor 1",
     "object-without-box": "left out {} without an area, such as points",
 }
@@ -107,6 +109,7 @@ ITEMS: dict[str, tuple[str, str]] = {
     "size-mismatch": ("image", "images"),
     "annotation-missing": ("image", "images"),
     "annotation-without-image": ("annotation", "annotations"),
+    "annotation-repeated": ("annotation", "annotations"),
     "flag-unclear": ("object", "objects"),
     "object-without-box": ("object", "objects"),
 }

@@ -72,7 +72,7 @@ class SingleFileFormat(Format[S]):
         splits: dict[str | None, list[S]] = {}
         for split, folder in split_folders(path).items():
             for file in list_files(folder, self.suffixes)[:MOST_FILES]:
-                if source := self._source(file, folder):
+                if source := self._source(file, path):
                     splits.setdefault(split, []).append(source)
         if not splits:
             places = [path, *filter(None, [child(path, ANNOTATION_FOLDERS)])]
@@ -104,11 +104,18 @@ class SingleFileFormat(Format[S]):
         names = self.first_images(file, _start(file))
         if names is None:
             return None
-        for folder in dict.fromkeys([file.parent, root, file.parent.parent]):
+        # Not above the data set: the images of another one beside it may have the same names.
+        above = [file.parent.parent] if file.parent != root or is_annotation_folder(root) else []
+        for folder in dict.fromkeys([file.parent, root, *above]):
             index = ImageIndex([folder])
             if not names or any(index.of_name(name) for name in names[:NUM_NAMES]):
                 return self.source_type(file, folder)
         return None
+
+
+def is_annotation_folder(folder: Path) -> bool:
+    """Return whether a folder is one for annotations by its name, so that images are beside it."""
+    return folder.name.lower() in ANNOTATION_FOLDERS
 
 
 def _start(file: Path) -> bytes:
