@@ -22,10 +22,10 @@ from ssdlite.build.model import build_decoder, export_metadata
 from ssdlite.errors import ConfigError, UserError
 from ssdlite.export.exporters.formats import export_file
 from ssdlite.export.exporters.onnx import export_onnx
-from ssdlite.export.formats.base import FORMATS, FormatName, is_installed, suppress_output
+from ssdlite.export.formats.base import suppress_output
 from ssdlite.export.formats.opencv import OpenCvRuntime
 from ssdlite.export.formats.openvino import OpenVinoRuntime, computes_in_half
-from ssdlite.export.formats.registry import open_file
+from ssdlite.export.formats.registry import FORMATS, open_file
 from ssdlite.export.metadata import FileForm, HeadKind
 from ssdlite.export.onnx.model import QuantizationData
 from ssdlite.export.onnxruntime import OnnxPredictor
@@ -119,12 +119,12 @@ def head_of(network: Network) -> HeadKind:
     return "raw" if isinstance(network, Detector) else "decoded"
 
 
-def _in_format(name: FormatName, network: Detector, workload: Workload) -> tuple[list[RuntimeCase], str | None]:
+def _in_format(name: str, network: Detector, workload: Workload) -> tuple[list[RuntimeCase], str | None]:
     """The network in another format, or why it is not there."""
     kind = FORMATS[name]
     if not kind.runs_here:
         return [], None
-    if not is_installed(name):
+    if not FORMATS[name].is_installed:
         return [], f"{kind.program} is not installed: pip install 'ssdlite[{name}]'."
     folder = workload.scratch / name
     path = folder / f"benchmark{kind.name_suffix}"

@@ -11,7 +11,7 @@ from typing import Any
 from ssdlite.config.overrides import is_among, option_names
 from ssdlite.config.schema import Config, config_from_checkpoint, config_from_dict, require_changeable
 from ssdlite.errors import ConfigError
-from ssdlite.export.formats.base import format_of
+from ssdlite.export.formats.registry import format_of
 from ssdlite.importers.pretrained import is_named, require_detector
 from ssdlite.structures import Predictor, ResizeAlignment
 from ssdlite.training.checkpoint import require_checkpoint_file

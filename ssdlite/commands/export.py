@@ -18,8 +18,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast, get_args
 
 from ssdlite.commands.arguments import require_export_options
 from ssdlite.errors import ConfigError
-from ssdlite.export.formats.base import FORMATS, FormatName, WeightPrecision, require_choice
-from ssdlite.export.metadata import FileForm, HeadKind, InputForm, Precision, SuppressionKind, sidecar_path
+from ssdlite.export.formats.registry import FORMATS, require_choice
+from ssdlite.export.metadata import (
+    FileForm,
+    HeadKind,
+    InputForm,
+    Precision,
+    SuppressionKind,
+    WeightPrecision,
+    sidecar_path,
+)
 from ssdlite.io import require_writable
 
 if TYPE_CHECKING:
@@ -75,7 +83,7 @@ def run_export(
         raise ConfigError(f"--tolerance has no effect for {name}, which does not run here.")
     output = output or checkpoint.with_name(checkpoint.stem + kind.name_suffix)
     chosen_head, chosen_precision = head or kind.heads[0], precision or kind.precisions[0]
-    require_choice(name, output, chosen_head, chosen_precision)
+    require_choice(kind, output, chosen_head, chosen_precision)
     verifies = verify and kind.runs_here
     require_export_options(checkpoint, overrides, compares=verifies)
     from ssdlite.build.model import build_decoder, export_metadata, load_detector
@@ -107,7 +115,7 @@ def run_export(
     )
 
 
-def _choose_format(format_name: str) -> FormatName:
+def _choose_format(format_name: str) -> str:
     for name in FORMATS:
         if name == format_name:
             return name

@@ -27,6 +27,10 @@ SCHEMA = 2
 """1 had neither `precision` nor other inputs than float32 NCHW, and held the paths of its data set."""
 
 
+WeightPrecision: TypeAlias = Literal["fp32", "fp16"]
+"""Precision of the weights in the file of another runtime than ONNX's."""
+
+
 HeadKind: TypeAlias = Literal["nms", "decoded", "raw", "raw-levels"]
 """End of the graph: with detections, with boxes and scores, with logits and deltas, or with those by level."""
 

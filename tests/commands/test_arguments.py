@@ -107,7 +107,7 @@ def test_a_file_keeps_the_text_of_paths_and_names(cli, tmp_path):
     assert shown["data"]["class_names"] == ["no", "1e5", "007", "null", "12:30:45", "1_000", "a"]
     assert (shown["data"]["cache_dir"], shown["model"]["weights"]) == ("1.0", "2024")
     assert shown["loss"]["class_weights"] == {"no": 2, "1.0": 3, "null": 4, "2024-05-01": 5}
-    assert shown["run"] == {"dir": "true", "name": "1e5", "seed": 16, "report": False}
+    assert shown["run"] == {"dir": "true", "name": "1e5", "seed": 16, "report": False, "loggers": ["tensorboard"]}
     assert shown["optim"]["lr"] == 0.005
     (tmp_path / "again.yaml").write_text(result.out)
     assert cli("show-config", tmp_path / "again.yaml").out == result.out

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from ssdlite.export.formats.base import FORMATS
+from ssdlite.export.formats.registry import FORMATS
 
 from ..export.formats.conftest import require_runtime
 

@@ -10,29 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from ssdlite.errors import CheckpointError, ConfigError, UserError
-from ssdlite.export.formats.base import FORMATS, FormatName, WeightPrecision, require_choice, versions_of
+from ssdlite.export.formats.base import versions_of
 from ssdlite.export.formats.conversion import Conversion
-from ssdlite.export.formats.registry import open_file
-from ssdlite.export.metadata import ExportMetadata, HeadKind, sidecar_path, write_sidecar
+from ssdlite.export.formats.registry import FORMATS, open_file, require_choice
+from ssdlite.export.metadata import ExportMetadata, HeadKind, WeightPrecision, sidecar_path, write_sidecar
 from ssdlite.export.verify.verify import VerificationImages, VerificationReport, verify_export
 from ssdlite.models.decode import Decoder
 from ssdlite.models.detector import Detector
 from ssdlite.models.network import Network
 
-PACKAGES: dict[FormatName, tuple[str, ...]] = {
-    "openvino": ("openvino", "onnx"),
-    "ncnn": ("ncnn", "pnnx", "onnx"),
-    "litert": ("litert-torch", "ai-edge-litert"),
-    "executorch": ("executorch",),
-    "coreml": ("coremltools",),
-}
-"""Whose versions are noted beside those of torch and ssdlite."""
-
 
 def export_file(
     network: Network,
     path: Path,
-    name: FormatName,
+    name: str,
     *,
     decoder: Decoder,
     metadata: ExportMetadata,
@@ -55,14 +46,14 @@ def export_file(
     """
     kind, detector = FORMATS[name], require_detector(network, name)
     head = head or kind.heads[0]
-    require_choice(name, path, head, precision)
+    require_choice(kind, path, head, precision)
     conversion = Conversion(detector, head, precision, decoder, metadata)
-    versions = versions_of("ssdlite", "torch", *PACKAGES[name])
+    versions = versions_of("ssdlite", "torch", *kind.distributions)
     facts: dict[str, Any] = {"format": name, "precision": precision, "versions": versions}
     report = None
     with _folder_beside(path) as folder:
         draft = folder / path.name
-        properties = convert(conversion, name, draft)
+        properties = kind.convert(conversion, draft)
         facts["files"] = {file.name: _size(file) for file in sorted(folder.iterdir())}
         write_sidecar(draft, {**facts, "proof": None}, properties)
         if verification_images and kind.runs_here:
@@ -75,31 +66,6 @@ def export_file(
             write_sidecar(draft, {**facts, "proof": report.to_dict()}, properties)
         _move(folder, path)
     return report
-
-
-def convert(conversion: Conversion, name: FormatName, path: Path) -> dict[str, str]:
-    """Write `source` at `path` without its document; gives the metadata for that."""
-    match name:
-        case "openvino":
-            from ssdlite.export.formats import openvino
-
-            return openvino.convert(conversion, path)
-        case "ncnn":
-            from ssdlite.export.formats import ncnn
-
-            return ncnn.convert(conversion, path)
-        case "litert":
-            from ssdlite.export.formats import litert
-
-            return litert.convert(conversion, path)
-        case "executorch":
-            from ssdlite.export.formats import executorch
-
-            return executorch.convert(conversion, path)
-        case "coreml":
-            from ssdlite.export.formats import coreml
-
-            return coreml.convert(conversion, path)
 
 
 def require_detector(network: Network, name: str) -> Detector:

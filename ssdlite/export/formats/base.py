@@ -12,73 +12,56 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-from ssdlite.errors import CheckpointError, ConfigError, UserError
-from ssdlite.export.metadata import HeadKind
+from ssdlite.errors import CheckpointError, UserError
+from ssdlite.export.metadata import HeadKind, WeightPrecision
 from ssdlite.io import one_line
 
-FormatName: TypeAlias = Literal["openvino", "ncnn", "litert", "executorch", "coreml"]
+if TYPE_CHECKING:
+    from ssdlite.export.formats.conversion import Conversion
+    from ssdlite.export.predictor import Runtime
 
 
-WeightPrecision: TypeAlias = Literal["fp32", "fp16"]
+@dataclass(frozen=True)
+class Format:
+    """A runtime to export to: its files, and how they are written and opened.
 
+    To add one: a module with a `Format`, and its place in `registry.FORMATS`. The module imports the runtime's
+    packages inside its functions only, by `load_package`.
+    """
 
-class Format(NamedTuple):
-    """A kind of file. Its name is also that of the extra that installs what it needs."""
-
+    name: str  # word of the command line, and of the extra that installs its packages
     program: str  # what runs the file, as people call it
     suffix: str  # of the file that stands for all
-    name_suffix: str  # that a file gets by default
     heads: tuple[HeadKind, ...]  # the first is the default
     precisions: tuple[WeightPrecision, ...]  # of the weights; likewise
-    runs_here: bool = True  # whether ssdlite can run it
+    modules: tuple[str, ...]  # packages that it needs to be written and run
+    distributions: tuple[str, ...]  # packages whose versions are noted in the sidecar
+    convert: Callable[[Conversion, Path], dict[str, str]]
+    """Write the file at a path, with what belongs to it beside it, and return the metadata for the sidecar."""
+    open: Callable[[Path, int | None], Runtime] | None
+    """Open a file on the CPU with a number of threads; None for a format that does not run here."""
+    file_suffix: str = ""  # that a file gets by default, where it is longer than `suffix`
 
+    @property
+    def name_suffix(self) -> str:
+        """Suffix that a file gets by default."""
+        return self.file_suffix or self.suffix
 
-FORMATS: dict[FormatName, Format] = {
-    "openvino": Format("OpenVINO", ".xml", ".xml", ("decoded", "raw"), ("fp32", "fp16")),
-    # Decoding takes operators that pnnx leaves as they are; ncnn's own examples decode in C++ as well.
-    "ncnn": Format("ncnn", ".param", ".ncnn.param", ("raw",), ("fp32", "fp16")),
-    "litert": Format("LiteRT", ".tflite", ".tflite", ("decoded", "raw"), ("fp32",)),
-    "executorch": Format("ExecuTorch", ".pte", ".pte", ("decoded", "raw"), ("fp32",)),
-    "coreml": Format("Core ML", ".mlpackage", ".mlpackage", ("decoded", "raw"), ("fp32", "fp16"), runs_here=False),
-}
+    @property
+    def runs_here(self) -> bool:
+        """True for a format that ssdlite can run."""
+        return self.open is not None
 
-
-def format_of(path: Path) -> FormatName | None:
-    """The format of a file by its suffix; None for what is none of them."""
-    return next((name for name, kind in FORMATS.items() if path.suffix.lower() == kind.suffix), None)
-
-
-def require_choice(name: FormatName, path: Path, head: str, precision: str) -> None:
-    """Raise ConfigError unless the format has `head` and `precision`, and `path` its suffix."""
-    kind = FORMATS[name]
-    if head not in kind.heads:
-        raise ConfigError(f"--head is {' or '.join(kind.heads)} for {name}, not '{head}'.")
-    if precision not in kind.precisions:
-        raise ConfigError(f"--precision is {' or '.join(kind.precisions)} for {name}, not '{precision}'.")
-    if not path.name.endswith(kind.name_suffix):
-        raise ConfigError(
-            f"--output ends with {kind.name_suffix} for {name}, which is how its files are known; {path} does not."
-        )
-
-
-MODULES: dict[FormatName, tuple[str, ...]] = {
-    "openvino": ("openvino",),
-    "ncnn": ("ncnn", "pnnx"),
-    "litert": ("litert_torch", "ai_edge_litert"),
-    "executorch": ("executorch",),
-    "coreml": ("coremltools",),
-}
-"""Packages that a format needs to be written and run."""
-
-
-def is_installed(name: FormatName) -> bool:
-    """Return whether a format can be written and run here. Nothing is imported."""
-    return all(importlib.util.find_spec(module) is not None for module in MODULES[name])
+    @property
+    def is_installed(self) -> bool:
+        """True where it can be written and run here. Nothing is imported."""
+        return all(importlib.util.find_spec(module) is not None for module in self.modules)
 
 
 def load_package(module: str, extra: str) -> Any:

@@ -9,8 +9,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from ssdlite.export.formats.base import WeightPrecision
-from ssdlite.export.metadata import ExportMetadata, FileForm, HeadKind, Selection, to_properties
+from ssdlite.export.metadata import ExportMetadata, FileForm, HeadKind, Selection, WeightPrecision, to_properties
 from ssdlite.export.onnx.model import build_model, network_facts, trace_detector
 from ssdlite.models.decode import Decoder, decode_output
 from ssdlite.models.detector import Detector

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ssdlite.export.formats.base import load_package, suppress_output
+from ssdlite.export.formats.base import Format, load_package, suppress_output
 from ssdlite.export.metadata import OUTPUT_NAMES
 
 if TYPE_CHECKING:
@@ -45,3 +45,16 @@ def convert(conversion: Conversion, path: Path) -> dict[str, str]:
         model.user_defined_metadata.update(properties)
         model.save(str(path))
     return properties
+
+
+COREML = Format(
+    name="coreml",
+    program="Core ML",
+    suffix=".mlpackage",
+    heads=("decoded", "raw"),
+    precisions=("fp32", "fp16"),
+    modules=("coremltools",),
+    distributions=("coremltools",),
+    convert=convert,
+    open=None,
+)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ssdlite.errors import CheckpointError
-from ssdlite.export.formats.base import load_package, suppress_output
+from ssdlite.export.formats.base import Format, load_package, suppress_output
 from ssdlite.export.metadata import read_metadata
 from ssdlite.io import one_line
 
@@ -54,3 +54,16 @@ class ExecuTorchRuntime:
 
         answers = map(np.array, self.method.execute([torch.from_numpy(images)]))
         return dict(zip(self.metadata.output_names, answers, strict=True))
+
+
+EXECUTORCH = Format(
+    name="executorch",
+    program="ExecuTorch",
+    suffix=".pte",
+    heads=("decoded", "raw"),
+    precisions=("fp32",),
+    modules=("executorch",),
+    distributions=("executorch",),
+    convert=convert,
+    open=ExecuTorchRuntime,
+)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ssdlite.errors import CheckpointError
-from ssdlite.export.formats.base import load_package, suppress_output
+from ssdlite.export.formats.base import Format, load_package, suppress_output
 from ssdlite.export.metadata import read_metadata
 from ssdlite.io import one_line
 
@@ -55,3 +55,16 @@ class LiteRtRuntime:
         self.interpreter.invoke()
         answers = map(self.interpreter.get_tensor, self.outputs)
         return dict(zip(self.metadata.output_names, answers, strict=True))
+
+
+LITERT = Format(
+    name="litert",
+    program="LiteRT",
+    suffix=".tflite",
+    heads=("decoded", "raw"),
+    precisions=("fp32",),
+    modules=("litert_torch", "ai_edge_litert"),
+    distributions=("litert-torch", "ai-edge-litert"),
+    convert=convert,
+    open=LiteRtRuntime,
+)

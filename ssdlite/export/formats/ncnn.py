@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ssdlite.errors import CheckpointError
-from ssdlite.export.formats.base import load_package
+from ssdlite.export.formats.base import Format, load_package
 from ssdlite.export.metadata import read_metadata
 from ssdlite.io import one_line
 
@@ -77,3 +77,18 @@ class NcnnRuntime:
         extractor.input(INPUT, self._mat(image))
         answers = (np.array(extractor.extract(name)[1])[None] for name in OUTPUTS)
         return dict(zip(self.metadata.output_names, answers, strict=True))
+
+
+NCNN = Format(
+    name="ncnn",
+    program="ncnn",
+    suffix=".param",
+    file_suffix=".ncnn.param",
+    # Decoding takes operators that pnnx leaves as they are; ncnn's own examples decode in C++ as well.
+    heads=("raw",),
+    precisions=("fp32", "fp16"),
+    modules=("ncnn", "pnnx"),
+    distributions=("ncnn", "pnnx", "onnx"),
+    convert=convert,
+    open=NcnnRuntime,
+)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ssdlite.errors import CheckpointError
-from ssdlite.export.formats.base import load_package, suppress_output
+from ssdlite.export.formats.base import Format, load_package, suppress_output
 from ssdlite.export.metadata import PROPERTIES, from_properties
 from ssdlite.io import one_line
 
@@ -73,3 +73,16 @@ def computes_in_half() -> bool:
     """Return whether OpenVINO would compute in bfloat16 or float16 on this processor if nothing said otherwise."""
     able = load_package("openvino", "openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return bool({"BF16", "FP16"} & set(able))
+
+
+OPENVINO = Format(
+    name="openvino",
+    program="OpenVINO",
+    suffix=".xml",
+    heads=("decoded", "raw"),
+    precisions=("fp32", "fp16"),
+    modules=("openvino",),
+    distributions=("openvino", "onnx"),
+    convert=convert,
+    open=OpenVinoRuntime,
+)

@@ -1,47 +1,55 @@
-"""Registry of the runtimes by the suffix of a file."""
+"""Runtimes to export to. A new one is a module with a `Format`, and a line here."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ssdlite.errors import CheckpointError
-from ssdlite.export.formats.base import FORMATS, format_of
-from ssdlite.export.predictor import FilePredictor, Runtime
+from ssdlite.errors import CheckpointError, ConfigError
+from ssdlite.export.formats.base import Format
+from ssdlite.export.formats.coreml import COREML
+from ssdlite.export.formats.executorch import EXECUTORCH
+from ssdlite.export.formats.litert import LITERT
+from ssdlite.export.formats.ncnn import NCNN
+from ssdlite.export.formats.openvino import OPENVINO
+from ssdlite.export.predictor import FilePredictor
+
+FORMATS: dict[str, Format] = {one.name: one for one in (OPENVINO, NCNN, LITERT, EXECUTORCH, COREML)}
+"""By name, in the order in which they are listed."""
+
+
+def format_of(path: Path) -> Format | None:
+    """Return the format of a file by its suffix; None for what is none of them."""
+    return next((one for one in FORMATS.values() if path.suffix.lower() == one.suffix), None)
+
+
+def require_choice(kind: Format, path: Path, head: str, precision: str) -> None:
+    """Raise ConfigError unless the format has `head` and `precision`, and `path` its suffix."""
+    if head not in kind.heads:
+        raise ConfigError(f"--head is {' or '.join(kind.heads)} for {kind.name}, not '{head}'.")
+    if precision not in kind.precisions:
+        raise ConfigError(f"--precision is {' or '.join(kind.precisions)} for {kind.name}, not '{precision}'.")
+    if not path.name.endswith(kind.name_suffix):
+        raise ConfigError(
+            f"--output ends with {kind.name_suffix} for {kind.name}, which is how its files are known; {path} does "
+            "not."
+        )
 
 
 def open_file(path: Path, threads: int | None = None) -> FilePredictor:
-    """The predictor of an exported file, on the CPU; `threads` of it, or as many as its runtime chooses if None.
+    """Return the predictor of an exported file, on the CPU; `threads` of it, or as many as its runtime chooses.
 
     Raises CheckpointError for a file that is missing, broken, not ours or of a format that does not run here, and
     UserError where its runtime is not installed.
     """
-    name = format_of(path)
+    kind = format_of(path)
     if not path.exists():
         raise CheckpointError(f"there is no model file {path}.")
-    runtime: Runtime
-    match name:
-        case "openvino":
-            from ssdlite.export.formats.openvino import OpenVinoRuntime
-
-            runtime = OpenVinoRuntime(path, threads)
-        case "ncnn":
-            from ssdlite.export.formats.ncnn import NcnnRuntime
-
-            runtime = NcnnRuntime(path, threads)
-        case "litert":
-            from ssdlite.export.formats.litert import LiteRtRuntime
-
-            runtime = LiteRtRuntime(path, threads)
-        case "executorch":
-            from ssdlite.export.formats.executorch import ExecuTorchRuntime
-
-            runtime = ExecuTorchRuntime(path, threads)
-        case "coreml":
-            raise CheckpointError(
-                f"{path} cannot be run by ssdlite: Core ML is there on Apple's systems only; use the checkpoint "
-                "or its .onnx file."
-            )
-        case None:
-            suffixes = ", ".join(kind.suffix for kind in FORMATS.values())
-            raise CheckpointError(f"{path} is no exported file: its suffix is none of {suffixes}.")
-    return FilePredictor(runtime)
+    if kind is None:
+        suffixes = ", ".join(one.suffix for one in FORMATS.values())
+        raise CheckpointError(f"{path} is no exported file: its suffix is none of {suffixes}.")
+    if kind.open is None:
+        raise CheckpointError(
+            f"{path} cannot be run by ssdlite: {kind.program} is there on other systems only; use the checkpoint "
+            "or its .onnx file."
+        )
+    return FilePredictor(kind.open(path, threads))

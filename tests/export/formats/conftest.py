@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ssdlite.export.exporters.formats import export_file
-from ssdlite.export.formats.base import FORMATS, MODULES
+from ssdlite.export.formats.registry import FORMATS
 from ssdlite.export.verify.verify import VerificationImages
 from ssdlite.models.detector import Detector
 
@@ -22,7 +22,7 @@ RUNNABLE = [name for name, kind in FORMATS.items() if kind.runs_here]
 
 def require_runtime(name: str) -> None:
     """Skip where the packages of a format are missing; fail where SSDLITE_RUNTIMES says that they are there."""
-    for module in MODULES[name]:
+    for module in FORMATS[name].modules:
         if name in os.environ.get("SSDLITE_RUNTIMES", "").split(","):
             importlib.import_module(module)
         else:

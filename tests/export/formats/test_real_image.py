@@ -11,10 +11,9 @@ import torch
 from ssdlite.build.model import build_decoder, load_detector
 from ssdlite.data.images import read_image, resize
 from ssdlite.export.exporters.formats import export_file
-from ssdlite.export.formats.base import FORMATS
 from ssdlite.export.formats.conversion import Conversion
 from ssdlite.export.formats.opencv import OpenCvRuntime
-from ssdlite.export.formats.registry import open_file
+from ssdlite.export.formats.registry import FORMATS, open_file
 from ssdlite.export.onnxruntime import OnnxPredictor
 from ssdlite.export.predictor import FilePredictor, select
 from ssdlite.export.runtime import OnnxDetector

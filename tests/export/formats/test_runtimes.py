@@ -10,8 +10,7 @@ import torch
 
 from ssdlite.errors import CheckpointError
 from ssdlite.export.exporters.formats import export_file
-from ssdlite.export.formats.base import FORMATS
-from ssdlite.export.formats.registry import open_file
+from ssdlite.export.formats.registry import FORMATS, open_file
 from ssdlite.export.metadata import sidecar_path
 from ssdlite.export.verify.compare import verify_file
 from ssdlite.models.decode import decode_output
