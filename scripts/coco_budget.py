@@ -1,4 +1,4 @@
-"""From measured rates to the hours that a COCO training of 71 million images takes, and what it waits for.
+"""Estimate from measured rates of the hours that a COCO training of 71 million images takes, and what it waits for.
 
 ssdlite benchmark configs/coco-simulated.yaml --json cpu.json
 python scripts/coco_budget.py cpu.json [more.json ...] [--nodes 1,2,4]

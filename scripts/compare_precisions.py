@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--images", type=int, default=0, help="to judge on; 0: all")
+    parser.add_argument("--images", type=int, default=0, help="to evaluate on; 0: all")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--runs", type=int, default=60, help="of each, for the latency")
     parser.add_argument("--output", type=Path, help="keep the files in this folder")

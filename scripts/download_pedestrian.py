@@ -68,7 +68,7 @@ def cached_package(package: Package, cache: Path, given: Path | None = None) -> 
 
 
 def import_graph(graph: Path, output: Path) -> Path:
-    """As `ssdlite import-checkpoint GRAPH --output OUTPUT --class-names FILE`, with one class, person."""
+    """Import a graph as `ssdlite import-checkpoint GRAPH --output OUTPUT` does, with one class, person."""
     names = graph.with_name("person.txt")
     names.write_text("person\n", encoding="utf-8")
     run_import_checkpoint(graph, output=output, file_format="auto", class_names_path=names)

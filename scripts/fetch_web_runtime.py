@@ -84,7 +84,7 @@ def unpack(tarball: Path, folder: Path) -> None:
 
 
 def verify(path: Path, content: bytes) -> None:
-    """Raises FetchError if `content`, which came from `path`, is not what the package held when it was pinned."""
+    """Raise FetchError if `content`, which came from `path`, is not what the package held when it was pinned."""
     digest = hashlib.sha256(content).hexdigest()
     if digest != SHA256[path.name]:
         raise FetchError(f"{path}: the SHA-256 is {digest}, not {SHA256[path.name]}; delete it and run again")

@@ -1,4 +1,4 @@
-"""Prove the GPU path and measure it, on a machine with a CUDA GPU; needs the checkout and the packages alone.
+"""Check the GPU path and measure it, on a machine with a CUDA GPU; needs the checkout and the packages alone.
 
 python scripts/gpu.py                      # four parts of at most ten minutes each
 python scripts/gpu.py --part correctness   # or speed, end-to-end, evaluation

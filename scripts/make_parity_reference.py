@@ -76,7 +76,7 @@ def read_rgb(path: Path) -> np.ndarray:
 
 
 def checksum(image: np.ndarray) -> int:
-    """Of the pixels: another decoder's must not be taken for another network's."""
+    """Return a checksum of the pixels: another decoder's must not be taken for another network's."""
     return zlib.crc32(np.ascontiguousarray(image).tobytes())
 
 

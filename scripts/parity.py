@@ -41,7 +41,7 @@ class Check(NamedTuple):
 
 
 class Tolerance(NamedTuple):
-    """When detections are the same."""
+    """Bounds within which detections are the same."""
 
     threshold: float  # those with scores above it are compared
     band: float  # around the threshold, where a detection need not have a partner
@@ -51,10 +51,11 @@ class Tolerance(NamedTuple):
 
 SAME_PIXELS = Tolerance(threshold=0.025, band=1e-3, overlap=0.01, score=1e-3)
 SAME_CLASSES = Tolerance(threshold=0.1, band=1e-3, overlap=1e-3, score=1e-4)
-"""For TensorFlow.js. The list of the smooth noise ends at .09, those of the other images below."""
+"""Bounds for TensorFlow.js. The list of the smooth noise ends at .09, those of the other images below."""
 RESIZED = Tolerance(threshold=0.3, band=0.05, overlap=0.05, score=0.05)
-"""For images that each side resizes: ours rounds the pixels to 8 bits, TensorFlow does not. Over coco128 that moves
-a score by .001 (median), one in twenty by more than .02; those of the images compared by .011 at most."""
+"""Bounds for images that each side resizes: ours rounds the pixels to 8 bits, TensorFlow does not. Over coco128
+that moves a score by .001 (median), one in twenty by more than .02; those of the images compared by .011 at
+most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +136,7 @@ def _largest(what: str, differences: np.ndarray, names: Sequence[str], limit: fl
 def check_detections(
     program: str, model: LoadedModel, images: Sequence[Path], reference: Reference, tolerance: Tolerance
 ) -> list[Check]:
-    """What `ssdlite predict` finds with `model` against TensorFlow's final detections."""
+    """Return what `ssdlite predict` finds with `model` against TensorFlow's final detections."""
     finder = Finder(model.predictor, model.input_size, model.alignment)
     checks: list[list[Check]] = []
     for path in images:

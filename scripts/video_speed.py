@@ -1,4 +1,4 @@
-"""How fast `ssdlite predict` goes through a film of ten seconds, and what each part of the work takes by itself.
+"""Speed of `ssdlite predict` on a film of ten seconds, and what each part of the work takes by itself.
 
 python scripts/video_speed.py runs/NAME/best.onnx [--seconds 10] [--runs 3] [-- --every 2]
 

@@ -1,4 +1,4 @@
-"""Train, judge and ship MobileNetV2-SSDLite object detectors."""
+"""Train, evaluate and ship MobileNetV2-SSDLite object detectors."""
 
 import os
 from typing import TYPE_CHECKING, Any

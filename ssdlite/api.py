@@ -1,4 +1,4 @@
-"""What Python programs use: a detector from a file, and what it finds.
+"""Detector for Python programs: loaded from a file, it finds objects in images.
 
 from ssdlite import Detector
 
@@ -108,7 +108,7 @@ class Detector:
         tile_overlap: float = OVERLAP,
         batch_size: int | None = None,
     ) -> ImageDetections | list[ImageDetections]:
-        """What is in an image, or in each image of a list.
+        """Return what is in an image, or in each image of a list.
 
         Args:
             images: a path, a Pillow image or an array (H, W, 3) uint8 RGB (OpenCV's are BGR: turn them); or a list.
@@ -159,7 +159,7 @@ class ImageDetections:
         self.boxes, self.scores, self.labels = detections
         """(D, 4) float32 xyxy pixels; (D,) float32 in 0..1, descending; (D,) int64 in 1..K."""
         self.class_names = class_names
-        """All that the detector knows: `class_names[label - 1]`."""
+        """Class names of the detector, `class_names[label - 1]`."""
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -169,7 +169,7 @@ class ImageDetections:
             yield Found(self.class_names[label - 1], score, tuple(box))
 
     def above(self, score_threshold: float | Mapping[str, float]) -> ImageDetections:
-        """Those that score above a threshold, as in `Detector.predict`."""
+        """Return those that score above a threshold, as in `Detector.predict`."""
         limits = _thresholds(score_threshold).for_classes(self.class_names)
         kept = keep_above(Detections(self.boxes, self.scores, self.labels), limits)
         return ImageDetections(self.image, kept, self.class_names)
@@ -194,7 +194,8 @@ class ImageDetections:
         return to_coco_rows(Detections(self.boxes, self.scores, self.labels), image_id, ids)
 
     def to_supervision(self) -> supervision.Detections:
-        """As `supervision.Detections`, whose class ids count from 0. Raises UserError where it is not installed."""
+        """Return `supervision.Detections`, whose class ids count from 0. Raises UserError where it is not
+        installed."""
         try:
             import supervision
         except ImportError:
@@ -209,7 +210,7 @@ class ImageDetections:
 
 
 def _require_number(name: str, value: object, least: float, most: float) -> None:
-    """Raises ConfigError for what is no number from `least` to `most`, or None."""
+    """Raise ConfigError for what is no number from `least` to `most`, or None."""
     if value is None:
         return
     is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)

@@ -16,7 +16,7 @@ SIZE_VARIANCE = 0.2
 
 
 FRAME = 1
-"""How far beyond the image a predicted box reaches at most before suppression, in sides of the image.
+"""Largest distance that a predicted box reaches beyond the image before suppression, in sides of the image.
 
 Far enough to leave overlaps alone: of a trained network's boxes that score above 1e-4 on 130 images, none reached
 further than .31. It makes every coordinate finite: sizes that overflow have overlaps (inf - inf is no number), and
@@ -46,7 +46,7 @@ def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def coverage(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """How much of each box lies in each other: (..., N, 4) and (..., M, 4) -> (..., N, M) in 0..1.
+    """Return how much of each box lies in each other: (..., N, 4) and (..., M, 4) -> (..., N, M) in 0..1.
 
     0 for a box without area.
     """

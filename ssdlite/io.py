@@ -32,7 +32,7 @@ _UNUSABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def require_regular(path: Path) -> None:
-    """Raises OSError unless a file of bytes is at `path`: a pipe or a device could keep its reader waiting."""
+    """Raise OSError unless a file of bytes is at `path`: a pipe or a device could keep its reader waiting."""
     try:
         mode = path.stat().st_mode
     except ValueError:
@@ -44,7 +44,7 @@ def require_regular(path: Path) -> None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """All of a file. Raises OSError, also as `require_regular`."""
+    """Return all of a file. Raises OSError, also as `require_regular`."""
     require_regular(path)
     return path.read_bytes()
 
@@ -88,7 +88,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def load_tensors(path: Path) -> Any:
-    """What `torch.save` wrote, on the CPU. No code that the file may carry is run.
+    """Return what `torch.save` wrote, on the CPU. No code that the file may carry is run.
 
     Raises OSError as `read_bytes`; a damaged file can raise any other Exception.
     """
@@ -111,7 +111,8 @@ def _unpacked_size(path: Path) -> int:
 
 
 def is_usable(text: str) -> bool:
-    """Whether `text` can name something: it has no control characters, line breaks or halves of UTF-16 pairs."""
+    """Return whether `text` can name something: it has no control characters, line breaks or halves of UTF-16
+    pairs."""
     return text.isprintable() or not _UNUSABLE.search(text)
 
 
@@ -142,7 +143,7 @@ def spelt_path(text: str, words: Collection[str]) -> Path:
 
 
 def require_writable(path: Path) -> None:
-    """Raises UserError if a file cannot be written at `path`; makes its folder. Asked before long work."""
+    """Raise UserError if a file cannot be written at `path`; makes its folder. Asked before long work."""
     if path.is_dir():
         raise UserError(f"cannot write {path}: it is a folder; name a file.")
     probe = path.with_name(f".{path.name}.{os.getpid()}.probe")

@@ -90,7 +90,8 @@ def available_memory() -> int:
 
 
 def _cgroup_texts(name: str) -> Iterator[str]:
-    """What the file `name` says in this process's control group (version 2) and in each of those around it."""
+    """Return what the file `name` says in this process's control group (version 2) and in each of those around
+    it."""
     try:
         lines = MEMBERSHIP.read_text().splitlines()
     except OSError:
@@ -156,7 +157,7 @@ def _total_memory() -> int:
 
 
 def _versions() -> dict[str, str]:
-    """Of the packages that are installed."""
+    """Return the versions of the packages that are installed."""
     found = {}
     for package in PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""What flows between the rooms, and the legend of tensor shapes.
+"""Data structures that flow between the folders, and the legend of tensor shapes.
 
 Shape letters, used in docstrings and as suffixes of local names (`iou_BMP`):
 
@@ -28,12 +28,12 @@ ImageId: TypeAlias = int | str
 
 
 ScoreActivation: TypeAlias = Literal["softmax", "sigmoid"]
-"""From logits to scores: over all columns of a prior, or each column by itself. The column for background is
-there in both and gives no detection."""
+"""Activation from logits to scores: over all columns of a prior, or each column by itself. The column for
+background is there in both and gives no detection."""
 
 
 ResizeAlignment: TypeAlias = Literal["half_pixel", "asymmetric"]
-"""Which pixel of the image a pixel of the resized one is taken from, in the words of ONNX's Resize:
+"""Rule for the pixel of the image that a pixel of the resized one is taken from, in the words of ONNX's Resize:
 (dst + .5)·scale − .5, as everywhere today, or dst·scale, as in TensorFlow 1, which shifts the picture a little."""
 
 
@@ -91,7 +91,7 @@ class Batch(NamedTuple):
     problems: Sequence[str] = ()  # a sentence for each image that could not be read and has another in its place
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch with its tensors on `device`; to a CUDA GPU the copies are not waited for.
+        """Return the same batch with its tensors on `device`; to a CUDA GPU the copies are not waited for.
 
         Others may read memory after it was given back: https://github.com/pytorch/pytorch/issues/189690 (Metal).
         """
@@ -99,7 +99,7 @@ class Batch(NamedTuple):
         return self._map(lambda tensor: tensor.to(device, non_blocking=is_cuda))
 
     def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory (called by the loader)."""
+        """Return the same batch in page-locked memory (called by the loader)."""
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, move) -> Batch:  # type: ignore[no-untyped-def]
@@ -113,7 +113,7 @@ class Batch(NamedTuple):
 
 
 class HeadOutput(NamedTuple):
-    """What the Detector gives, together with the priors that it belongs to and the meaning of its logits."""
+    """Output of a Detector, with the priors that it belongs to and the meaning of its logits."""
 
     logits: Tensor  # (B, P, C): a column for background, then one a class
     deltas: Tensor  # (B, P, 4): encoded boxes, see `boxes.encode`
@@ -123,7 +123,7 @@ class HeadOutput(NamedTuple):
 
 
 class CornerOutput(NamedTuple):
-    """What the corner head gives: maps of (h, w) cells over the whole input.
+    """Output of the corner head: maps of (h, w) cells over the whole input.
 
     In the axis of two, 0 is the top-left corner and 1 the bottom-right one.
     """
@@ -135,11 +135,11 @@ class CornerOutput(NamedTuple):
 
 
 DetectorOutput: TypeAlias = HeadOutput | CornerOutput
-"""What a Criterion learns from and a Decoder reads."""
+"""Output of a detector, which a Criterion learns from and a Decoder reads."""
 
 
 class Assignment(NamedTuple):
-    """What each prior is to learn."""
+    """Labels and boxes that each prior is to learn."""
 
     labels: Tensor  # (B, P) int64: -1 ignore, 0 background, 1..K
     boxes: Tensor  # (B, P, 4) xyxy, input pixels; the prior itself where the label is not positive
@@ -163,4 +163,4 @@ class Detections(NamedTuple):
 
 
 Predictor: TypeAlias = Callable[[Batch], "list[Detections]"]
-"""What finds objects in network inputs, whatever program runs the network."""
+"""Function that finds objects in network inputs, whatever program runs the network."""

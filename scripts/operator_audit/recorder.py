@@ -58,7 +58,7 @@ class Launch(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of the operator, without its name space."""
+        """Name of the operator, without its name space."""
         return self.operator.split("::")[1]
 
     def __str__(self) -> str:
@@ -80,7 +80,7 @@ class Fault(NamedTuple):
 
 
 class Recording(NamedTuple):
-    """What a piece of work did."""
+    """Record of the operators that a piece of work called."""
 
     device: str  # cuda or mps
     launches: list[Launch]  # in their order
@@ -279,7 +279,7 @@ class _Recorder(TorchDispatchMode):
 
 
 class _Generator(torch.Generator):
-    """Of the CPU, that says it is of the device it was asked for."""
+    """Generator of the CPU that claims to be of the device it was asked for."""
 
     asked: ClassVar[dict[int, torch.device]] = {}  # by the address of what PyTorch hands around
 
@@ -294,7 +294,7 @@ class _Generator(torch.Generator):
 
 
 class _Stream:
-    """What `torch.cuda` gives where there is a GPU: streams and events that do nothing."""
+    """Stand-in for the streams and events of `torch.cuda`, which does nothing."""
 
     def __init__(self, *_: Any, **__: Any) -> None: ...
 
@@ -307,7 +307,7 @@ class _Stream:
 
 @contextmanager
 def _pretended(device: str, recorder: _Recorder) -> Iterator[None]:
-    """What PyTorch would do with a GPU, for as long as it lasts."""
+    """Return what PyTorch would do with a GPU, for as long as it lasts."""
     true_device = FakeTensor.device
 
     def shown_device(tensor: FakeTensor) -> torch.device:
@@ -458,7 +458,7 @@ def _by_name(func: Any, args: Any, kwargs: Any) -> dict[str, Any]:
 
 
 def _dtypes(func: Any, name: str, args: Any, values: Any, results: list[Tensor]) -> list[torch.dtype]:
-    """Those that an operator computes in, as OpInfo counts them: of its inputs, brought to a common one."""
+    """Return those that an operator computes in, as OpInfo counts them: of its inputs, brought to a common one."""
     tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
     if not tensors:  # it makes something out of nothing
         return list(dict.fromkeys(tensor.dtype for tensor in results))

@@ -75,7 +75,7 @@ NO_KERNEL = {
 """They reserve memory or look at it in another way."""
 
 ON_CUDA_ONLY = {"cudnn_batch_norm", "cudnn_batch_norm_backward"}
-"""What PyTorch chooses on CUDA, where another operator would be chosen on MPS that computes the same."""
+"""Operators that PyTorch chooses on CUDA, where another operator would be chosen on MPS that computes the same."""
 
 
 class Audit(NamedTuple):

@@ -30,7 +30,7 @@ class Entry(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """What PyTorch knows of its operators, by their names in ATen ("add", "_foreach_add")."""
+    """PyTorch's own tables of its operators, by their names in ATen ("add", "_foreach_add")."""
 
     version: str
     infos: dict[

@@ -1,4 +1,4 @@
-"""What ssdlite does on a GPU, each piece small enough to be looked through in a second.
+"""Pieces of ssdlite's work on a GPU, each small enough to be looked through in a second.
 
 Sizes are of no importance to kernels, so that networks are narrow and inputs small; what matters is kept: several
 levels, several images, padding, ignored objects.
@@ -80,7 +80,7 @@ class Workload(NamedTuple):
 
 
 def workloads(device: str) -> dict[str, Workload]:
-    """All of them for cuda or mps, by a name that says recipe, assigner, head and precision."""
+    """Return all of them for cuda or mps, by a name that says recipe, assigner, head and precision."""
     if device == "cuda":
         return dict(_workloads(PRECISIONS))
     # On Metal it is right to wait: copies from memory that is not pinned are not safe otherwise.
@@ -115,12 +115,12 @@ def config_of(options: Sequence[str], precision: str = "fp32") -> Config:
 
 @cache
 def _network(nodes: str) -> Network:
-    """With values, on the CPU; of a config in JSON."""
+    """Return the network of a config in JSON, with values, on the CPU."""
     return empty_detector(Config.model_validate_json(nodes), CLASSES)
 
 
 def make_network(config: Config, device: torch.device) -> Network:
-    """As it is made on the CPU and then moved."""
+    """Make the network on the CPU and move it."""
     with _disable_current_modes():
         network = deepcopy(_network(config.model_dump_json(include={"model", "loss"})))
     for module in network.modules():
@@ -138,7 +138,7 @@ def _empty_like(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def make_step(config: Config, device: torch.device) -> TrainStep:
-    """As `ssdlite train` makes it."""
+    """Make the step as `ssdlite train` does."""
     network = make_network(config, device).train()
     criterion = build_criterion(config.loss, SPLIT)
     dtype = AUTOCAST_DTYPE[config.train.precision]
@@ -160,7 +160,7 @@ def make_batch(device: torch.device | str = "cpu", size: tuple[int, int] = SIZE)
 
 
 def _output(device: torch.device, activation: ScoreActivation = "softmax") -> HeadOutput:
-    """What a network gives at 30 priors of two levels."""
+    """Return what a network gives at 30 priors of two levels."""
     logits, deltas = (torch.zeros(IMAGES, 30, width, device=device) for width in (1 + len(CLASSES), 4))
     return HeadOutput(logits, deltas, torch.ones(30, 4, device=device), activation, (20, 10))
 
@@ -199,7 +199,7 @@ def _step(options: Sequence[str], precision: str) -> Callable[[torch.device], No
 
 
 def _parts(options: Sequence[str]) -> Callable[[torch.device], None]:
-    """What `ssdlite benchmark` times by itself."""
+    """Return what `ssdlite benchmark` times by itself."""
 
     def work(device: torch.device) -> None:
         config = config_of(options)
@@ -290,7 +290,7 @@ def _augmentation(device: torch.device) -> None:
 
 
 def _matches(device: torch.device) -> None:
-    """What TensorBoard shows of each assigner."""
+    """Return what TensorBoard shows of each assigner."""
     output = _output(device)
     for options in ASSIGNERS.values():
         criterion = build_criterion(config_of(options).loss, SPLIT)

@@ -1,4 +1,4 @@
-"""Where the time of an evaluation goes: network, decoding, AP; and what the AP of COCO's 5,000 images takes."""
+"""Time of an evaluation by its parts: network, decoding and AP, also of COCO's 5,000 images."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ NAME = "eval"
 EVALUATED_CLASSES, EVALUATED_DETECTIONS, MEAN_OBJECTS = 80, 100, 7
 
 
-SLOW_IMAGES = 500  # judged by pycocotools, which takes minutes for 5,000
+SLOW_IMAGES = 500  # evaluated by pycocotools, which takes minutes for 5,000
 
 
 IMAGE_SIZE = (480, 640)
 
 
 NOISE_LOGIT, NOISE_SPREAD = -8.0, 1.4
-"""Of a class at a prior. A share of .0078 is above a score of .01: with 3,000 priors and 20 classes some 470 boxes
-of an image enter suppression, as for a network that has learnt."""
+"""Share of scores of a class at a prior. A share of .0078 is above a score of .01: with 3,000 priors and 20
+classes some 470 boxes of an image enter suppression, as for a network that has learnt."""
 
 
 class Evaluated(NamedTuple):
-    """What judging simulated detections took."""
+    """Seconds that the evaluation of simulated detections takes."""
 
     images: int
     backend: str
@@ -47,7 +47,7 @@ class Evaluated(NamedTuple):
 
 
 def run(workload: Workload) -> Rows:
-    """All rows of the section, measured in processes of their own."""
+    """Return all rows of the section, measured in processes of their own."""
     rows = in_child(_measure, workload, **workload.child)
     evaluated = in_child(evaluator, workload.effort.evaluated, **workload.child)
     size = f"{evaluated.images} images x {EVALUATED_DETECTIONS} detections, {EVALUATED_CLASSES} classes"
@@ -101,7 +101,7 @@ def _some(loader: Any, batches: int) -> Any:
 
 
 def simulate_output(output: HeadOutput, seed: int = 0) -> HeadOutput:
-    """The same with logits as a trained network's: few scores are high, and some hundred above .01."""
+    """Return the same with logits as a trained network's: few scores are high, and some hundred above .01."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(output.logits.shape, generator=generator) * NOISE_SPREAD + NOISE_LOGIT
     noise[..., 0] = 0

@@ -42,7 +42,7 @@ SETTLING_IMAGES = 4
 
 
 PIXEL_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
-"""Of a rival's input."""
+"""Types of pixels that a baseline may take."""
 
 
 Program: TypeAlias = Literal["torch", "onnxruntime", "opencv", "openvino-half", "file", "rival"]
@@ -59,7 +59,7 @@ class RuntimeCase(NamedTuple):
 
 
 class Field(NamedTuple):
-    """Who takes part."""
+    """Runtimes and files that are compared."""
 
     cases: list[RuntimeCase]
     left_out: list[str]  # a sentence each
@@ -115,7 +115,7 @@ def settled_network(workload: Workload) -> Network:
 
 
 def head_of(network: Network) -> HeadKind:
-    """Where the files end: as early as they can."""
+    """Return where the files end: as early as they can."""
     return "raw" if isinstance(network, Detector) else "decoded"
 
 
@@ -144,7 +144,7 @@ def _in_format(name: FormatName, network: Detector, workload: Workload) -> tuple
 
 
 def open_case(case: RuntimeCase, workload: Workload, threads: int) -> Callable[[Tensor], Any]:
-    """What answers a batch (B, 3, H, W) uint8; the work of a run and nothing else."""
+    """Return what answers a batch (B, 3, H, W) uint8; the work of a run and nothing else."""
     match case.program:
         case "torch":
             network = settled_network(workload)
@@ -247,7 +247,7 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
 
 
 def _image_input(session: onnxruntime.InferenceSession, path: Path) -> Any:
-    """Raises ConfigError unless the file takes one batch of images (B, 3, H, W)."""
+    """Raise ConfigError unless the file takes one batch of images (B, 3, H, W)."""
     inputs = session.get_inputs()
     shape = inputs[0].shape
     if len(inputs) != 1 or len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != 3):
@@ -273,7 +273,8 @@ REST = 0.2  # seconds: a runtime's threads look for work for a while after a run
 
 
 def run(workload: Workload) -> Rows:
-    """All rows of the section; files are written in one process, and each number of threads has one of its own."""
+    """Return all rows of the section; files are written in one process, and each number of threads has one of its
+    own."""
     rows = Rows(NAME)
     cases, left_out = in_child(prepare_cases, workload, **workload.child)
     for reason in left_out:  # told here: other processes have no screen

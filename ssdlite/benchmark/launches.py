@@ -1,4 +1,4 @@
-"""How many kernels a training step starts on a GPU, counted without one.
+"""Number of kernels that a training step starts on a GPU, counted without one.
 
 The step runs on tensors without values that say they lie on a GPU, and every operator that reaches the device is
 seen on its way. What is counted is what PyTorch launches for it, as far as its source says:
@@ -175,7 +175,7 @@ def _list_launches(name: str, args: Sequence[Any]) -> int:
 
 
 def _same_layout(*tensors: Tensor) -> bool:
-    """Whether strides are the same along all axes that are longer than 1, as ATen compares them."""
+    """Return whether strides are the same along all axes that are longer than 1, as ATen compares them."""
     strides = {
         tuple(stride for side, stride in zip(tensor.shape, tensor.stride(), strict=True) if side != 1)
         for tensor in tensors

@@ -33,7 +33,7 @@ PASS_IMAGES = 128  # whose pixels are kept: 120 MB
 
 
 def run(workload: Workload) -> Rows:
-    """All rows of the section, measured in a process of its own."""
+    """Return all rows of the section, measured in a process of its own."""
     return in_child(_measure, workload, **workload.child)
 
 
@@ -141,7 +141,7 @@ def _add_caches(rows: Rows, workload: Workload) -> None:
 
 
 def _add_first_epoch(rows: Rows, title: str, loader: DataLoader[Sample]) -> None:
-    """From the first batch on: before it the processes start."""
+    """Add a row for the first epoch, from its first batch on: before it the processes start."""
     batches = start_epoch(loader, 0)
     next(batches)
     start = time.perf_counter()

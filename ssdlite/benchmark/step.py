@@ -223,7 +223,8 @@ class Step:
 
 
 def run(workload: Workload) -> Rows:
-    """All rows of the section. What is compared is measured in turns, each in a process that lives throughout."""
+    """Return all rows of the section. What is compared is measured in turns, each in a process that lives
+    throughout."""
     rows, effort, batch_size = Rows(NAME), workload.effort, workload.config.train.batch_size
     with ExitStack() as stack:
         ours, plain, torchvision = (
@@ -317,12 +318,12 @@ class _Laps:
 
 
 def _learnt(output: DetectorOutput) -> list[Tensor]:
-    """What depends on the weights: logits and deltas, or the corner head's maps."""
+    """Return what depends on the weights: logits and deltas, or the corner head's maps."""
     return [each for each in output if isinstance(each, Tensor) and each.requires_grad]
 
 
 def _as_leaves(output: DetectorOutput) -> DetectorOutput:
-    """The same values as if the network were a constant."""
+    """Return the same values as if the network were a constant."""
     fields = output._asdict()
     learnt = {name: each for name, each in fields.items() if isinstance(each, Tensor) and each.requires_grad}
     return type(output)(**{**fields, **{name: each.detach().requires_grad_() for name, each in learnt.items()}})

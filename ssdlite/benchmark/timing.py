@@ -30,7 +30,7 @@ class Timing(NamedTuple):
 
     @classmethod
     def of(cls, readings: Sequence[float]) -> Timing:
-        """Of one reading or more; between two of them quantiles are interpolated."""
+        """Return the summary of one reading or more; quantiles are interpolated between two."""
         median, low, high = (quantile(readings, share) for share in (0.5, 0.25, 0.75))
         return cls(median, low, high, len(readings))
 
@@ -95,12 +95,13 @@ def interleave(works: Mapping[str, Reading], *, warmup: int = 1, runs: int = 5) 
 
 
 def quotients(over: Iterable[float], under: Iterable[float]) -> list[float]:
-    """Of the readings of each turn; their median is what a drift of the machine changes least."""
+    """Return the quotients of the readings of each turn; their median is what a drift of the machine changes
+    least."""
     return [one / other for one, other in zip(over, under, strict=True)]
 
 
 def synchronizer(device: torch.device) -> Callable[[], None] | None:
-    """What waits until `device` has done all it was asked to do; None where there is nothing to wait for."""
+    """Return what waits until `device` has done all it was asked to do; None where there is nothing to wait for."""
     match device.type:
         case "cuda":
             return lambda: torch.cuda.synchronize(device)
@@ -176,12 +177,12 @@ def resident_memory(pid: int | str = "self") -> int | None:
 
 
 def proportional_memory(pid: int | str) -> int | None:
-    """As `resident_memory`, but of what n processes share each has an nth, so that their sum is the truth."""
+    """Return as `resident_memory`, but with an nth of what n processes share, so that their sum is right."""
     return _field(f"/proc/{pid}/smaps_rollup", "Pss")
 
 
 def own_memory(pid: int | str) -> int | None:
-    """As `resident_memory`, but without anything that is shared: what would be free without the process."""
+    """Return as `resident_memory`, without anything that is shared: what would be free without the process."""
     parts = [_field(f"/proc/{pid}/smaps_rollup", name) for name in ("Private_Clean", "Private_Dirty")]
     return None if None in parts else sum(part or 0 for part in parts)
 
@@ -222,7 +223,7 @@ class TrainingMemory(NamedTuple):
 
 
 def training_memory(device: torch.device) -> TrainingMemory:
-    """What this process needed so far."""
+    """Return what this process needed so far."""
     if device.type != "cuda":
         return TrainingMemory(peak_memory(), None, None)
     return TrainingMemory(

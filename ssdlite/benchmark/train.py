@@ -33,7 +33,7 @@ SETTLING = 0.5  # seconds in which they are made
 
 
 def run(workload: Workload) -> Rows:
-    """All rows of the section, measured in a process of its own."""
+    """Return all rows of the section, measured in a process of its own."""
     return in_child(_measure, workload, **workload.child)
 
 

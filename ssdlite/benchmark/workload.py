@@ -102,7 +102,7 @@ STEPS = 1000  # that the schedule believes in; the rate has no influence on the 
 
 
 class Effort(NamedTuple):
-    """How often, and on how many images."""
+    """Numbers of repetitions and of images."""
 
     photos: int  # drawn where there are no data
     images: int  # at most, of each split
@@ -125,7 +125,7 @@ QUICK = Effort(16, 16, 1, 16, 1, 1, 1, 2, 1, 20, 4)
 
 @dataclass(frozen=True, eq=False)
 class Workload:
-    """All that a section is told; it travels to other processes."""
+    """Model, data and options that a section measures; it is sent to other processes."""
 
     config: Config
     train: DataSplit  # at most as many images as the effort says
@@ -144,7 +144,7 @@ class Workload:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the network in training."""
+        """Type that the network computes in, in training."""
         return build_dtype(self.config.train.precision, self.device)
 
     @property
@@ -159,7 +159,7 @@ class Workload:
 
     @property
     def child(self) -> dict[str, Any]:
-        """How to start other processes."""
+        """Function that starts other processes."""
         return {"threads": self.threads, "forked": self.quick}
 
 
@@ -244,7 +244,7 @@ def build_training(workload: Workload) -> TrainStep:
 
 
 def take_step(step: TrainStep, batch: Batch) -> None:
-    """As the training loop does."""
+    """Take a step as the training loop does."""
     step.update(total_loss(step.gradients(batch)))
 
 

@@ -1,4 +1,5 @@
-"""From the options of `data` to annotated images; without PyTorch, for whoever only evaluates an exported file.
+"""Builder of annotated images from the options of `data`; without PyTorch, for whoever only evaluates an exported
+file.
 
 Start with `read_data`; `find_sources` says which files that are.
 """
@@ -41,6 +42,7 @@ class DataSources:
     val: list[Source] | None = None  # empty where the data set has no validation set
     test: list[Source] | None = None
     val_fraction: float = 0.0
+    val_is_given: bool = False  # by data.val
     description: str = field(default="", compare=False)  # sentence about what was found at the path
 
     def of(self, split: str) -> list[Source] | None:
@@ -49,8 +51,8 @@ class DataSources:
 
     @property
     def val_is_train(self) -> bool:
-        """No validation set of its own: none, or the training set under another name."""
-        return bool(self.train) and (not self.val or self.val == self.train)
+        """True where there is no validation set, or it is the training set and nobody asked for that."""
+        return bool(self.train) and not self.val_is_given and (not self.val or self.val == self.train)
 
     def has(self, split: str) -> bool:
         """Return whether there are images for `split`: without a validation set those of training validate."""
@@ -74,7 +76,9 @@ def find_sources(config: DataConfig) -> DataSources:
         found = {"train": layout.train, "val": layout.val, "test": layout.test}
         description = layout.description
     found.update(given)
-    return DataSources(**found, val_fraction=config.val_fraction, description=description)
+    return DataSources(
+        **found, val_fraction=config.val_fraction, val_is_given="val" in given, description=description
+    )
 
 
 def read_data(

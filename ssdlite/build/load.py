@@ -35,7 +35,7 @@ class LoadedModel:
 
 
 def is_exported(path: Path) -> bool:
-    """Whether it is a file of `export-onnx` or `export`, by its suffix."""
+    """Return whether it is a file of `export-onnx` or `export`, by its suffix."""
     return path.suffix.lower() == ".onnx" or format_of(path) is not None
 
 

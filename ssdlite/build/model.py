@@ -1,4 +1,4 @@
-"""From options to objects: the only room that knows both."""
+"""Builder of objects from options: the only folder that knows both."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _with_model(config: Config, **options: Any) -> Config:
 
 
 def _choose_start(model: ModelConfig, reasons: list[str]) -> Literal["coco", "imagenet", "none"]:
-    """What model.weights=auto stands for; why nothing better is added to `reasons`."""
+    """Return what model.weights=auto stands for; why nothing better is added to `reasons`."""
     if model.width != 1:
         reasons.append(f"there are pretrained weights for model.width=1.0 only, and it is {model.width:g}")
         return "none"
@@ -260,7 +260,7 @@ def _start_from_checkpoint(detector: Network, class_names: Sequence[str], path: 
 
 
 def _differences(old: Dialect, new: Dialect, *, extras: bool) -> list[str]:
-    """What a transfer between two dialects cannot make up for."""
+    """Return what a transfer between two dialects cannot make up for."""
     found = {
         "another padding": old.padding != new.padding,
         "another map at stride 16": old.tap != new.tap,
@@ -319,7 +319,7 @@ def load_detector(
 
 
 def export_metadata(config: Config, class_names: Sequence[str], metrics: Mapping[str, Any]) -> ExportMetadata:
-    """What an exported file says of where it comes from."""
+    """Return what an exported file says of where it comes from."""
     return ExportMetadata(
         class_names=tuple(class_names),
         config=config.without_paths().to_dict(),

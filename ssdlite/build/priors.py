@@ -35,7 +35,7 @@ MAX_WORK = 0.25  # multiply-adds that the others may cost, as a share of the net
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network spends on its priors."""
+    """Multiply-adds, parameters and milliseconds that a network spends on its priors."""
 
     num_priors: int
     head_parameters: int  # of all predictors
@@ -92,7 +92,7 @@ def fit_and_tell(config: Config, split: DataSplit) -> Config:
 
 
 def measure(config: Config, boxes: Sequence[np.ndarray]) -> PriorFit:
-    """How the priors of `config` fit `boxes`, of each image (N, 4) xyxy in input pixels."""
+    """Measure how the priors of `config` fit `boxes`, (N, 4) xyxy in input pixels of each image."""
     return measure_fit(boxes, place(config.model))
 
 
@@ -104,7 +104,7 @@ def place(config: ModelConfig) -> Tensor:
 
 
 def cost(config: Config, class_names: Sequence[str]) -> Cost:
-    """Of the network that `config` makes."""
+    """Return the cost of the network that `config` makes."""
     detector = empty_detector(config, class_names).eval()
     assert isinstance(detector, Detector)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

@@ -1,4 +1,4 @@
-"""From options to objects: the only room that knows both."""
+"""Builder of objects from options: the only folder that knows both."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def build_loader(
 
 
 def build_criterion(config: LossConfig, split: DataSplit, *, seed: int = 0) -> nn.Module:
-    """From output and targets to loss terms, for the objects to train on; `seed` is of what is drawn at random.
+    """Build the criterion for the objects of a training set; `seed` is that of its random draws.
 
     Raises ConfigError for a weight of a class that there is not.
     """
@@ -187,7 +187,8 @@ def build_step(
     device: torch.device,
     dtype: torch.dtype,
 ) -> TrainStep:
-    """What trains `detector`, which is on `device`; it lasts `total_steps`. Raises ConfigError: `require_steps`."""
+    """Return what trains `detector`, which is on `device`; it lasts `total_steps`. Raises ConfigError:
+    `require_steps`."""
     require_steps(config.train)
     optim = config.optim
     factors = optim.lr_factors.model_dump()

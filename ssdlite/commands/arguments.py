@@ -14,7 +14,7 @@ from ssdlite.config.data import DATA_SOURCES, DataConfig
 from ssdlite.config.model import require_start
 from ssdlite.config.schema import Config, config_from_dict, find_unused, load_config
 from ssdlite.config.training import require_steps
-from ssdlite.data.formats.layout import require_files
+from ssdlite.data.formats.layout import is_data_set, require_files
 from ssdlite.errors import ConfigError
 
 DATA_SET = (*DATA_SOURCES, "data.class_names")
@@ -96,7 +96,7 @@ def config_of(path: Path | None, overrides: Mapping[str, Any]) -> Config:
     """Return the config that `CONFIG|PATH [KEY=VALUE]...` stands for. Raises ConfigError where it names no data."""
     if path is not None and not path.exists():
         raise ConfigError(f"{path}: there is no such folder or config file; check the path.")
-    if path is not None and path.is_dir():
+    if path is not None and is_data_set(path):
         config = load_config(None, {"data.path": str(path), **overrides})
     else:
         config = load_config(path, overrides)

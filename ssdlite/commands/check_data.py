@@ -123,7 +123,7 @@ def _print_report(report: CheckReport) -> None:
         )
     rows = summarise(report.problems)
     if not rows:
-        console.print("Nothing was found.")
+        console.print("No problems were found.")
         return
     table = Table(box=None, padding=(0, 2))
     for name in ("kind", "severity", "count", "first"):

@@ -1,4 +1,4 @@
-"""What the commands show a person: progress bars and tables."""
+"""Progress bars and tables of the commands."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def run_eval(
 
 
 def describe_model(path: Path, model: LoadedModel, train: DataSplit | None) -> ModelInfo:
-    """What a page says of `model`; of an exported file only what can be said without PyTorch."""
+    """Return what a page says of `model`; of an exported file only what can be said without PyTorch."""
     if is_exported(path):
         return ModelInfo(path, model.config, model.class_names)
     from ssdlite.commands.report_builder import make_model_info
@@ -128,7 +128,7 @@ def _read_with_training_classes(config: DataConfig, split: str) -> DataSplit:
 
 
 def run_model(model: LoadedModel, data: DataSplit) -> Evaluation:
-    """What `model` finds in all images of `data`, and what that is worth."""
+    """Return what `model` finds in all images of `data`, and what that is worth."""
     workers = model.config.data.workers
     images = ImageStream(
         data,
@@ -138,5 +138,5 @@ def run_model(model: LoadedModel, data: DataSplit) -> Evaluation:
         threads=None if workers == "auto" else max(1, workers),
     )
     evaluation = evaluate_model(model.predictor, images, data, progress=tracker("Evaluating"))
-    assert evaluation is not None  # one process judges alone
+    assert evaluation is not None  # one process evaluates alone
     return evaluation

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 BACKGROUND_BELOW, NEG_POS_RATIO = 0.3, 6
-"""What `multibox` should have with dense priors; see `_mines_near_misses`."""
+"""Option that `multibox` should have with dense priors; see `_mines_near_misses`."""
 
 
 USED = (*(*DATA_SET, "data.augmentation", "model", "model.", "loss", "loss.", "run.seed"),)
@@ -93,8 +93,9 @@ def run_fit_priors(
 
 
 def _mines_near_misses(config: Config) -> bool:
-    """Whether its priors are dense and its loss is `multibox` as it is by default, which then learns too little
-    of the background: on a set of small objects the AP of dense priors was .311, and .360 with the two options."""
+    """Return whether its priors are dense and its loss is `multibox` as it is by default, which then learns too
+    little of the background: on a set of small objects the AP of dense priors was .311, and .360 with the two
+    options."""
     shapes = config.model.priors
     is_dense = not isinstance(shapes, str) and any(shape.density > 1 for level in shapes for shape in level)
     loss, default = config.loss, MultiboxConfig()
@@ -193,9 +194,9 @@ def _add_row(table: Table, name: str, before: FitRow, after: FitRow) -> None:
 
 
 def advice(before: FitRow, after: FitRow) -> str:
-    """What to make of two fits of the same objects, in plain words."""
+    """Return what to make of two fits of the same objects, in plain words."""
     if before.share_reached is None or after.share_reached is None:
-        return "There is no object to judge priors by."
+        return "There is no object to measure priors with."
     if before.share_reached >= ENOUGH:
         return (
             f"As they are the priors reach {_percent(before.share_reached)} of the objects: little is to be gained."

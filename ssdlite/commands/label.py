@@ -83,4 +83,4 @@ class RecordCollector:
         )
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no file is open."""

@@ -37,7 +37,7 @@ OUTPUT = Path("predictions")
 
 @dataclass(frozen=True)
 class InputOptions:
-    """How what is named is read."""
+    """Options of how inputs are read."""
 
     recursive: bool = False
     every: int | None = None  # of a video, only each N-th frame
@@ -46,7 +46,7 @@ class InputOptions:
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """What is kept, and where."""
+    """Options of what is written, and where."""
 
     directory: Path | None = None  # default: OUTPUT
     pictures: bool = True
@@ -62,7 +62,7 @@ class OutputOptions:
 
 @dataclass(frozen=True)
 class FindOptions:
-    """What counts as found, and how it is looked for."""
+    """Options of the detection: thresholds, tiles, batches and device."""
 
     score_thresholds: Sequence[str] = ()
     tile: int | None = None  # pixels
@@ -126,7 +126,7 @@ def predict_all(
 
 
 def _is_closed(writers: Sequence[Writer]) -> bool:
-    """Whether the user has closed the window."""
+    """Return whether the user has closed the window."""
     return any(isinstance(writer, Display) and writer.is_closed for writer in writers)
 
 

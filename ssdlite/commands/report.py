@@ -55,7 +55,8 @@ def report_model(
     device: str,
     splits: Mapping[str, DataSplit] | None = None,
 ) -> None:
-    """Write the page about a checkpoint into `path`, from the detections that its run kept or by judging it again.
+    """Write the page about a checkpoint into `path`, from the detections that its run kept or by evaluating it
+    again.
 
     `splits` saves reading them.
     """
@@ -75,7 +76,8 @@ def report_model(
 
 
 def _find_checkpoint(source: Path) -> Path | None:
-    """What a run ships, or else the newest it has; None for a folder in which no training has come to save any.
+    """Return what a run ships, or else the newest it has; None for a folder in which no training has come to save
+    any.
 
     Raises CheckpointError for a folder that is no run's.
     """
@@ -97,13 +99,14 @@ def _report_beginning(run_dir: Path, overrides: Mapping[str, Any], path: Path) -
 
     config = load_config(run_dir / "config.yaml", overrides)
     train, val = read_data(config.data, with_images=False)
-    why = "Unknown: the run has saved no checkpoint yet that could be judged."
+    why = "Unknown: the run has saved no checkpoint yet that could be evaluated."
     model_info = make_model_info(run_dir, config, train.class_names, train)
     write_report(path, model_info, {"train": train, "val": val}, why_not_evaluated=why)
 
 
 def _stored_evaluation(checkpoint: Path, split: DataSplit) -> Evaluation | None:
-    """What the run's own detections are worth; None where they are not those of the checkpoint on these images."""
+    """Return what the run's own detections are worth; None where they are not those of the checkpoint on these
+    images."""
     detections = read_detections(checkpoint.parent, split)
     if detections is None:
         return None

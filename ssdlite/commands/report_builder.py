@@ -136,7 +136,7 @@ def _count_shared(splits: Mapping[str, DataSplit]) -> int:
 
 
 def _model_facts(model_info: ModelInfo) -> dict[str, str]:
-    """What the network is and how it was made, in words."""
+    """Return what the network is and how it was made, in words."""
     config = model_info.config
     model, train, loss = config.model, config.train, config.loss
     height, width = model.input_size
@@ -168,7 +168,7 @@ def _origin_facts(model_info: ModelInfo, split_name: str | None) -> dict[str, st
     data = model_info.config.data
     facts = {"Data": str(data.path)} if data.path else {}
     if split_name:
-        facts["Judged on"] = SPLITS[split_name]
+        facts["Evaluated on"] = SPLITS[split_name]
     sessions = read_sessions(model_info.folder)
     if sessions:
         begun, ended = sessions.began.strftime(DATE), sessions.ended.strftime(DATE)
@@ -182,7 +182,7 @@ def _origin_facts(model_info: ModelInfo, split_name: str | None) -> dict[str, st
 
 
 def _this_machine() -> dict[str, Any]:
-    """What is known of a machine without PyTorch."""
+    """Return what is known of a machine without PyTorch."""
     versions = {"python": platform.python_version(), "ssdlite": ssdlite.__version__}
     return {
         "processor": platform.processor(),
@@ -226,7 +226,8 @@ def make_model_info(path: Path, config: Config, class_names: tuple[str, ...], tr
 
 
 def measure_priors(priors: torch.Tensor, input_size: tuple[int, int], train: DataSplit) -> PriorFitSummary:
-    """How well `priors` (P, 4) fit the objects of `train` as the network sees them, stretched to its input."""
+    """Return how well `priors` (P, 4) fit the objects of `train` as the network sees them, stretched to its
+    input."""
     from ssdlite.priors.fit import measure_fit
 
     fit = measure_fit([_input_boxes(record, input_size) for record in train.records], priors, max_images=MAX_IMAGES)

@@ -1,4 +1,4 @@
-"""What a run's folder tells besides its checkpoints: what the best weights find, where and when it was trained."""
+"""Files of a run's folder besides its checkpoints: detections of the best weights, sessions and machines."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def write_detections(run_dir: Path, split: DataSplit, detections: Sequence[Detec
 
 
 def read_detections(run_dir: Path, split: DataSplit) -> list[Detections] | None:
-    """What `write_detections` kept; None where there is nothing, or it is of other images or classes."""
+    """Return what `write_detections` kept; None where there is nothing, or it is of other images or classes."""
     try:
         return read_coco_results(run_dir / DETECTIONS, split)
     except DataError:
@@ -66,7 +66,7 @@ def log_session(run_dir: Path, step: int, machine: Mapping[str, Any] | None = No
 
 @dataclass(frozen=True)
 class Sessions:
-    """When and on what a run was trained, over all its processes."""
+    """Sessions of a run: begin, end and machine of each process that trained it."""
 
     began: datetime
     ended: datetime  # as far as it was noted
@@ -76,7 +76,7 @@ class Sessions:
 
 
 def read_sessions(run_dir: Path) -> Sessions | None:
-    """What `log_session` noted; None where there is nothing."""
+    """Return what `log_session` noted; None where there is nothing."""
     spans: list[tuple[datetime, datetime, Mapping[str, Any]]] = []
     for line in _lines(run_dir / SESSIONS):
         time = datetime.fromisoformat(line["time"])

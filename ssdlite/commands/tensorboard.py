@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run besides the numbers of its log."""
+"""Curves, pictures and options that TensorBoard shows of a run besides the numbers of its log."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GOOD_IOU = 0.5  # from which overlap on a prior learns an object, in the usual a
 
 
 def show_hyperparameters(logbook: Logbook, config: Config) -> None:
-    """What could have been chosen otherwise, by the dotted names of the options: a column each."""
+    """Return what could have been chosen otherwise, by the dotted names of the options: a column each."""
     sections = config.to_dict()
     chosen = {name: sections[name] for name in ("model", "loss", "optim", "train")}
     chosen["data"] = {"augmentation": sections["data"]["augmentation"]}
@@ -55,7 +55,7 @@ def watched_batch(loader: DataLoader[Any], most: int, size: tuple[int, int], dev
 
 
 def show_matches(logbook: Logbook, step: int, criterion: nn.Module, output: DetectorOutput, batch: Batch) -> None:
-    """How the objects of `batch` and the priors of `output`, the answer to it, find each other.
+    """Show how the objects of `batch` and the priors of `output`, the network's output for it, are matched.
 
     Nothing for a head without priors, and for a batch without objects.
     """

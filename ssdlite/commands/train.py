@@ -184,7 +184,7 @@ def _new_run(config: Config, default_name: str) -> Path:
 
 
 def _has_run(config: Config, default_name: str) -> bool:
-    """Whether this torchrun has begun a run that can be resumed; else it begins again."""
+    """Return whether this torchrun has begun a run that can be resumed; else it begins again."""
     try:
         run_dir = latest_run(config.run.dir, config.run.name or default_name)
         return (run_dir / LAUNCH_FILE).read_text(encoding="utf-8") == launch_id()

@@ -1,4 +1,4 @@
-"""The images that an exported file is proved on and calibrated with, out of the checkpoint's own data."""
+"""Images that an exported file is verified on and calibrated with, out of the checkpoint's own data."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from ssdlite.inference.inputs import ImageFile, find_inputs
 from ssdlite.structures import DataSplit, Predictor
 
 COMPARED_IMAGES = 16
-"""Of the validation split, on which every number is compared with float64."""
+"""Number of images of the validation split on which every number is compared with float64."""
 
 
 EVALUATED_IMAGES = 200
-"""Of the validation split, on which AP is compared: both take seconds."""
+"""Number of images of the validation split on which AP is compared: both take seconds."""
 
 
 CALIBRATION_IMAGES = 100
-"""Of the training split: with 50 or 100 of them int8 files scored alike."""
+"""Number of images of the training split: with 50 or 100 of them int8 files scored alike."""
 
 
 def gather_verification_images(loaded: LoadedDetector, allowed_loss: float | None) -> VerificationImages:
@@ -48,7 +48,7 @@ def gather_verification_images(loaded: LoadedDetector, allowed_loss: float | Non
 
 
 def validation_split(loaded: LoadedDetector) -> DataSplit:
-    """Raises ConfigError or DataError where there are no validation images."""
+    """Raise ConfigError or DataError where there are no validation images."""
     if not find_sources(loaded.config.data).has("val"):
         raise ConfigError("there are no validation images to compare on: give data=PATH, or --no-verify.")
     (split,) = read_data(loaded.config.data, ["val"], loaded.class_names)
@@ -58,7 +58,7 @@ def validation_split(loaded: LoadedDetector) -> DataSplit:
 
 
 def make_evaluator(loaded: LoadedDetector, split: DataSplit, batch_size: int) -> Evaluator:
-    """What gives the AP of a predictor on `split`, `batch_size` images at a time."""
+    """Return what gives the AP of a predictor on `split`, `batch_size` images at a time."""
 
     def evaluator(predictor: Predictor) -> float:
         found = predict_split(predictor, _stream(loaded, split, batch_size), len(split))

@@ -96,7 +96,7 @@ def _originals(data: DataSplit, indices: Sequence[int]) -> Iterator[np.ndarray]:
 
 
 def _rows(config: Config, data: DataSplit, indices: Sequence[int]) -> Iterator[np.ndarray]:
-    """Of each image the original, then `NUM_DRAWS` network inputs."""
+    """Yield for each image the original, then `NUM_DRAWS` network inputs."""
     draws = _training_inputs(config, data, indices)
     for row, index in enumerate(tracker("Drawing")(indices)):
         record = data.records[index]
@@ -117,7 +117,7 @@ def _rows(config: Config, data: DataSplit, indices: Sequence[int]) -> Iterator[n
 
 
 def _training_inputs(config: Config, data: DataSplit, indices: Sequence[int]) -> list[Batch]:
-    """What the first epochs' loaders give for the images `indices`, to the pixel: a batch an epoch."""
+    """Return what the first epochs' loaders give for the images `indices`, to the pixel: a batch an epoch."""
     import torch
 
     from ssdlite.build.model import dialect_of, settle_dialect

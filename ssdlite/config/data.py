@@ -105,9 +105,9 @@ class DataConfig(Section):
     vertical_flip: bool = False
     """Mirror top to bottom as well, for images without an up such as those of microscopes and from the air."""
     augment_on: Literal["workers", "device"] = "workers"
-    """Where training images are resized, coloured and mirrored; the draws are the same. device: loader processes
-    hand out parts of what a cache would keep, and the rest is done for whole batches where the network is, which is
-    for GPUs that wait for data."""
+    """Place where training images are resized, coloured and mirrored; the draws are the same. device: loader
+    processes hand out parts of what a cache would keep, and the rest is done for whole batches where the network
+    is, which is for GPUs that wait for data."""
     workers: NotNegative | Literal["auto"] = "auto"
     """Loader processes of each training process. auto: this process's share of the cores but one, at most 8; on a
     machine with a GPU at least 1 and at most 32."""

@@ -27,7 +27,7 @@ class IouAssignmentConfig(Section):
     background_below: Annotated[float, Field(gt=0, le=1)] | None = None
     """Priors from this overlap up to iou_threshold take no part. Default: iou_threshold, so that there are none."""
     all_ties: bool = False
-    """Where several priors are an object's best, all of them learn it that overlap no other more (compare Faster
+    """Whether, of several priors that are an object's best, all learn it that overlap no other more (compare Faster
     R-CNN's RPN, which leaves the condition out)."""
 
     @model_validator(mode="after")
@@ -79,10 +79,10 @@ def _class_weights(value: Any) -> Any:
 
 
 class PriorLossConfig(Section):
-    """What the recipes of the SSDLite head share."""
+    """Options that all recipes of the SSDLite head have."""
 
     assignment: AssignmentConfig
-    """Which prior learns which object: iou, atss or task-aligned."""
+    """Assignment of objects to priors: iou, atss or task-aligned."""
     box_loss: BoxLossName = "smooth_l1"
     """On the encoded box (smooth_l1), or on its overlap with the object (giou, diou, ciou)."""
     box_weight: NotNegativeFloat = 1.0
@@ -133,7 +133,7 @@ class FocalConfig(PriorLossConfig):
     alpha: Fraction = 0.25
     """Weight of the class that is there; 1 − alpha is that of those that are not."""
     gamma: NotNegativeFloat = 2.0
-    """How much what is easy counts less; 0 is cross-entropy."""
+    """Exponent by which easy examples count less; 0 is cross-entropy."""
     class_prior: Annotated[float, Field(gt=0, lt=1)] = 0.01
     """Probability of each class at every prior before training."""
 
@@ -148,7 +148,7 @@ class SampledConfig(PriorLossConfig):
     positive_share: Fraction = 0.5
     """Positives among them at most; negatives fill up."""
     sigma: Annotated[float, Field(gt=0)] = 3.0
-    """Of smooth_l1, which turns from a parabola into a line at 1 / sigma²."""
+    """Parameter of smooth_l1, which turns from a parabola into a line at 1 / sigma²."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the target that is spread evenly over all classes."""
 
@@ -179,15 +179,15 @@ class CornerConfig(Section):
 
     kind: Literal["corner"] = "corner"
     heatmap_alpha: NotNegativeFloat = 2.0
-    """How much what is easy counts less."""
+    """Exponent by which easy cells count less."""
     heatmap_beta: NotNegativeFloat = 4.0
-    """How much the neighbourhood of a corner counts less."""
+    """Exponent by which the neighbourhood of a corner counts less."""
     pull_weight: NotNegativeFloat = 0.1
-    """Of the term that makes the two corners of an object alike."""
+    """Weight of the term that makes the embeddings of an object's two corners alike."""
     push_weight: NotNegativeFloat = 0.1
-    """Of the term that makes objects differ."""
+    """Weight of the term that makes the embeddings of objects differ."""
     offset_weight: NotNegativeFloat = 1.0
-    """Of the term that places a corner within its cell."""
+    """Weight of the term that places a corner within its cell."""
     min_overlap: Annotated[float, Field(gt=0, lt=1)] = 0.3
     """IoU that a box keeps whose corners are anywhere within the radius of the heatmap's peaks."""
     historical_radius: bool = False

@@ -1,4 +1,5 @@
-"""What pydantic finds wrong with options, as one sentence that names the option and, for typos, the nearest one."""
+"""Messages about options that pydantic refuses: one sentence that names the option and, for typos, the nearest
+one."""
 
 from __future__ import annotations
 
@@ -70,7 +71,7 @@ def _alike(word: str, names: Sequence[str]) -> list[str]:
 
 
 def _models_at(parents: Sequence[str], root: type[BaseModel]) -> list[type[BaseModel]]:
-    """All models that an option of this dotted name can hold."""
+    """Return all models that an option of this dotted name can hold."""
     models = [root]
     for parent in parents:
         fields = [model.model_fields[parent] for model in models if parent in model.model_fields]

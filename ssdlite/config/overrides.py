@@ -1,4 +1,4 @@
-"""From a YAML file and `KEY=VALUE` words to nested dicts of options, read by the type that each option has.
+"""Parser of a YAML file and `KEY=VALUE` words into nested dicts of options, read by the type that each option has.
 
 A path or a name is taken verbatim, whatever it would mean in YAML: `data=2024`, `data=data #3`, `run.name=no`. The
 words that an option lists (`model.weights=none`) come before paths; `./none` is the path. Numbers, lists and
@@ -291,7 +291,7 @@ def _count(value: Any, known: dict[int, int | None]) -> int:
 
 
 def _children(value: Any) -> Sequence[Any]:
-    """Of a node of YAML, or of a plain value."""
+    """Return the children of a node of YAML, or of a plain value."""
     if isinstance(value, yaml.MappingNode):
         return [node for pair in value.value for node in pair]
     if isinstance(value, yaml.SequenceNode):

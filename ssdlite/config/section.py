@@ -1,4 +1,4 @@
-"""What the sections of the config share: a frozen base class, ranges of numbers, paths and lists."""
+"""Parts that the sections of the config share: a frozen base class, ranges of numbers, paths and lists."""
 
 from __future__ import annotations
 

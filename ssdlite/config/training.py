@@ -14,7 +14,7 @@ from ssdlite.errors import ConfigError
 
 
 class LrFactorsConfig(Section):
-    """Of the learning rate, part by part."""
+    """Factors of the learning rate for each part of the network."""
 
     backbone: Annotated[float, Field(gt=0)] = 1.0
     extras: Annotated[float, Field(gt=0)] = 1.0
@@ -65,8 +65,8 @@ class TrainConfig(Section):
     keep: Annotated[int, Field(ge=1, le=100)] = 2
     """Checkpoints to resume from that are kept: if the newest cannot be read, the one before it is taken."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
-    """Where a loss or gradient is infinite or no number, which never reaches the weights. stop: save the batch and
-    say who is likely to blame; skip: leave the step out, up to 20 times a run."""
+    """Action where a loss or gradient is infinite or no number, which never reaches the weights. stop: save the
+    batch and say who is likely to blame; skip: leave the step out, up to 20 times a run."""
 
 
 def require_steps(config: TrainConfig) -> None:
@@ -87,7 +87,7 @@ class EvalConfig(Section):
     score_threshold: Fraction = 0.01
     """Detections below are dropped before suppression."""
     iou_threshold: Fraction = 0.5
-    """Of two boxes of a class that overlap more, the weaker is suppressed."""
+    """IoU above which the weaker of two boxes of a class is suppressed."""
     candidates_per_class: Positive = 400
     """Best boxes of each class that enter suppression."""
     max_detections: Positive = 100
@@ -100,6 +100,6 @@ class RunConfig(Section):
     name: Annotated[str, Field(pattern=r"^[^/\\\\]+$")] | None = None
     """Folder of this run. Default: the name of the config file or data set, numbered if taken."""
     seed: NotNegative = 0
-    """Of weights, order, augmentation and sampling."""
+    """Seed of new weights, the order of images, augmentation and sampling."""
     report: bool = True
     """Write report.html at the end, which takes some seconds; `ssdlite report` writes it at any time."""

@@ -1,4 +1,4 @@
-"""From annotation files on disk to batches: records, images, augmentation, cache and loaders.
+"""Data from annotation files on disk to batches: records, images, augmentation, cache and loaders.
 
 Start with `records` (what an annotated image is) and `loader` (how it becomes part of a batch); `formats`
 reads files.

@@ -130,7 +130,7 @@ bottom, 3 both."""
 
 
 class Cut(NamedTuple):
-    """What `WindowResize` has drawn, before bilinear interpolation and colours."""
+    """Window that `WindowResize` has drawn, before bilinear interpolation and colours."""
 
     part: np.ndarray  # (h, w, 3) uint8: what the window shows of the image, halved as `shrink` does
     target: tuple[int, int, int, int]  # xyxy, pixels of the output: where it belongs

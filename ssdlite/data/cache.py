@@ -55,7 +55,7 @@ DAY = 24 * 3600.0  # seconds
 
 
 class Form(Protocol):
-    """What is kept of an image. Its `repr` is part of a file's name, so a change of it makes another file."""
+    """Form in which an image is kept. Its `repr` is part of a file's name, so a change of it makes another file."""
 
     def size_of(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of what is kept of an image of `size`."""
@@ -106,7 +106,7 @@ class ImageCache(Protocol):
         ...
 
     def check_workers(self, workers: int) -> None:
-        """Raises ConfigError where that many loader processes cannot use this cache."""
+        """Raise ConfigError where that many loader processes cannot use this cache."""
         ...
 
 
@@ -140,7 +140,7 @@ def choose_form(
     alignment: ResizeAlignment = "half_pixel",
     max_side: int | None = None,
 ) -> Form:
-    """What to keep for a recipe at the network's input `size` (height, width).
+    """Return what to keep for a recipe at the network's input `size` (height, width).
 
     `max_side`, by default 1.5 times the longer side of `size`, is for the recipes that cut windows out.
     """
@@ -251,7 +251,7 @@ class DiskCache:
         """Any number will do."""
 
     def _path(self, record: Record) -> Path | None:
-        """Where the image of `record` is or would be; None if its source is not there."""
+        """Return where the image of `record` is or would be; None if its source is not there."""
         try:
             source = record.image_path.stat()
         except OSError:

@@ -143,6 +143,7 @@ def _shift_hue(images: Tensor, degrees: Tensor) -> Tensor:
 
 
 def _distance(sixths: Tensor) -> Tensor:
-    """How far a channel is from the largest, 0..1 of the chroma: 0, then up, 1 for a third of the circle, down."""
+    """Return how far a channel is from the largest, 0..1 of the chroma: 0, then up, 1 for a third of the circle,
+    down."""
     sixths = sixths.remainder_(6)
     return torch.minimum(sixths, 4 - sixths).clamp_(0, 1)

@@ -84,7 +84,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def missing_images(paths: Iterable[Path]) -> list[Path]:
-    """Those of `paths` that are not there, each folder being listed once (cheap on network drives)."""
+    """Return those of `paths` that are not there, each folder being listed once (cheap on network drives)."""
     listings: dict[Path, set[str]] = {}
     missing = []
     for path in paths:
@@ -158,7 +158,7 @@ def resize(image: np.ndarray, size: tuple[int, int], alignment: ResizeAlignment 
 
 
 def halvings(size: tuple[int, int], target: tuple[int, int]) -> int:
-    """How often both sides of `size` can be halved and stay at `target` (height, width) or above."""
+    """Return how often both sides of `size` can be halved and stay at `target` (height, width) or above."""
     ratio = min(size[0] / target[0], size[1] / target[1])
     return max(0, math.ceil(math.log2(ratio)) - 1) if ratio > 1 else 0
 

@@ -42,7 +42,7 @@ MAX_SIDE = 2**20  # pixels: OpenCV decodes no larger side
 
 
 def check_class_name(name: str, where: str, source: Path) -> None:
-    """Raises `DataError` for a name that cannot be shown or written, such as of control characters."""
+    """Raise `DataError` for a name that cannot be shown or written, such as of control characters."""
     if not name.strip() or not is_usable(name):
         raise DataError(f"{source}: {where} has the name {quoted(name)}; name the class in plain characters")
 
@@ -78,7 +78,7 @@ def number_classes(class_names: Sequence[str], known: Mapping[str, int]) -> tupl
 def relabel(
     split: DataSplit, class_names: Sequence[str], source: Path, *, ignore_unknown: bool = False
 ) -> DataSplit:
-    """The same images with labels 1..K in the order of `class_names`, matched exactly.
+    """Return the same images with labels 1..K in the order of `class_names`, matched exactly.
 
     A name that has objects in `split` and is not in `class_names` raises `DataError`; with `ignore_unknown` its
     objects are left out. A class that only `class_names` has gets a number that `split` does not use.
@@ -107,7 +107,7 @@ def relabel(
 
 
 def _relabel(record: Record, labels: np.ndarray) -> Record:
-    """With new `labels` (N,); objects of label 0 go."""
+    """Return the record with new `labels` (N,); objects of label 0 go."""
     kept = labels > 0
     return replace(
         record,

@@ -1,4 +1,4 @@
-"""All that can be said about the detections of one split: is it good, and why not."""
+"""Analysis of the detections of one split: figures, error types, curves and worst images."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class ClassFigures:
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """What `report.html` shows of one split. All that depends on one IoU is at `iou_threshold`.
+    """Figures of one split for `report.html`. Those that depend on one IoU are at `iou_threshold`.
 
     Dictionaries by class have every class of the split, in its order.
     """
@@ -81,7 +81,7 @@ class Analysis:
     confusion: Confusion  # at the operating threshold
     images: tuple[MatchedImage, ...]  # every image of the split, in its order; see `worst_images` and `best_images`
     errors: dict[ErrorType, int]  # of all classes, at the operating threshold
-    delta_ap: dict[ErrorType, float]  # points of AP50 (0..1) that would be won were there no such faults (TIDE)
+    delta_ap: dict[ErrorType, float]  # points of AP50 (0..1) that would be won without such errors (TIDE)
     calibration: Calibration  # of all detections
     calibration_here: Calibration  # of those that score at least the operating threshold
     coco_sizes: SizeTable
@@ -89,8 +89,8 @@ class Analysis:
     false_positives: FalsePositives
 
     def to_dict(self) -> dict[str, Any]:
-        """For a JSON file: NaN is None, curves have at most 200 points, and of the images the worst and best are
-        listed."""
+        """Return plain values for a JSON file: NaN is None, curves have at most 200 points, and of the images the
+        worst and best are listed."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del fields["images"]
         fields["worst_images"] = worst_images(self.images, NUM_LISTED)
@@ -162,7 +162,7 @@ def _class_figures(
 
 
 def _plain(value: Any) -> Any:
-    """The same in dictionaries, lists, numbers and text."""
+    """Return the same in dictionaries, lists, numbers and text."""
     if isinstance(value, Curve):
         value = value.thinned()
         names = ("scores", "precision", "recall", "right", "wrong", "num_objects")

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 Backend: TypeAlias = Literal["auto", "pycocotools", "faster"]
-"""Who judges: "auto" is faster-coco-eval where it is installed and works, else pycocotools."""
+"""Package that evaluates: "auto" is faster-coco-eval where it is installed and works, else pycocotools."""
 
 
 LARGEST_SHARE = 1e5  # of the image's side: in place of infinity, the square of which is COCO's largest area
@@ -40,7 +40,7 @@ Rows: TypeAlias = list[dict[str, Any]]
 
 
 class Curves(NamedTuple):
-    """What COCO's figures are means of; -1 where a class has no object that could count.
+    """Precision and recall that COCO's figures are means of; -1 where a class has no object that counts.
 
     T IoU thresholds .50:.05:.95, R recalls 0:.01:1, K classes, A area ranges (all, small, medium, large, unless
     others are asked for), L limits of detections an image (1, 10, 100).
@@ -205,7 +205,7 @@ def _classes(split: DataSplit, detections: Sequence[Detections], relative: bool)
 
 
 def _by_class(labels: Sequence[np.ndarray], num_classes: int, **columns: np.ndarray) -> Iterator[Rows]:
-    """For the labels 1 to `num_classes` their rows of `columns`, (N, ...) each, one image after the other.
+    """Return the rows of `columns`, (N, ...) each, for the labels 1 to `num_classes`, one image after the other.
 
     One class is in memory at a time: half a million dictionaries would be 300 MB.
     """
@@ -230,7 +230,7 @@ SUMMARY_NAMES = (
     *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
     *("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"),
 )
-"""In the order of `COCOeval.stats`."""
+"""Names of the figures in the order of `COCOeval.stats`."""
 
 
 LARGEST = float(np.finfo(np.float32).max) / 2  # the sum of two is what `Detections` can hold
@@ -251,7 +251,7 @@ def coco_metrics(split: DataSplit, detections: Sequence[Detections], backend: Ba
     A crowd takes any number of detections that lie in it (intersection over detection area). Any other
     ignored object (VOC's difficult) takes one by the ordinary IoU, and neither counts.
 
-    `backend` says which package judges; the figures are the same. Raises ConfigError if it is "faster" and
+    `backend` says which package evaluates; the figures are the same. Raises ConfigError if it is "faster" and
     faster-coco-eval is missing or does not work.
     """
     assert len(detections) == len(split), f"{len(detections)} detections for {len(split)} images"
@@ -337,7 +337,7 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _reason(row: object) -> str | None:
-    """What is wrong with one entry of a result file, as the rest of a sentence."""
+    """Return what is wrong with one entry of a result file, as the rest of a sentence."""
     if not isinstance(row, dict):
         return f"is {type(row).__name__} where an object was expected"
     missing = [key for key in ("image_id", "category_id", "bbox", "score") if key not in row]

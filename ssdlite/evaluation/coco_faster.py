@@ -1,4 +1,4 @@
-"""One class judged by faster-coco-eval, whose loops run in C++. Importing this file needs that package.
+"""One class evaluated by faster-coco-eval, whose loops run in C++. Importing this file needs that package.
 
 It follows pycocotools step by step and gives the same figures; `coco_curves.load_faster` asks it whether it does.
 """

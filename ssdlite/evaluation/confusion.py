@@ -47,7 +47,7 @@ def confusion_matrix(
 ) -> Confusion:
     """The matrix of the detections that score at least `score_threshold`.
 
-    First every object goes with the detection of its own class that found it (`judgements`, at the same
+    First every object goes with the detection of its own class that found it (`matches`, at the same
     `iou_threshold`), so that the diagonal agrees with precision and recall. Then the pairs of what is left,
     whatever their classes, are matched in the order of their IoU down to `iou_threshold`, each object and each
     detection once. What remains of either goes with background. Ignored objects and what they excuse do not appear.

@@ -18,7 +18,7 @@ RULE = (
     "the threshold, in steps of .001, with the highest mean F1 over the classes that have objects; of a range of "
     "equally good ones the middle"
 )
-"""How `recommend_threshold` chooses, as a sentence for people."""
+"""Rule by which `recommend_threshold` chooses, as a sentence."""
 
 
 STEPS = np.arange(1, 1000) / 1000
@@ -28,7 +28,7 @@ PRECISION_GOALS = (0.5, 0.8, 0.9, 0.95, 0.99)
 
 
 class ThresholdPoint(NamedTuple):
-    """What is kept at one threshold: the detections that score at least as much."""
+    """Counts, precision and recall of the detections that score at least a threshold."""
 
     threshold: float
     precision: float  # right / (right + wrong); NaN where nothing is kept
@@ -72,7 +72,7 @@ class Curve:
         return np.append(0, self.right)[kept], np.append(0, self.wrong)[kept]
 
     def at(self, threshold: float) -> ThresholdPoint:
-        """What any threshold gives, also one between the scores."""
+        """Return what any threshold gives, also one between the scores."""
         right, wrong = (int(count[0]) for count in self.counts_at(np.array([threshold])))
         return ThresholdPoint(
             threshold,
@@ -130,7 +130,7 @@ def make_curve(scores: np.ndarray, outcomes: np.ndarray, num_objects: int) -> Cu
 
 
 def pool(curves: Iterable[Curve]) -> Curve:
-    """All classes together: every detection and every object counts alike."""
+    """Return all classes together: every detection and every object counts alike."""
     curves = list(curves)
     scores = np.unique(_joined((curve.scores for curve in curves), np.float64))[::-1]
     counts = [curve.counts_at(scores) for curve in curves]
@@ -179,7 +179,7 @@ class Calibration:
 
 
 def calibration_bins(scores: np.ndarray, outcomes: np.ndarray, num_bins: int = 10) -> Calibration:
-    """From the (D,) scores in 0..1 and the (D,) outcomes of detections; IGNORED ones are left out."""
+    """Return bins of the (D,) scores in 0..1 and the (D,) outcomes of detections; IGNORED ones are left out."""
     counted = outcomes != IGNORED
     scores, is_right = scores[counted].astype(np.float64), outcomes[counted] == TRUE_POSITIVE
     edges = np.linspace(0, 1, num_bins + 1)
@@ -199,7 +199,7 @@ def calibration(
     score_threshold: float = 0.0,
     num_bins: int = 10,
 ) -> Calibration:
-    """Of all classes together, for the detections that score at least `score_threshold`.
+    """Return the calibration of all classes together, for the detections that score at least `score_threshold`.
 
     The many detections of low score are nearly all wrong, and rightly have low scores; a detector that keeps them
     has a small error whatever its confident detections are worth.

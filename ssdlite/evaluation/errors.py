@@ -39,7 +39,7 @@ WEIGHTS: dict[ErrorType, float] = {
     "badly placed": 0.5,
     "duplicate": 0.5,
 }
-"""How bad a fault is when images are ranked: half where the object was seen for what it is."""
+"""Weight of each error type when images are ranked: half where the class is right."""
 
 
 class DetectionError(NamedTuple):
@@ -64,7 +64,7 @@ class MatchedImage:
     found: tuple[int, ...]  # the objects that they found, in the same order
     excused: tuple[int, ...]  # detections of ignored objects, which neither count nor punish
     errors: tuple[DetectionError, ...]  # false detections, best score first, then what was missed
-    weight: float  # sum of the WEIGHTS of its faults; 0 where nothing is wrong
+    weight: float  # sum of the WEIGHTS of its errors; 0 where nothing is wrong
     confidence: float  # the lowest score among those that are right; NaN where none is
 
     @property
@@ -90,7 +90,7 @@ def match_images(
 
 def worst_images(images: Iterable[MatchedImage], most: int) -> list[MatchedImage]:
     """The images with the greatest weight, of equals those with the most confident false detections; none that is
-    without faults."""
+    without errors."""
     erroneous = [image for image in images if image.errors]
 
     def badness(image: MatchedImage) -> tuple[float, float]:
@@ -146,8 +146,8 @@ def classify_errors(
     score_threshold: float = 0.0,
     iou_threshold: float = 0.5,
 ) -> tuple[DetectionError, ...]:
-    """What is wrong in one image with the detections that score at least `score_threshold`, best score first, and
-    then its missed objects."""
+    """Return what is wrong in one image with the detections that score at least `score_threshold`, best score
+    first, and then its missed objects."""
     kept = found.scores >= score_threshold
     false = np.flatnonzero(kept & (matched.outcome == FALSE_POSITIVE))
     overlap = iou(found.boxes[false], record.boxes)
@@ -171,7 +171,7 @@ def classify_errors(
 def _class_error(
     record: Record, found: Detections, detection: int, overlap: np.ndarray, iou_threshold: float
 ) -> DetectionError:
-    """The fault of one false detection, from its (N,) overlap with the objects of its image."""
+    """Return the error type of one false positive, from its (N,) overlap with the objects of its image."""
     label, score = int(found.labels[detection]), float(found.scores[detection])
     nearest = int(overlap.argmax()) if len(overlap) else None
     if nearest is None or overlap[nearest] < LEAST_OVERLAP:
@@ -205,13 +205,13 @@ def delta_ap(
 
 @dataclass(frozen=True, eq=False)
 class _Ledger:
-    """All detections of a split, one after the other, and how many objects of each label there are."""
+    """Detections of a split, one after the other, and numbers of objects by label."""
 
     scores: np.ndarray  # (D,)
     labels: np.ndarray  # (D,)
     outcomes: np.ndarray  # (D,)
-    kinds: np.ndarray  # (D,) number of the fault in ERROR_TYPES; -1 for none
-    objects: np.ndarray  # (D,) the object that a fault is about, numbered through the split; -1 for none
+    kinds: np.ndarray  # (D,) number of the error type in ERROR_TYPES; -1 for none
+    objects: np.ndarray  # (D,) the object that an error is about, numbered through the split; -1 for none
     object_labels: np.ndarray  # (N,) of all objects of the split
     is_open: np.ndarray  # (N,) bool: those that count and were not found
     num_objects: np.ndarray  # (K + 1,) those that count
@@ -253,7 +253,7 @@ def _open_ledger(
 
 
 def _mended_ap(ledger: _Ledger, kind: ErrorType) -> float:
-    """Mean AP after all faults of a kind are mended."""
+    """Mean AP without all errors of a type."""
     labels, outcomes, num_objects = ledger.labels.copy(), ledger.outcomes.copy(), ledger.num_objects
     erroneous = np.flatnonzero(ledger.kinds == ERROR_TYPES.index(kind))
     if kind == "missed":

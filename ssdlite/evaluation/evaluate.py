@@ -1,4 +1,4 @@
-"""From a predictor and a loader to the figures of a split."""
+"""Evaluation of a predictor on the images of a loader."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Gather: TypeAlias = Callable[[dict[int, Detections]], dict[int, Detections] | No
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """All that is known about the detections of one split."""
+    """Detections of one split and the figures that they give."""
 
     coco: CocoMetrics
     voc: VocMetrics  # at IoU .5
@@ -118,7 +118,7 @@ def _one_by_one(predictor: Predictor, batches: Iterable[Batch]) -> Iterator[tupl
 def _in_flight(
     predictor: StagedPredictor, batches: Iterable[Batch]
 ) -> Iterator[tuple[list[int], list[Detections]]]:
-    """The same, with the next batch started while the last one is unfinished."""
+    """Return the same, with the next batch started while the last one is unfinished."""
     started: tuple[list[int], Any] | None = None
     for batch in batches:
         last, started = started, (batch.indices, predictor.start(batch))
@@ -140,7 +140,7 @@ def score_detections(split: DataSplit, detections: Sequence[Detections]) -> Eval
 
 
 def warn_of_absent_classes(split: DataSplit) -> None:
-    """Say once, before judging, which classes the figures will not speak of."""
+    """Say once, before the evaluation, which classes the figures will not speak of."""
     num_objects = count_objects(split)
     if absent := [name for name, count in num_objects.items() if count == 0]:
         logger.warning(

@@ -1,4 +1,4 @@
-"""Which detections of an image are right: by COCO's rule, and by VOC's.
+"""Matching of detections and objects of an image, by COCO's rule and by VOC's.
 
 Both take detections in the order of their scores and compare them with the objects of their own class only. They
 differ in what a detection does whose best object is taken: COCO's takes the best of those that are free, VOC's is
@@ -19,7 +19,7 @@ TRUE_POSITIVE, FALSE_POSITIVE, IGNORED = 1, 0, -1
 
 
 class ImageMatches(NamedTuple):
-    """What came of the D detections and the N objects of one image, in their own orders."""
+    """Outcomes of the D detections and the N objects of one image, in their own orders."""
 
     outcome: (
         np.ndarray

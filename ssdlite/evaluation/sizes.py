@@ -1,4 +1,4 @@
-"""Which sizes of objects are found: COCO's figures by COCO's sizes, and by the share of the image's side.
+"""Recall and AP by the size of objects: COCO's figures by COCO's sizes, and by the share of the image's side.
 
 COCO's small, medium and large are pixels of the original image and say little about a photograph of 20 megapixels;
 a network sees every image shrunk to its input, so that the share of the side is what it must cope with.

@@ -28,7 +28,7 @@ SCHEMA = 2
 
 
 HeadKind: TypeAlias = Literal["nms", "decoded", "raw", "raw-levels"]
-"""Where the graph ends: with detections, with boxes and scores, with logits and deltas, or with those by level."""
+"""End of the graph: with detections, with boxes and scores, with logits and deltas, or with those by level."""
 
 
 SuppressionKind: TypeAlias = Literal["op", "tensor"]
@@ -46,11 +46,11 @@ OUTPUT_NAMES: dict[HeadKind, tuple[str, ...]] = {
     "decoded": ("boxes", "scores"),
     "raw": ("logits", "deltas"),
 }
-"""Of the heads whose outputs are as many for every network; `output_names` knows all."""
+"""Names of the outputs of the heads whose outputs are as many for every network; `output_names` knows all."""
 
 
 CORNER_MAPS = ("heatmaps", "embeddings", "offsets")
-"""What a corner head gives before decoding; no file has them as outputs."""
+"""Maps that a corner head gives before decoding; no file has them as outputs."""
 
 
 BOX_FORMATS: dict[HeadKind, str] = {
@@ -79,7 +79,7 @@ def output_names(head: HeadKind, num_levels: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class FileForm:
-    """What can be chosen of a file, apart from its network."""
+    """Choices of an exported file, apart from its network."""
 
     head: HeadKind = "nms"
     suppression: SuppressionKind = "op"  # for the head 'nms'
@@ -89,7 +89,7 @@ class FileForm:
 
 @dataclass(frozen=True)
 class ExportMetadata:
-    """Where a network comes from; written into the file as it stands."""
+    """Origin of a network, which is written into the exported file."""
 
     class_names: tuple[str, ...]
     config: Mapping[str, Any]  # options that mean something on another machine: no paths
@@ -101,7 +101,8 @@ class ExportMetadata:
 
 @dataclass(frozen=True)
 class Selection:
-    """How detections are chosen among all boxes; see `model.decode.Decoder`. Both thresholds are exclusive."""
+    """Options by which detections are chosen among all boxes; see `models.decode.Decoder`. Both thresholds are
+    exclusive."""
 
     score_threshold: float
     iou_threshold: float
@@ -120,7 +121,7 @@ class Level(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class NetworkFacts:
-    """What a file has to say about its network."""
+    """Facts about a network that its exported file holds."""
 
     input_size: tuple[int, int]  # (height, width), pixels
     resize_alignment: ResizeAlignment
@@ -289,7 +290,8 @@ def _damaged_part(metadata: FileMetadata) -> str | None:
 
 
 def _levels_fit(metadata: FileMetadata) -> bool:
-    """Whether the maps have all the priors. Files of schema 1 do not speak of maps, and have none as outputs."""
+    """Return whether the maps have all the priors. Files of schema 1 do not speak of maps, and have none as
+    outputs."""
     if metadata.priors is None or (metadata.head == "raw" and not metadata.levels):
         return True
     return sum(math.prod(level) for level in metadata.levels) == len(metadata.priors)
@@ -303,7 +305,8 @@ def _read_names(properties: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _is_name(name: object) -> bool:
-    """Whether it can be printed on one line. Raises UnicodeEncodeError, a ValueError, for half a character."""
+    """Return whether it can be printed on one line. Raises UnicodeEncodeError, a ValueError, for half a
+    character."""
     return isinstance(name, str) and bool(name.strip()) and not {*name} & {*"\r\n"} and bool(name.encode())
 
 
@@ -312,7 +315,7 @@ def _read_priors(properties: Mapping[str, str]) -> np.ndarray:
 
 
 def sidecar_path(path: Path) -> Path:
-    """Of the file at `path`: its name and .json."""
+    """Return the path of the sidecar of the file at `path`: its name and .json."""
     return path.with_name(f"{path.name}.json")
 
 
@@ -324,7 +327,7 @@ def write_sidecar(path: Path, facts: Mapping[str, Any], properties: Mapping[str,
 
 
 def read_metadata(path: Path) -> FileMetadata:
-    """What the document of the file at `path` says of it. Raises CheckpointError if there is no good one."""
+    """Return what the document of the file at `path` says of it. Raises CheckpointError if there is no good one."""
     document = sidecar_path(path)
     try:
         parts = read_json(document)

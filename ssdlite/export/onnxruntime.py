@@ -78,7 +78,7 @@ def _open(path: Path, threads: int | None, exact_int8: bool) -> onnxruntime.Infe
 
 
 def _require_fit(session: onnxruntime.InferenceSession, metadata: FileMetadata, path: Path) -> None:
-    """Raises CheckpointError if the network is not what its metadata says: someone changed one of the two."""
+    """Raise CheckpointError if the network is not what its metadata says: someone changed one of the two."""
     inputs, outputs = session.get_inputs(), {output.name for output in session.get_outputs()}
     is_ours = len(inputs) == 1 and inputs[0].name == "images" and outputs.issuperset(metadata.output_names)
     shape = inputs[0].shape if is_ours else []
@@ -100,7 +100,7 @@ def _require_fit(session: onnxruntime.InferenceSession, metadata: FileMetadata, 
 
 
 def _output_shapes(metadata: FileMetadata) -> dict[str, tuple[int | None, ...]]:
-    """What follows the batch in the shapes of the outputs; None where the metadata does not say."""
+    """Return what follows the batch in the shapes of the outputs; None where the metadata does not say."""
     num_classes = len(metadata.class_names)
     if metadata.head == "raw-levels":
         logits = {f"logits_{i}": (a * (num_classes + 1), h, w) for i, (h, w, a) in enumerate(metadata.levels)}
@@ -112,7 +112,7 @@ def _output_shapes(metadata: FileMetadata) -> dict[str, tuple[int | None, ...]]:
 
 
 def _agree(shape: Sequence[object], expected: tuple[int | None, ...]) -> bool:
-    """Whether `shape` may be (B, *expected); a side that is text, for any number, agrees with all."""
+    """Return whether `shape` may be (B, *expected); a side that is text, for any number, agrees with all."""
     return len(shape) == 1 + len(expected) and all(
         known is None or not isinstance(size, int) or size == known
         for size, known in zip(shape[1:], expected, strict=True)

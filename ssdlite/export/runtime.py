@@ -72,7 +72,8 @@ class OnnxDetector:
 
 
 def may_overflow() -> bool:
-    """Whether this processor needs `EXACT_INT8`, which doubles the time of 8 bit weights where it is of no use."""
+    """Return whether this processor needs `EXACT_INT8`, which doubles the time of 8 bit weights where it is of no
+    use."""
     try:
         return "vnni" not in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:  # not Linux; be careful

@@ -26,7 +26,8 @@ from typing import Literal
 from ssdlite.errors import FetchError, StallError
 
 STALL_SECONDS = 30.0
-"""Without a new byte, after which a client is stopped: npm itself waits minutes for a network that is silent."""
+"""Seconds without a new byte, after which a client is stopped: npm itself waits minutes for a network that is
+silent."""
 
 
 CONNECT_SECONDS = 10
@@ -67,7 +68,7 @@ class Package:
 
     @property
     def command(self) -> str:
-        """What a person types to have the file in the working directory."""
+        """Return what a person types to have the file in the working directory."""
         return f"{_VERBS[self.client]} {self.requirement}"
 
 
@@ -94,7 +95,7 @@ def fetch_package(package: Package, folder: Path) -> Path:
 
 
 def require_package(path: Path, package: Package) -> None:
-    """Raises FetchError if `path`, which a person brought, is not the file of `package`."""
+    """Raise FetchError if `path`, which a person brought, is not the file of `package`."""
     try:
         found = file_sha256(path)
     except OSError as error:

@@ -116,7 +116,7 @@ def count_classes(weights: Mapping[str, Tensor], dialect: Dialect, source: str) 
 
 
 def require_shapes(weights: Mapping[str, Tensor], dialect: Dialect, num_classes: int, source: str) -> None:
-    """Raises CheckpointError if a tensor, under our name and in our layout, is of another shape than ours."""
+    """Raise CheckpointError if a tensor, under our name and in our layout, is of another shape than ours."""
     expected = Detector(dialect, num_classes=num_classes, input_size=(300, 300)).state_dict()
     for key, tensor in weights.items():
         if tensor.shape != expected[key].shape:

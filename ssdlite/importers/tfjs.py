@@ -64,7 +64,7 @@ Read = Callable[[str], bytes]
 
 
 class GraphModel(NamedTuple):
-    """What a graph model says of itself."""
+    """Graph, signature and weights of a model.json."""
 
     source: str  # for messages
     nodes: dict[str, dict[str, Any]]  # by name, as JSON
@@ -167,7 +167,7 @@ def _input_size(model: GraphModel) -> tuple[int, int]:
 
 
 def _require_published(model: GraphModel) -> None:
-    """Raises CheckpointError where the graph says that it computes something else than the dialect."""
+    """Raise CheckpointError where the graph says that it computes something else than the dialect."""
     for name, node in model.nodes.items():
         kind = node.get("op")
         if isinstance(kind, str) and kind.startswith("FusedBatchNorm"):
@@ -194,7 +194,7 @@ def _attribute(node: Mapping[str, Any], name: str, kind: str) -> Any:
 
 
 def _require_priors(model: GraphModel, size: tuple[int, int]) -> None:
-    """Raises CheckpointError where the graph holds its priors, y1, x1, y2, x2 in 0..1, and they are not ours."""
+    """Raise CheckpointError where the graph holds its priors, y1, x1, y2, x2 in 0..1, and they are not ours."""
     stored = model.constants.get("Postprocessor/ExpandDims")
     if stored is None:
         return
@@ -291,7 +291,7 @@ def _open_archive(path: Path) -> tuple[str, bytes, Read]:
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """All members in their order. Raises ReadError for one that does not lie behind the one before it.
+    """Return all members in their order. Raises ReadError for one that does not lie behind the one before it.
 
     Python before August 2025 goes round for ever where a size is negative (CVE-2025-8194).
     """
@@ -308,7 +308,7 @@ def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 def _read_constants(manifest: list[Any], read: Read, source: str) -> dict[str, np.ndarray]:
-    """All constants by name. In each group's shards, joined, one follows the other without a gap."""
+    """Return all constants by name. In each group's shards, joined, one follows the other without a gap."""
     constants: dict[str, np.ndarray] = {}
     left = MAX_BYTES
     for group in manifest:

@@ -152,7 +152,7 @@ def _state(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def _is_whole(tensor: Tensor) -> bool:
-    """Whether each number is in the file: another layout, or a stride of 0, can claim any size."""
+    """Return whether each number is in the file: another layout, or a stride of 0, can claim any size."""
     if tensor.device.type != "cpu" or tensor.layout is not torch.strided or tensor.is_quantized:
         return False
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()

@@ -1,4 +1,4 @@
-"""What flows from sources to writers: pictures on their way to be read, and with what was found in them."""
+"""Data that flow from sources to writers: frames that are to be read, and predictions."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """What a person calls it, such as its path."""
+        """Return what a person calls it, such as its path."""
         ...
 
     @property
     def stem(self) -> str:
-        """What files about it are called, without a suffix."""
+        """Return what files about it are called, without a suffix."""
         ...
 
     @property
@@ -46,7 +46,7 @@ class Frame:
 
     @property
     def stem(self) -> str:
-        """What files about this picture are called, without a suffix."""
+        """Return what files about this picture are called, without a suffix."""
         return self.source.stem if self.number is None else f"{self.source.stem}-{self.number:06}"
 
 

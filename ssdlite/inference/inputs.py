@@ -51,7 +51,7 @@ class _Ahead:
         self._ended = False
 
     def reaches(self, count: int) -> bool:
-        """Whether there are `count` bytes or more, reading on if need be."""
+        """Return whether there are `count` bytes or more, reading on if need be."""
         while len(self._held) < count and not self._ended:
             chunk = self._read(CHUNK)
             self._held += chunk
@@ -119,7 +119,7 @@ def _end_of_jpeg(data: _Ahead) -> int | None:
 
 
 def _end_of_scan(data: _Ahead, position: int) -> int | None:
-    """Where the next marker that ends coded pixels stands."""
+    """Return where the next marker that ends coded pixels stands."""
     while (position := data.find(b"\xff", position)) >= 0:
         if not data.reaches(position + 2):
             return None
@@ -153,7 +153,7 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class EncodedImages:
-    """What comes through a pipe: one encoded image, or JPEG images one after the other."""
+    """Source of images through a pipe: one encoded image, or JPEG images one after the other."""
 
     stream: BinaryIO
     name: str = STANDARD_INPUT
@@ -236,8 +236,8 @@ def _find_files(text: str, path: Path, recursive: bool) -> list[Path]:
 
 
 def _is_picture(path: Path) -> bool:
-    """Whether a file in a folder is an image or a video; one whose name begins with a dot, such as a Mac's ._a.jpg,
-    is neither."""
+    """Return whether a file in a folder is an image or a video; one whose name begins with a dot, such as a Mac's
+    ._a.jpg, is neither."""
     is_named = path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES) and not path.name.startswith(".")
     return is_named and path.is_file()
 
@@ -253,7 +253,7 @@ def _stem_of_address(address: str) -> str:
 
 
 def _with_own_stems(sources: Sequence[Source]) -> list[Source]:
-    """The same with distinct stems: those that are taken are numbered."""
+    """Return the same with distinct stems: those that are taken are numbered."""
     taken: set[str] = set()
     distinct: list[Source] = []
     for source in sources:

@@ -1,4 +1,4 @@
-"""What is kept of predictions: pictures and films, JSON, text files, crops."""
+"""Writers of predictions: pictures and films, JSON, text files, crops."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Writer(Protocol):
     """Keeps something of each prediction. `close` is called once, however it ended."""
 
     draws: bool
-    """Whether it needs the picture with the boxes."""
+    """True for a writer that needs the picture with the boxes."""
 
     def write(self, prediction: Prediction, picture: np.ndarray | None) -> None: ...
 
@@ -32,7 +32,7 @@ class Writer(Protocol):
 
 
 class Outputs:
-    """Several writers as one, within a context; what is drawn is drawn once for all of them."""
+    """Group of writers, within a context; pictures are drawn once for all of them."""
 
     def __init__(self, writers: Sequence[Writer], class_names: Sequence[str]) -> None:
         self.writers = writers
@@ -157,7 +157,8 @@ class TextFiles:
 
 
 class Crops:
-    """What each box shows as a JPEG file CLASS/STEM-N.jpg; N counts the picture's objects of the class, best first.
+    """Writer of each box's content as a JPEG file CLASS/STEM-N.jpg; N counts the picture's objects of the class,
+    best first.
 
     A box of less than a pixel within the picture gives none.
     """
@@ -184,6 +185,6 @@ class Crops:
 
 
 def _as_folder(class_name: str) -> str:
-    """A class name as the name of a folder."""
+    """Return a class name as the name of a folder."""
     name = "".join(sign if sign.isalnum() or sign in " ._-" else "_" for sign in class_name).strip(" .")
     return name or "_"

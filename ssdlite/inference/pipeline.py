@@ -90,7 +90,7 @@ class Pipeline:
             self._finding.shutdown(wait=False, cancel_futures=True)
 
     def _next_batch(self) -> _Found | None:
-        """What was found in the next batch; None after the last one, or when asked to stop."""
+        """Return what was found in the next batch; None after the last one, or when asked to stop."""
         waited_since = time.monotonic()
         while not self.stopped():
             try:
@@ -104,7 +104,7 @@ class Pipeline:
         return None
 
     def _require_life(self, waited: float) -> None:
-        """Raises DataError if a live source has been silent for too long, whatever OpenCV does about it."""
+        """Raise DataError if a live source has been silent for too long, whatever OpenCV does about it."""
         patience = self.sources[0].patience if self.sources else None
         if patience is not None and waited > patience + GRACE:
             raise silent(self.sources[0].name, patience)

@@ -31,7 +31,7 @@ EDGE = 2.0  # pixels: a box that ends this near to the edge of a tile may have b
 
 
 class Tiling(NamedTuple):
-    """How large images are cut."""
+    """Options by which large images are cut into tiles."""
 
     side: int  # of a tile, pixels
     overlap: float = OVERLAP  # of neighbours, as a share of the side
@@ -81,7 +81,7 @@ def merge_tiles(
 
 
 def _starts(length: int, tiling: Tiling) -> list[int]:
-    """Where tiles begin along a side of `length` pixels."""
+    """Return where tiles begin along a side of `length` pixels."""
     if length <= tiling.side:
         return [0]
     stride = tiling.side * (1 - tiling.overlap)

@@ -40,7 +40,7 @@ class Video:
 
     @property
     def num_frames(self) -> int | None:
-        """How many frames a file says to give; None where it does not say, or would never end."""
+        """Return how many frames a file says to give; None where it does not say, or would never end."""
         if self.patience is not None:
             return None
         with _Capture(self) as capture:
@@ -149,7 +149,7 @@ def _unchanged(image: np.ndarray) -> np.ndarray:
 
 
 def silent(name: str, patience: float) -> DataError:
-    """What to say of a live source that gives nothing any more."""
+    """Return what to say of a live source that gives nothing any more."""
     return DataError(
         f"{name}: no picture came for {patience:g} s; check the source, or wait longer with --timeout."
     )
@@ -194,7 +194,7 @@ class Display:
 
 
 def has_display() -> bool:
-    """Whether this OpenCV can open windows here; the one that is installed with ssdlite cannot."""
+    """Return whether this OpenCV can open windows here; the one that is installed with ssdlite cannot."""
     lines = (line.strip() for line in cv2.getBuildInformation().splitlines())
     if any(line.startswith("GUI:") and "NONE" in line for line in lines):
         return False

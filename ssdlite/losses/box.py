@@ -112,7 +112,7 @@ IOU_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"giou": giou, "diou
 
 
 def _iou_and_union(boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each pair, not of all pairs as `boxes.iou`."""
+    """Return IoU and union of each pair, not of all pairs as `boxes.iou`."""
     top_left = torch.maximum(boxes[..., :2], targets[..., :2])
     bottom_right = torch.minimum(boxes[..., 2:], targets[..., 2:])
     common = box_ops.area(torch.cat([top_left, bottom_right], dim=-1))

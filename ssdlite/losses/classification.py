@@ -128,5 +128,6 @@ def _binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def power(base: Tensor, exponent: float) -> Tensor:
-    """For a base in 0..1. The slope of x^½ is infinite at 0: there, a gradient of 0 and not 0 · ∞."""
+    """Return a power of a base in 0..1. The slope of x^½ is infinite at 0: there, the gradient is 0 and not 0 ·
+    ∞."""
     return base.clamp(min=torch.finfo(base.dtype).tiny).pow(exponent)

@@ -16,7 +16,8 @@ from ssdlite.structures import CornerOutput, LossTerms
 
 
 class CornerTargets(NamedTuple):
-    """Of a batch of images, on maps of (h, w) cells. In the axis of two, 0 is top-left and 1 bottom-right."""
+    """Targets of a batch of images, on maps of (h, w) cells. In the axis of two, 0 is top-left and 1
+    bottom-right."""
 
     heatmaps: Tensor  # (B, 2, K, h, w) float32 in 0..1; exactly 1 at corners and only there
     ignored: Tensor  # (B, h, w) bool: cells whose negatives do not count
@@ -26,7 +27,8 @@ class CornerTargets(NamedTuple):
 
 
 def gaussian_radius(height: Tensor, width: Tensor, min_overlap: float, historical: bool = False) -> Tensor:
-    """How far, in cells, both corners of a box (...) may move until the IoU with it can be less than `min_overlap`.
+    """Return how far, in cells, both corners of a box (...) may move until the IoU with it can be less than
+    `min_overlap`.
 
     The least of three cases (Law & Deng 2018, sec. 3.2, and its code since May 2019): one corner moves in and the
     other out, both in, both out. Each is the root of a·r² − b·r + c = 0. `historical` is what the code computed
@@ -182,7 +184,7 @@ def corner_offset(offsets: Tensor, targets: Tensor, present: Tensor) -> Tensor:
 
 
 class CornerCriterion(nn.Module):
-    """From CornerOutput and padded targets to the terms heatmap, pull, push and offset, in float32.
+    """Criterion from CornerOutput and padded targets to the terms heatmap, pull, push and offset, in float32.
 
     Heatmap and offset terms are sums over the two kinds of corners, each with its own N.
 

@@ -27,7 +27,8 @@ Assign: TypeAlias = Callable[Concatenate[HeadOutput, Tensor, Tensor, Tensor, Opt
 
 
 def in_chunks(times: int) -> Callable[[Assign[Options]], Assign[Options]]:
-    """The same assignment, without gradients, and on a CPU by blocks of images without the padding they share.
+    """Return the same assignment, without gradients, and on a CPU by blocks of images without the padding they
+    share.
 
     For functions that treat each image by itself and its padding as nothing, so that nothing depends on the blocks.
     Other devices have the whole batch at once, and nobody looks at their values.
@@ -179,7 +180,7 @@ def build_assignment(
     object_BP: Tensor,
     positive_BP: Tensor,
 ) -> Assignment:
-    """What every assignment ends with: the labels and boxes of the chosen objects, and the ignored regions.
+    """Return what every assignment ends with: the labels and boxes of the chosen objects, and the ignored regions.
 
     Args:
         priors_xyxy: (P, 4), input pixels.

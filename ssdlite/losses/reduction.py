@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, distributed
 
 SMALLEST_FACTOR = torch.finfo(torch.float32).eps
-"""What a smaller `avg_factor` counts as, so that 0 / 0 is 0."""
+"""Value that a smaller `avg_factor` counts as, so that 0 / 0 is 0."""
 
 
 def weighted_mean(loss: Tensor, weight: Tensor | None = None, avg_factor: Tensor | float | None = None) -> Tensor:
@@ -98,7 +98,8 @@ def sample_balanced(
 
 
 def _take_largest(keys: Tensor, among: Tensor, wanted: Tensor) -> Tensor:
-    """Of each row of (B, P) keys the (B,) `wanted` largest that are `among`, or all of these -> (B, P) bool."""
+    """Select in each row of (B, P) keys the (B,) `wanted` largest that are `among`, or all of these -> (B, P)
+    bool."""
     wanted = wanted.minimum(among.sum(dim=1))
     order = keys.masked_fill(~among, -torch.inf).sort(dim=1, descending=True, stable=True).indices
     chosen = torch.arange(keys.shape[1], device=keys.device) < wanted.unsqueeze(1)

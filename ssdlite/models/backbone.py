@@ -59,7 +59,7 @@ class Backbone(nn.Module):
 
     @property
     def out_channels(self) -> tuple[int, int]:
-        """Of the two maps that `forward` gives."""
+        """Channels of the two maps that `forward` gives."""
         return self.pyramid_channels[16], self.pyramid_channels[32]
 
     def pyramid(self, images: Tensor) -> dict[int, Tensor]:

@@ -1,4 +1,4 @@
-"""From the output of a network to detections: scores, boxes and suppression; peaks and pairs of corners."""
+"""Decoding of a network's output into detections: scores, boxes and suppression; peaks and pairs of corners."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ for them. An image has some 500 to 2,000; one with more has one of its own, as i
 
 
 def decode_output(output: DetectorOutput, input_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """All priors, or the best pairs of corners, as boxes (B, P, 4) xyxy, input pixels, and scores (B, P, K).
+    """Return all priors, or the best pairs of corners, as boxes (B, P, 4) xyxy, input pixels, and scores (B, P, K).
 
     There is no column for background. Boxes reach beyond the image, by `box_arrays.FRAME` at most: suppression
     comes first, clipping afterwards. In float32 whatever the network ran in. This much goes into every exported
@@ -87,7 +87,7 @@ class Decoder:
 def suppress_by_image(
     boxes: Tensor, scores: Tensor, images: Tensor, labels: Tensor, iou_threshold: float
 ) -> Tensor:
-    """Which of N boxes no better one of their image and label suppresses: indices, by image, best first.
+    """Return which of N boxes no better one of their image and label suppresses: indices, by image, best first.
 
     Args:
         boxes: (N, 4) xyxy, image after image.
@@ -107,7 +107,7 @@ def suppress_by_image(
 def suppress_together(
     boxes: Tensor, scores: Tensor, images: Tensor, labels: Tensor, iou_threshold: float
 ) -> Tensor:
-    """As `suppress_by_image`, for a GPU: of as many images at a time as have `TOGETHER` boxes.
+    """Suppress as `suppress_by_image` does, on a GPU: as many images at a time as have `TOGETHER` boxes.
 
     Each label of each image has its place in a row of places as wide as all boxes. In float64, where that takes
     nothing from a coordinate: the last of 2,560 places is 3 million pixels away, where float32 has quarters.

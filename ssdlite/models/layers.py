@@ -64,7 +64,7 @@ class StridedConv2d(nn.Conv2d):
     """
 
     def __init__(self, conv: nn.Conv2d, padding: Padding) -> None:
-        """As `conv`, whose weights it takes over."""
+        """Take over the weights of `conv`."""
         assert conv.kernel_size == (3, 3) and conv.stride == (2, 2) and conv.padding == (1, 1)
         super().__init__(
             conv.in_channels,
@@ -170,7 +170,7 @@ class Layer(AnyLayer):
 
 
 def backbone_layers() -> list[Layer]:
-    """Those that every network has."""
+    """Return those that every network has."""
     found = [Layer("stem", 0, "expand", "backbone.features.0.0", "backbone.features.0.1", False)]
     for block in range(1, NUM_BLOCKS + 1):
         prefix = f"backbone.features.{block}.conv"
@@ -186,7 +186,7 @@ def backbone_layers() -> list[Layer]:
 
 
 def layers(dialect: Dialect) -> list[Layer]:
-    """All layers of a Detector of `dialect`, from the input to the heads."""
+    """Return all layers of a Detector of `dialect`, from the input to the heads."""
     found = backbone_layers()
     for level in range(len(dialect.extra_channels)):
         for position, role in enumerate(ROLES):
@@ -206,7 +206,7 @@ def layers(dialect: Dialect) -> list[Layer]:
 
 
 def corner_layers(num_maps: int) -> list[AnyLayer]:
-    """All layers of a CornerDetector whose neck joins `num_maps` maps."""
+    """Return all layers of a CornerDetector whose neck joins `num_maps` maps."""
     found: list[AnyLayer] = [*backbone_layers()]
     for level in range(num_maps):
         found.append(_normed("neck", level, "expand", f"neck.lateral.{level}"))

@@ -1,4 +1,4 @@
-"""What both detectors share: normalisation, backbone, and freezing."""
+"""Base class of both detectors: normalisation, backbone, and freezing."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Network(nn.Module):
     """
 
     score_activation: ScoreActivation
-    """From logits to scores."""
+    """Activation from logits to scores."""
 
     parts: ClassVar[Mapping[str, str]] = {"backbone": "backbone", "extras": "extras", "head": "head"}
     """Its children that learn, and what each counts as when parts learn at different rates."""
@@ -79,7 +79,7 @@ class Network(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Network:
-        """As for any module, but what is frozen stays in evaluation mode."""
+        """Set the mode as for any module, but what is frozen stays in evaluation mode."""
         super().train(mode)
         for module in self.frozen:
             module.eval()

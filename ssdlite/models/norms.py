@@ -133,7 +133,7 @@ def enlarge_kernels(network: nn.Module, norms: Mapping[str, nn.BatchNorm2d]) -> 
 
 
 class _Sums:
-    """Of the values of each channel, (C,) float64 on the CPU."""
+    """Sums of the values of each channel, (C,) float64 on the CPU."""
 
     def __init__(self) -> None:
         self.count = 0

@@ -32,7 +32,7 @@ PARTS = {
 
 @dataclass
 class PartCount:
-    """What became of the parameters of one part of the network."""
+    """Counts of the parameters of one part of the network that were taken, left fresh or left over."""
 
     loaded: int = 0  # as they were
     remapped: int = 0  # folded into other constants, or moved to another prior or class
@@ -41,7 +41,7 @@ class PartCount:
 
 @dataclass(frozen=True)
 class TransferReport:
-    """What `transfer` did."""
+    """Report of a `transfer`."""
 
     parts: dict[str, PartCount]
     new_norms: int  # those of layers that stay fresh
@@ -119,7 +119,7 @@ def _norm(detector: Network, layer: AnyLayer) -> nn.BatchNorm2d:
 
 
 def _fits(source: Network, original: AnyLayer, target: Network, layer: AnyLayer) -> bool:
-    """Whether the kernels have one shape; where rows are chosen, but for the number of rows."""
+    """Return whether the kernels have one shape; where rows are chosen, but for the number of rows."""
     first = 1 if layer.part in ("classification", "regression", "heatmap") and layer.norm is None else 0
     return _conv(source, original).weight.shape[first:] == _conv(target, layer).weight.shape[first:]
 
@@ -212,7 +212,7 @@ def _copy_rows(
 
 
 def match_shapes(source: PriorLevel, target: PriorLevel) -> list[int]:
-    """For each prior of a cell of `target` the position of the one of `source` whose rows it takes.
+    """Return for each prior of a cell of `target` the position of the one of `source` whose rows it takes.
 
     That is the one most like it in log width and height, in which boxes are encoded; of those of one shape the one
     nearest to its place in the cell. Where `source` has one prior of that shape, all of `target`'s start alike.

@@ -44,20 +44,20 @@ class PriorLevel:
 def level_of(
     shapes: Sequence[tuple[float, float]], stride: int | Literal["even", "rounded"] = "even"
 ) -> PriorLevel:
-    """Of (scale, aspect) pairs, one prior of each in a cell."""
+    """Return a level of (scale, aspect) pairs, one prior of each in a cell."""
     return PriorLevel(tuple(PriorShape(*shape) for shape in shapes), stride)
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """What tells one published SSDLite from another."""
+    """Constants by which published SSDLite networks differ."""
 
     name: str
     tap: Literal["expansion", "output"]
     """The stride-16 map: the expansion inside the block that goes to stride 32 (576 channels, after ReLU6), or
     the output of the block before it (96 channels, linear)."""
     padding: Literal["symmetric", "same"]
-    """Of convolutions of stride 2: (1, 1), or TensorFlow's SAME, which is (0, 1) on even sides."""
+    """Padding of convolutions of stride 2: (1, 1), or TensorFlow's SAME, which is (0, 1) on even sides."""
     score_activation: ScoreActivation
     resize_alignment: ResizeAlignment  # of the images that it was trained on
     mean: tuple[float, float, float]  # subtracted from 0..255 RGB

@@ -27,7 +27,8 @@ def spread(split: DataSplit, most: int) -> DataSplit:
 
 
 def input_boxes(split: DataSplit, size: tuple[int, int]) -> list[np.ndarray]:
-    """What validation shows the network: for every image (N, 4) float32 xyxy, stretched to `size` (height, width).
+    """Return what validation shows the network: for every image (N, 4) float32 xyxy, stretched to `size` (height,
+    width).
 
     Those that are to be ignored are left out.
     """
@@ -41,7 +42,7 @@ def input_boxes(split: DataSplit, size: tuple[int, int]) -> list[np.ndarray]:
 def draw_boxes(
     split: DataSplit, size: tuple[int, int], augmentation: AugmentationName, *, seed: int = 0
 ) -> list[np.ndarray]:
-    """What training may show the network: as `input_boxes`, under one draw of the recipe for each image.
+    """Return what training may show the network: as `input_boxes`, under one draw of the recipe for each image.
 
     Crops enlarge objects, cut them and leave some out; zooming out shrinks them. A millisecond an image.
     """
@@ -96,7 +97,7 @@ class FitRow:
 
 @dataclass(frozen=True, eq=False)
 class PriorFit:
-    """How the objects of a data set and a set of priors find each other under `losses.matching.assign_iou`.
+    """Overlaps of the objects of a data set with a set of priors, matched by `losses.matching.assign_iou`.
 
     One entry an object that was measured, in the order of the images; `total` and the rows sum them up.
     """
@@ -112,7 +113,7 @@ class PriorFit:
 
     @property
     def total(self) -> FitRow:
-        """All objects."""
+        """Return all objects."""
         return self._row("all", np.ones(len(self.best_iou), bool))
 
     @property
@@ -163,7 +164,7 @@ def measure_fit(
     iou_threshold: float = 0.5,
     max_images: int = MAX_IMAGES,
 ) -> PriorFit:
-    """Which objects `priors` can reach, and which priors would learn them.
+    """Return which objects `priors` can reach, and which priors would learn them.
 
     Crowds and what is to be ignored do not belong among `boxes`. Boxes as the network sees them in validation, that
     is stretched to its input, say what it will be asked for; random crops enlarge objects in training, so boxes as
@@ -197,7 +198,8 @@ def _spread(count: int, most: int) -> list[int]:
 
 
 def _match(boxes: Tensor, priors_xyxy: Tensor, iou_threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each object (N, 4) its best overlap, its best overlap with a prior that learns it, and how many do."""
+    """Return for each object (N, 4) its best overlap, its best overlap with a prior that learns it, and how many
+    do."""
     num_objects = len(boxes)
     if not num_objects:
         return np.zeros(0), np.zeros(0), np.zeros(0)

@@ -381,7 +381,7 @@ def size_chart(table: SizeTable) -> Chart | None:
 
 
 def error_chart(analysis: Analysis) -> Chart | None:
-    """What AP50 would gain were there no faults of a kind."""
+    """Return what AP50 would gain without the errors of a type."""
     costs = {kind: analysis.delta_ap.get(kind, np.nan) for kind in ERROR_TYPES}
     if not any(np.isfinite(cost) and cost > 0 for cost in costs.values()):
         return None
@@ -401,7 +401,7 @@ def error_chart(analysis: Analysis) -> Chart | None:
 
 
 def class_error_chart(analysis: Analysis) -> Chart | None:
-    """How many faults of each kind the classes have that have most."""
+    """Return how many faults of each kind the classes have that have most."""
     rows = [row for row in analysis.classes if sum(row.errors.values())]
     rows = sorted(rows, key=lambda row: sum(row.errors.values()))[-MAX_BARS:]
     if not rows:

@@ -72,7 +72,7 @@ class Series:
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """What a run logged while it trained; empty series where it logged nothing."""
+    """Series that a run logged while it trained; empty where it logged nothing."""
 
     train: dict[str, Series]  # loss, its terms, lr, images_per_second, waiting_for_data
     val: dict[str, Series]  # COCO's and VOC's figures by name
@@ -105,7 +105,8 @@ def read_history(path: Path) -> History:
 
 
 def make_history(rows: Iterable[Mapping[str, Any]]) -> History:
-    """From the lines of a logbook, `{"kind": "train" or "val", "step": ..., name: number, ...}`."""
+    """Return the history of the lines of a logbook, `{"kind": "train" or "val", "step": ..., name: number,
+    ...}`."""
     found: dict[str, dict[str, list[tuple[int, float]]]] = {"train": {}, "val": {}}
     for row in rows:
         kind, step = row.get("kind"), row.get("step")
@@ -147,7 +148,7 @@ class EvaluatedSplit:
 
 @dataclass(frozen=True)
 class PriorFitRow:
-    """How well the priors fit the objects of one size."""
+    """Fit of the priors to the objects of one size."""
 
     name: str  # of the size, such as '8 to 16 px'
     num_objects: int
@@ -156,7 +157,7 @@ class PriorFitRow:
 
 @dataclass(frozen=True)
 class PriorFitSummary:
-    """How well the priors fit the objects to train on; shares in 0..1."""
+    """Fit of the priors to the training objects; shares in 0..1."""
 
     num_objects: int
     reached: float  # the best prior overlaps the object by IoU .5
@@ -177,7 +178,7 @@ class Recommendation(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ReportData:
-    """All that one page tells. What is not known is None or empty, and the page says so or leaves it out."""
+    """Data of one page. What is not known is None or empty, and the page says so or leaves it out."""
 
     title: str  # the run's name or the model's file
     history: History

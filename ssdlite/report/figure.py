@@ -115,7 +115,7 @@ def draw(
     left: float = LEFT,
     bottom: float = BOTTOM,
 ) -> Chart:
-    """What `plot` does to the axes, as a chart. `name` is distinct on its page; lengths are in inches.
+    """Return what `plot` does to the axes, as a chart. `name` is distinct on its page; lengths are in inches.
 
     Room for what stands at the axes is given, not measured: that takes matplotlib longer than drawing the rest.
     """
@@ -140,7 +140,7 @@ def room_for(names: Iterable[str], points: float = 8.5) -> float:
 
 
 def shortened(name: str, longest: int = LONGEST_NAME) -> str:
-    """A class name that leaves room for the chart."""
+    """Return a class name that is short enough to leave room for the chart."""
     name = one_line(name)
     return name if len(name) <= longest else name[: longest - 1] + "…"
 

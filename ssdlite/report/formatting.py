@@ -44,7 +44,7 @@ def of_hundred(share: float) -> str:
 
 
 def named(name: str) -> str:
-    """A class name within a sentence."""
+    """Return a class name as it stands within a sentence."""
     return f"‘{name}’"
 
 

@@ -66,7 +66,7 @@ ERROR_WORDS: dict[ErrorType, str] = {
 
 
 class Chip(NamedTuple):
-    """So many faults of a kind in one image."""
+    """Number of errors of a type in one image."""
 
     kind: str
     text: str
@@ -92,7 +92,7 @@ def choose_pictures(evaluated: EvaluatedSplit) -> tuple[list[Picture], list[Pict
 
 
 def draw_matches(evaluated: EvaluatedSplit, image: MatchedImage) -> Picture:
-    """`image` with its detections and faults; a picture without data where it cannot be read."""
+    """`image` with its detections and errors; a picture without data where it cannot be read."""
     record = evaluated.split.records[image.index]
     detections = evaluated.detections[image.index]
     try:
@@ -118,7 +118,7 @@ def legend() -> list[tuple[str, str, str]]:
 
 
 def _marks(image: MatchedImage, record: Record, found: Detections, class_names: tuple[str, ...]) -> list[Mark]:
-    """What is wrong on top of what is right, and beneath in dashes the objects that were not found."""
+    """Return what is wrong on top of what is right, and beneath in dashes the objects that were not found."""
 
     def name(label: int) -> str:
         return shortened(class_names[int(label) - 1])

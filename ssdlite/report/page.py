@@ -52,7 +52,7 @@ def render(report: ReportData) -> str:
 
 
 def _evaluated(evaluated: EvaluatedSplit, report: ReportData) -> dict[str, Any]:
-    """What the template shows of a split that was judged."""
+    """Return what the template shows of a split that was evaluated."""
     analysis = evaluated.analysis
     charts: dict[str, Chart | None] = {
         "curves": curve_chart(analysis),

@@ -23,7 +23,7 @@ MOST = 8  # that are shown
 
 
 def find(report: ReportData) -> list[Recommendation]:
-    """What stands out, the heaviest first."""
+    """Return what stands out, the heaviest first."""
     found = [recommendation for rule in TRAINING_RULES if (recommendation := rule(report))]
     if report.evaluated:
         analysis = report.evaluated.analysis
@@ -122,7 +122,7 @@ TRAINING_RULES: tuple[Callable[[ReportData], Recommendation | None], ...] = (
 )
 
 
-DEAR = 0.03  # AP50 that a kind of fault must cost
+DEAR = 0.03  # AP50 that a type of error must cost
 
 
 CLASS_GAP = 0.1  # AP between the weakest class and the mean of the others
@@ -134,13 +134,13 @@ MANY_CONFUSED = 0.05  # share of a class's objects, and at least
 LEAST_CONFUSED = 5  # objects
 
 
-HIT_EMPTY = 0.1  # share of the images without objects that raise a false alarm
+HIT_EMPTY = 0.1  # share of the images without objects that have a false positive
 
 
 FEW_EMPTY = 10  # such images, to speak of a share
 
 
-FEW_OBJECTS = 30  # of a class, to judge it by
+FEW_OBJECTS = 30  # of a class, to evaluate it by
 
 
 UNCALIBRATED = 0.1  # mean difference between score and precision
@@ -169,7 +169,7 @@ def _nothing_to_find(analysis: Analysis, report: ReportData) -> Recommendation |
     if evaluated_classes(analysis):
         return None
     text = f"None of the {counted(analysis.num_images, 'image')} has an object that counts, so there is no AP."
-    return Recommendation(text, "Judge it on images with objects.", "data", 100)
+    return Recommendation(text, "Evaluate it on images with objects.", "data", 100)
 
 
 def _costliest_error(analysis: Analysis, report: ReportData) -> Recommendation | None:
@@ -230,7 +230,7 @@ def _class_advice(weakest: ClassFigures, report: ReportData) -> str:
     kind = max(weakest.errors, key=lambda kind: weakest.errors[kind], default=None)
     if kind is None or not weakest.errors[kind]:
         return "Look at its curve."
-    return f"Most of its faults are {ERROR_PLURALS[kind]} ({count(weakest.errors[kind])})."
+    return f"Most of its errors are {ERROR_PLURALS[kind]} ({count(weakest.errors[kind])})."
 
 
 def _confused_pair(analysis: Analysis, report: ReportData) -> Recommendation | None:
@@ -277,7 +277,7 @@ def _uncalibrated(analysis: Analysis, report: ReportData) -> Recommendation | No
 
 
 def mean_excess(bins: Calibration) -> float:
-    """How much higher scores are than the precision of what has them, on average; 0 without detections."""
+    """Return how much higher scores are than the precision of what has them, on average; 0 without detections."""
     excess = np.nan_to_num((bins.scores - bins.precision) * bins.counts)
     return float(excess.sum() / max(bins.counts.sum(), 1))
 
@@ -301,7 +301,7 @@ def _absent_classes(analysis: Analysis, report: ReportData) -> Recommendation | 
     have = f"{len(absent)} of {len(analysis.classes)} classes {'has' if len(absent) == 1 else 'have'}"
     names = listed([named(name) for name in absent], 3)
     text = f"{have} no object in the evaluated images, and no part in the means: {names}."
-    return Recommendation(text, "Judge on images that show them.", "classes", 1.2)
+    return Recommendation(text, "Evaluate on images that show them.", "classes", 1.2)
 
 
 Rule: TypeAlias = Callable[[Analysis, ReportData], Recommendation | None]

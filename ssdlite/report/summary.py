@@ -43,7 +43,7 @@ class SummaryEntry(NamedTuple):
 
 
 def summarize(report: ReportData) -> list[SummaryEntry]:
-    """All questions of which something is known."""
+    """Return all questions of which something is known."""
     found = []
     if report.evaluated:
         analysis = report.evaluated.analysis
@@ -53,11 +53,11 @@ def summarize(report: ReportData) -> list[SummaryEntry]:
             SummaryEntry("At which object size does it fail?", _which_size(analysis), "sizes"),
             SummaryEntry("At which threshold should it run?", _which_threshold(analysis), "threshold"),
             SummaryEntry("What does it get wrong?", _error_types(analysis), "faults"),
-            SummaryEntry("Which images should I look at first?", _which_images(report.evaluated), "images"),
+            SummaryEntry("Which images are the worst?", _which_images(report.evaluated), "images"),
         ]
     else:
         found.append(
-            SummaryEntry("How good is it?", report.why_not_evaluated or "It has not been judged.", "figures")
+            SummaryEntry("How good is it?", report.why_not_evaluated or "It has not been evaluated.", "figures")
         )
     if report.has_priors is not None:
         found.append(SummaryEntry("Do the priors fit the data?", _do_priors_fit(report), "priors"))
@@ -72,7 +72,8 @@ def evaluated_classes(analysis: Analysis) -> list[ClassFigures]:
 
 
 def comparable_classes(analysis: Analysis) -> list[ClassFigures]:
-    """Those with enough objects to be compared, the weakest first; all, where fewer than two have them."""
+    """Return the classes with enough objects to be compared, the weakest first; all, where fewer than two have
+    them."""
     rows = evaluated_classes(analysis)
     enough = [row for row in rows if row.num_objects >= ENOUGH]
     return enough if len(enough) > 1 else rows
@@ -159,7 +160,7 @@ def _which_threshold(analysis: Analysis) -> str:
     for _, point in sorted(analysis.alternatives.items(), reverse=True):
         if point and point.precision > here.precision and point.recall >= USEFUL * here.recall:
             return (
-                f"{text} Where false alarms are dear, {figure(point.threshold, 2)}: precision "
+                f"{text} Where false positives are costly, {figure(point.threshold, 2)}: precision "
                 f"{percent(point.precision)}, recall {percent(point.recall)}."
             )
     return text
@@ -171,7 +172,7 @@ def _error_types(analysis: Analysis) -> str:
         return "Nothing, at the recommended threshold."
     kind = max(analysis.errors, key=lambda kind: analysis.errors[kind])
     text = (
-        f"{count(analysis.errors[kind])} of its {counted(total, 'fault')} at the recommended threshold are "
+        f"{count(analysis.errors[kind])} of its {counted(total, 'error')} at the recommended threshold are "
         f"{ERROR_PLURALS[kind]}."
     )
     costs = {kind: cost for kind, cost in analysis.delta_ap.items() if math.isfinite(cost)}

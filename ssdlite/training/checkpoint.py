@@ -23,7 +23,8 @@ from ssdlite.io import load_tensors, quoted, require_regular
 
 
 def random_state() -> dict[str, Any]:
-    """Of Python, NumPy and PyTorch, on every GPU, as tensors and numbers that a checkpoint may hold."""
+    """Return the states of the random generators of Python, NumPy and PyTorch, on every GPU, as a checkpoint may
+    hold them."""
     import torch
 
     version, numbers, gauss = random.getstate()
@@ -103,7 +104,7 @@ def load_newest(run_dir: Path) -> dict[str, Any]:
 
 
 def has_newest(run_dir: Path) -> bool:
-    """Whether there is anything that `load_newest` would look at."""
+    """Return whether there is anything that `load_newest` would look at."""
     return any((run_dir / name).exists() for name in ("new.pt", *_names(MAX_KEPT)))
 
 
@@ -216,7 +217,7 @@ MAY_CHANGE = (
 
 
 def require_same_run(checkpoint: Mapping[str, Any], header: Mapping[str, Any]) -> None:
-    """Raises CheckpointError if `header` (config, classes) asks for another training than `checkpoint` is of."""
+    """Raise CheckpointError if `header` (config, classes) asks for another training than `checkpoint` is of."""
     if list(checkpoint["classes"]) != list(header["classes"]):
         raise CheckpointError(
             f"the run to resume has the classes {', '.join(checkpoint['classes'])}, but the data has "

@@ -17,11 +17,13 @@ Merged = TypeVar("Merged")
 
 
 EXCHANGE_TIMEOUT = timedelta(minutes=30)
-"""Of an exchange between GPUs. Processes meet at every step, but the first may write to a slow disk between two."""
+"""Time limit of an exchange between GPUs. Processes meet at every step, but the first may write to a slow disk
+between two."""
 
 
 WAITING_TIMEOUT = timedelta(days=1)
-"""Of waiting for the first process, which draws data, fits priors and computes AP alone, however large the data.
+"""Time limit of waiting for the first process, which draws data, fits priors and computes AP alone, however large
+the data.
 
 A process that dies closes its connections and ends the waiting at once, so a long time costs nothing."""
 
@@ -43,17 +45,17 @@ def local_processes() -> int:
 
 
 def launch_id() -> str:
-    """What torchrun calls itself, in all its restarts; "" without it."""
+    """Return what torchrun calls itself, in all its restarts; "" without it."""
     return os.environ.get("TORCHELASTIC_RUN_ID", "")
 
 
 def restarts() -> int:
-    """How often torchrun has started these processes anew because one of them died (--max-restarts)."""
+    """Return how often torchrun has started these processes anew because one of them died (--max-restarts)."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def is_main() -> bool:
-    """Whether this process writes files and talks."""
+    """Return whether this process writes files and talks."""
     return rank() == 0
 
 
@@ -113,7 +115,7 @@ def _own_gpu(device: torch.device) -> torch.device:
 
 
 def any_process(flag: bool, device: torch.device) -> bool:
-    """Whether the flag is set in any process. Every process must ask at the same step."""
+    """Return whether the flag is set in any process. Every process must ask at the same step."""
     if world_size() == 1:
         return flag
     votes = torch.tensor(float(flag), device=device)

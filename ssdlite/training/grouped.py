@@ -1,4 +1,4 @@
-"""What a step does to every layer, done for all layers at once.
+"""Operations of a step on all layers at once.
 
 A network has a hundred layers. On a GPU each of these operations takes a few microseconds to start and next to
 nothing to run, so that layer by layer they take longer than the convolutions of a small batch.

@@ -144,7 +144,7 @@ class Logbook:
         self._writer.add_image(name, image, step, dataformats="HWC")
 
     def histogram(self, name: str, step: int, values: np.ndarray, edges: np.ndarray) -> None:
-        """How many of (N,) `values` lie between each two of (E,) `edges`; nothing where there are none."""
+        """Return how many of (N,) `values` lie between each two of (E,) `edges`; nothing where there are none."""
         if len(values):
             self._writer.add_histogram(name, values, step, bins=edges)
 

@@ -47,7 +47,7 @@ GPU_VOTE_INTERVAL = 10  # steps; torchrun kills what has not left 30 s after a s
 
 @dataclass
 class Progress:
-    """Where a run stands. `batch` counts those of the current epoch that are done."""
+    """Position of a run. `batch` counts those of the current epoch that are done."""
 
     epoch: int = 0
     batch: int = 0
@@ -71,8 +71,8 @@ class PendingStep(NamedTuple):
 class Trainer:
     """Everything that one run needs, ready made; `run` is the loop.
 
-    `validate` takes the model to judge and gives its figures, with "AP" among them where it is defined ({} in all
-    processes but the main one). `header` is what every checkpoint says of itself: config and classes.
+    `validate` takes the model to evaluate and gives its figures, with "AP" among them where it is defined ({} in
+    all processes but the main one). `header` is what every checkpoint says of itself: config and classes.
 
     A run that was killed and resumed ends with the weights and the log of one that was not, to the bit on a CPU
     with the same number of threads: what a sample looks like follows from (seed, epoch, index), and everything else

@@ -1,4 +1,4 @@
-"""What is left behind when a loss is not a number: the batch, a picture of it, and who is likely to blame."""
+"""Report of a loss that is not finite: the batch, a picture of it, and the probable cause."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COLUMNS = 4
 def record_failure(
     folder: Path, step: TrainStep, batch: Batch, class_names: Sequence[str], facts: Mapping[str, Any]
 ) -> str:
-    """Write batch.pt, images.jpg and report.json into `folder`; the likely culprit as half a sentence.
+    """Write batch.pt, images.jpg and report.json into `folder`; the probable cause as half a sentence.
 
     The network looks at `batch`, on the step's device, once more, as it does in evaluation.
 
@@ -76,7 +76,7 @@ def _find_cause(step: TrainStep, batch: Batch, output: DetectorOutput, terms: Se
             if not box.isfinite().all() or (box[2:] <= box[:2]).any():
                 return f"image {image_id} has the box {[round(x, 2) for x in box.tolist()]}"
     if name := _first_not_finite(step.model):
-        return f"{name} of the network is not finite itself: an earlier step spoiled it, so lower optim.lr"
+        return f"{name} of the network is not finite itself: an earlier step made it so; lower optim.lr"
     if not _is_finite(output):
         if step.dtype is not torch.float32 and _is_finite(step.model.eval()(batch.images)):
             return (
@@ -132,7 +132,7 @@ def _picture(batch: Batch, class_names: Sequence[str]) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """The same with "nan" and "inf" as text, which JSON has no numbers for."""
+    """Return the same with "nan" and "inf" as text, which JSON has no numbers for."""
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list):

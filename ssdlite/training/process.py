@@ -90,7 +90,8 @@ def keep_memory() -> bool:
 
 
 def _addresses_are_scarce() -> bool:
-    """Whether what is asked for counts although it is not touched: `ulimit -v` or -d, or strict overcommitment."""
+    """Return whether what is asked for counts although it is not touched: `ulimit -v` or -d, or strict
+    overcommitment."""
     import resource  # not on Windows
 
     limits = (resource.getrlimit(which)[0] for which in (resource.RLIMIT_AS, resource.RLIMIT_DATA))

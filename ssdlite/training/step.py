@@ -172,13 +172,13 @@ class TrainStep:
         return left_out
 
     def _restore_statistics(self, nonfinite: Tensor) -> None:
-        """What the norms gathered in a step that is left out may be no numbers either."""
+        """Return what the norms gathered in a step that is left out may be no numbers either."""
         if self.device.type == "cpu" and not nonfinite:
             return
         self._before.restore(nonfinite)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs of it, but for the average's weights, which every checkpoint ships."""
+        """Return what a resumed run needs of it, but for the average's weights, which every checkpoint ships."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -189,7 +189,7 @@ class TrainStep:
         }
 
     def load_state_dict(self, state: Mapping[str, Any], averaged: Mapping[str, Tensor]) -> None:
-        """Raises RuntimeError, ValueError or KeyError where the state is of other objects."""
+        """Raise RuntimeError, ValueError or KeyError where the state is of other objects."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
@@ -214,7 +214,7 @@ class TrainStep:
         )
 
     def _without_exchange(self) -> AbstractContextManager[None]:
-        """Several processes average their gradients once a step, in its last part."""
+        """Keep several processes from averaging gradients before the last part of a step."""
         return self.network.no_sync() if isinstance(self.network, DistributedDataParallel) else nullcontext()
 
 

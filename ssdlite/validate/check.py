@@ -1,4 +1,4 @@
-"""All checks of a data set, and the fast ones that `train` makes.
+"""Checks of a data set, and the fast ones that `train` makes.
 
 Start with `check_splits`. The readers collect what is wrong with the files; here come the rules over annotations,
 over images, and over both splits.

@@ -110,7 +110,7 @@ class _Header:
 
 
 def _read_header(data: bytes) -> _Header | None:
-    """None for what Pillow does not recognise."""
+    """Return None for what Pillow does not recognise."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             width, height = image.size

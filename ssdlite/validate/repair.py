@@ -134,7 +134,7 @@ BoxForm: TypeAlias = Literal["xyxy", "xywh"]
 
 
 CHANGES_FILE = "changes.json"
-"""In the folder of a cleaned copy: each change, by source."""
+"""File in the folder of a cleaned copy with each change, by source."""
 
 
 DIGITS = 4  # of a pixel that are written of a box

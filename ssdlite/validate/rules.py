@@ -77,7 +77,7 @@ def inspect_boxes(annotations: Annotations, sizes: np.ndarray) -> BoxStates:
 def looks_other(annotations: Annotations, sizes: np.ndarray) -> bool:
     """Return whether boxes of the form xywh look like corners, or corners like xywh.
 
-    Boxes that cannot be what they should be prove nothing by themselves: nearly all must fit the other form, which
+    Boxes that cannot be what they should be say nothing by themselves: nearly all must fit the other form, which
     is hardly so by chance.
     """
     if annotations.box_form is None:

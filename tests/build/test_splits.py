@@ -70,6 +70,8 @@ def test_explicit_sources(yolo):
     assert [len(split) for split in read_data(config)] == [8, 2]
     with pytest.raises(ConfigError, match=r"there is no test set: give data=PATH, or data.test with a source"):
         read_data(config, ["test"])
+    config = load_config(None, [f"data.train={source}", f"data.val={source}"]).data
+    assert [len(split) for split in read_data(config)] == [10, 10]  # which is what was asked for
     test = source.replace("images/train", "images/test")
     config = load_config(None, [f"data.train={source}", f"data.test={test}"]).data
     assert names(read_data(config, ["test"])[0]) == set("vwxyz")

@@ -1,4 +1,4 @@
-"""Every loss recipe, assignment and head through the commands: train, resume, judge, export, fine-tune."""
+"""Every loss recipe, assignment and head through the commands: train, resume, evaluate, export, fine-tune."""
 
 import json
 from pathlib import Path

@@ -146,7 +146,7 @@ def test_another_programs_results_have_a_report_when_asked(cli, run, drawn, tmp_
 
 
 def test_where_nothing_may_be_written_eval_still_judges(cli, run):
-    (run / "report.html").unlink(missing_ok=True)  # another test may have judged the same run
+    (run / "report.html").unlink(missing_ok=True)  # another test may have evaluated the same run
     (run / "report.html").mkdir()
     result = cli("eval", run / "best.pt")
     assert result.code == 0 and "no report" in result.out and "AP_small" in result.out

@@ -162,7 +162,7 @@ def test_a_resumed_run_needs_no_start_and_keeps_what_is_frozen(cli, start, drawn
     for whole, parts in zip(*(states_of(tmp_path / kind / "same") for kind in ("whole", "parts")), strict=True):
         assert all(value.equal(parts[name]) for name, value in whole.items())
         assert all(value.equal(before[name]) for name, value in parts.items() if name.startswith("backbone."))
-    # What it gave can be judged without the start as well.
+    # What it gave can be evaluated without the start as well.
     assert cli("eval", tmp_path / "parts" / "same" / "best.pt").code == 0
 
 
@@ -309,16 +309,16 @@ def test_two_processes_train_and_evaluate_together(cli, drawn, tmp_path):
     assert torch.load(tmp_path / "two" / "last.pt")["training"]["progress"]["step"] == 3
     # What one process finds with the file that was saved is what the two found together.
     logged = json.loads((tmp_path / "two" / "metrics.jsonl").read_text().splitlines()[-1])
-    evaluated = cli("eval", tmp_path / "two" / "best.pt", "--json", tmp_path / "judged.json")
+    evaluated = cli("eval", tmp_path / "two" / "best.pt", "--json", tmp_path / "evaluated.json")
     assert evaluated.code == 0
-    figures = json.loads((tmp_path / "judged.json").read_text())["coco"]
+    figures = json.loads((tmp_path / "evaluated.json").read_text())["coco"]
     assert logged["AR100"] > 0
     for name in ("AP", "AR100", "AR_small"):
         assert logged[name] == pytest.approx(figures[name], abs=1e-6)
 
 
 def test_overfitting_eight_real_images(cli, real_data, tmp_path):
-    """The proof that boxes, labels and decoding are right: the network can learn eight images by heart."""
+    """A check that boxes, labels and decoding are right: the network can overfit eight images."""
     source = json.loads((real_data / "coco128" / "annotations" / "instances_train2017.json").read_text())
     chosen = source["images"][:8]
     kept = {image["id"] for image in chosen}

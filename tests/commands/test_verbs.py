@@ -175,7 +175,8 @@ def test_classes_that_a_model_does_not_know_are_left_out_when_asked(cli, cornere
 
 
 def test_c30_results_are_numbered_by_the_training_classes(cli, tmp_path):
-    """VOC has no ids of its own: they follow from the training set, also where the judged split lacks a class."""
+    """VOC has no ids of its own: they follow from the training set, also where the evaluated split lacks a
+    class."""
     root = tmp_path / "voc"
     for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (root / folder).mkdir(parents=True)
@@ -212,7 +213,7 @@ def test_checkpoint_and_export_predict_the_same(cli, lively, drawn, tmp_path):
 
 
 def test_an_exported_file_knows_no_places(cli, known, exported):
-    """Nor does the report beside it; so judging it needs to be told the data set."""
+    """Nor does the report beside it; so evaluating it needs to be told the data set."""
     report = exported.with_name("tiny.onnx.json")
     for path in (exported, report):
         for place in (known.data, known.model.parent):

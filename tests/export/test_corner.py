@@ -1,4 +1,5 @@
-"""A network with corners as a file: the same pairs as PyTorch's, honest proof, and metadata without priors."""
+"""A network with corners as a file: the same pairs as PyTorch's, honest verification, and metadata without
+priors."""
 
 import copy
 import dataclasses

@@ -1,4 +1,4 @@
-"""Exported files are judged and used where there is no PyTorch."""
+"""Exported files are evaluated and used where there is no PyTorch."""
 
 import subprocess
 import sys
@@ -45,8 +45,8 @@ def exported(lively):
 
 def test_eval_and_predict_of_an_exported_file(exported, drawn, tmp_path, cli):
     options = (f"data={drawn}", "--report", tmp_path / "report.html", "--json")
-    judged = run_without_torch("eval", exported, *options, tmp_path / "without.json")
-    assert judged.returncode == 0, judged.stderr
+    evaluated = run_without_torch("eval", exported, *options, tmp_path / "without.json")
+    assert evaluated.returncode == 0, evaluated.stderr
     assert (tmp_path / "report.html").is_file()
     assert cli("eval", exported, *options, tmp_path / "with.json").code == 0
     assert (tmp_path / "without.json").read_text() == (tmp_path / "with.json").read_text()

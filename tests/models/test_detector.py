@@ -99,9 +99,9 @@ def test_rows_of_the_head_belong_to_the_priors_of_a_cell_in_order():
 def test_training_mode_gives_the_same_kind_of_output():
     detector = build()
     images = torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8)
-    trained, judged = detector.train()(images), detector.eval()(images)
-    assert [tuple(part.shape) for part in trained[:3]] == [tuple(part.shape) for part in judged[:3]]
-    assert trained.score_activation == judged.score_activation == "softmax"
+    trained, evaluated = detector.train()(images), detector.eval()(images)
+    assert [tuple(part.shape) for part in trained[:3]] == [tuple(part.shape) for part in evaluated[:3]]
+    assert trained.score_activation == evaluated.score_activation == "softmax"
 
 
 def test_bytes_and_floats_are_the_same_pixels():

@@ -38,14 +38,14 @@ def make_evaluated(
     threshold: float | None = 0.5,
     split_name: str = "val",
 ) -> EvaluatedSplit:
-    """`scene` as images in `folder`, judged."""
+    """`scene` as images in `folder`, evaluated."""
     records = [_record(folder, f"image{number}", objects) for number, (objects, _) in enumerate(scene)]
     split = make_split(*records, class_names=class_names)
     detections = [make_detections(*found) for _, found in scene]
-    return judge(split, detections, threshold=threshold, split_name=split_name)
+    return evaluate(split, detections, threshold=threshold, split_name=split_name)
 
 
-def judge(
+def evaluate(
     split: DataSplit, detections: list[Detections], *, threshold: float | None = None, split_name: str = "val"
 ) -> EvaluatedSplit:
     analysis = analyse(split, score_detections(split, detections), threshold=threshold)

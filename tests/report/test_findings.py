@@ -10,7 +10,7 @@ from ssdlite.report.recommendations import MOST, find, mean_excess
 from ssdlite.report.summary import summarize
 from tests.evaluation.cases import make_detections, make_record, make_split
 
-from .cases import CAT, DOG, LEFT, NO_HISTORY, TRUE_POSITIVE, judge, make_evaluated, make_log, make_report
+from .cases import CAT, DOG, LEFT, NO_HISTORY, TRUE_POSITIVE, evaluate, make_evaluated, make_log, make_report
 
 SPACE = "\u00a0"
 SMALL, LARGE = (100, 100, 120, 120), (300, 300, 700, 700)  # 2 % and 40 % of the side of 1000x1000
@@ -27,9 +27,9 @@ def answer(report, question: str) -> str:
 
 
 def many(objects, found, times=10, class_names=("cat", "dog")):
-    """One image `times` times, judged."""
+    """One image `times` times, evaluated."""
     split = make_split(*(make_record(f"i{k}", objects) for k in range(times)), class_names=class_names)
-    return judge(split, [make_detections(*found)] * times, threshold=0.5)
+    return evaluate(split, [make_detections(*found)] * times, threshold=0.5)
 
 
 def test_how_good_it_is_in_plain_numbers(tmp_path):
@@ -48,7 +48,7 @@ def test_the_weaker_class_is_named_with_both_figures():
     report = make_report(many([(SMALL, CAT), (LARGE, DOG)], [(LARGE, 0.9, DOG)]), data={})
     assert answer(report, "class") == "‘cat’ (AP 0.000); the best is ‘dog’ (1.000)."
     assert (
-        "‘cat’ is the weakest class: AP 0.000, against 1.000 of ‘dog’. Most of its faults are missed objects"
+        "‘cat’ is the weakest class: AP 0.000, against 1.000 of ‘dog’. Most of its errors are missed objects"
         in texts(report)
     )
 
@@ -71,9 +71,9 @@ def test_few_objects_make_no_weakest_class():
         class_names=("cat", "dog", "cow"),
     )
     found = [make_detections((SMALL, 0.9, CAT), (objects[1][0], 0.9, 3))] * 11
-    report = make_report(judge(split, found), data={})
+    report = make_report(evaluate(split, found), data={})
     assert "‘dog’ is the weakest" not in texts(report) and "‘dog’" not in answer(report, "class")
-    assert "‘dog’ 1," in texts(report)  # among those with too few objects to judge by
+    assert "‘dog’ 1," in texts(report)  # among those with too few objects to evaluate by
 
 
 def test_the_size_at_which_it_fails():
@@ -101,9 +101,9 @@ def test_false_alarms_where_nothing_is():
     empty = many([], [(LARGE, 0.9, CAT)])
     split = make_split(*empty.split.records, make_record("a", [(SMALL, CAT)]))
     found = [*empty.detections, make_detections((SMALL, 0.95, CAT))]
-    report = make_report(judge(split, found, threshold=0.5), data={})
+    report = make_report(evaluate(split, found, threshold=0.5), data={})
     assert "100 % of the 10 images without objects have a false detection" in texts(report)
-    few = make_report(judge(split, [make_detections()] * 10 + [found[-1]], threshold=0.5), data={})
+    few = make_report(evaluate(split, [make_detections()] * 10 + [found[-1]], threshold=0.5), data={})
     assert "without objects" not in texts(few)
 
 

@@ -13,7 +13,7 @@ from ssdlite.report.data import PriorFitRow, PriorFitSummary
 from ssdlite.report.page import render
 from tests.evaluation.cases import make_detections, make_record, make_split, random_case
 
-from .cases import CAT, LEFT, NO_HISTORY, judge, make_evaluated, make_report
+from .cases import CAT, LEFT, NO_HISTORY, evaluate, make_evaluated, make_report
 
 VOID = {"meta", "link", "img", "br"}
 
@@ -68,7 +68,7 @@ def test_it_holds_all_that_was_asked_for(evaluated):
     for heading in (
         "How good is it?",
         "Which class is weakest?",
-        "Which images should I look at first?",
+        "Which images are the worst?",
         "Model card",
     ):
         assert heading in page.text
@@ -137,14 +137,14 @@ def test_many_classes_stay_small(tmp_path):
     names = tuple(f"class number {number}" for number in range(80))
     records = [make_record(f"i{k}", [(LEFT, 1 + k % 80)]) for k in range(160)]
     found = [make_detections((LEFT, 0.5 + k / 400, 1 + (k + k % 3 // 2) % 80)) for k in range(160)]
-    page = render(make_report(judge(make_split(*records, class_names=names), found)))
+    page = render(make_report(evaluate(make_split(*records, class_names=names), found)))
     Page(page)
     assert len(page) < 600_000  # without pictures: their files are not there
 
 
 def test_figures_are_those_of_the_analysis():
     split, detections = random_case(1)
-    report = make_report(judge(split, detections))
+    report = make_report(evaluate(split, detections))
     text = Page(render(report)).text
     for value in report.evaluated.analysis.coco.values():
         assert f"{value:.3f}" in text

@@ -136,5 +136,5 @@ def test_real_helmet_has_copies(real_data):
 
     layout = find_layout(real_data / "helmet")
     report = check_splits(layout.train, layout.val)
-    assert kinds(report.problems) == ["image-in-both-splits"] * 11 + ["image-repeated"] * 18
+    assert kinds(report.problems) == [*["image-in-both-splits"] * 11, *["image-repeated"] * 18, "object-repeated"]
     assert np.sum([source.repeated.sum() for source in (*report.train, *report.val)]) == 18

@@ -148,7 +148,7 @@ def _run_part(
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="gpu.py", description="Prove and measure the GPU path; see docs/gpu.md.")
+    parser = argparse.ArgumentParser(prog="gpu.py", description="Check and measure the GPU path; see docs/gpu.md.")
     parser.add_argument("--part", choices=["all", *PARTS], default="all")
     parser.add_argument("--dry-run", action="store_true", help="everything at small sizes on the CPU")
     parser.add_argument("--only", default="", help="tasks whose names contain one of these words, between commas")

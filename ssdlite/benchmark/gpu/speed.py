@@ -165,7 +165,7 @@ def _works(
 
 
 def _total(rows: list[Row]) -> Row:
-    """All of a step: each shape as often as it is in the network."""
+    """Return all of a step: each shape as often as it is in the network."""
     names = [name for name in rows[0] if name.endswith(" ms")]
     total: Row = {
         "channels": "all",
@@ -442,7 +442,7 @@ def measure_parts(setting: Setting) -> Outcome:
 
 
 def measure_validation(setting: Setting, *, workers: int) -> Outcome:
-    """From files and from the disk cache to detections, as a validation does it."""
+    """Time a validation from files and from the disk cache to detections."""
     sizes, device = setting.sizes, setting.device
     photos = read_photos(setting, setting.scratch / "photos", sizes.photos)
     rows = []

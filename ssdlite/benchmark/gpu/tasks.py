@@ -345,7 +345,7 @@ class TaskResults:
 
 
 def loses_device(error: BaseException) -> bool:
-    """Nothing in this process can use the GPU after such an error."""
+    """Return whether no process can go on using the GPU after `error`."""
     text = str(error)
     return "CUDA error" in text or "device-side assert" in text or "CUBLAS_STATUS_EXECUTION_FAILED" in text
 

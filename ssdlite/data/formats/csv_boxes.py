@@ -123,7 +123,7 @@ def _delimiter(lines: Sequence[str]) -> str:
 
 
 def _is_box_row(row: Sequence[str]) -> bool:
-    """Whether a row is RetinaNet's: an image, and four numbers and a class or nothing."""
+    """Return whether a row is RetinaNet's: an image, and four numbers and a class or nothing."""
     if len(row) != len(RETINANET) or plain_path(row[0]).suffix.lower() not in IMAGE_SUFFIXES:
         return False
     numbers = [text.strip() for text in row[1:5]]

@@ -1,4 +1,4 @@
-"""From a path to the sources of its splits, and from sources to one split.
+"""Data sets at a path: finding the sources of its splits, and reading sources into one split.
 
 Start with `find_layout` and `read_split`.
 """
@@ -58,6 +58,17 @@ def find_layout(path: str | Path) -> Layout:
         raise DataError(
             f"{path}: the folder cannot be looked through ({error.strerror}); check the path and its permissions"
         ) from error
+
+
+def is_data_set(path: Path) -> bool:
+    """Return whether a path on the command line is data and no config file: a folder, or a file that a format
+    knows."""
+    if path.is_dir():
+        return True
+    try:
+        return path.is_file() and bool(path.suffix.lower() in ARCHIVES or _matches(path))
+    except (DataError, OSError):  # recognised, and not usable
+        return True
 
 
 def _find_layout(path: Path) -> Layout:

@@ -98,7 +98,7 @@ REPAIRS: dict[str, str] = {
     "flag-unclear": "took {} as not difficult, because a flag is neither 0 nor 1",
     "object-without-box": "left out {} without an area, such as points",
 }
-"""What training does about some kinds of warning, which it says once for each, with a count of `ITEMS`."""
+"""Sentences about warnings that training mends or leaves out, said once for each kind with a count of `ITEMS`."""
 
 
 ITEMS: dict[str, tuple[str, str]] = {

@@ -30,8 +30,8 @@ FORMATS: tuple[Format[Any], ...] = (
     OpenImagesFormat(),
     CsvFormat(),
 )
-"""In the order in which they are asked about a path: the first that recognises it has it, so that of several
-descriptions of the same images the richer one is read."""
+"""Formats in the order in which they are asked about a path: the first that recognises it has it, so that of
+several descriptions of the same images the richer one is read."""
 
 
 def format_of(source: Source) -> Format[Any]:

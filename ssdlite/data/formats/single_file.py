@@ -57,7 +57,7 @@ class SingleFileFormat(Format[S]):
     """A format of one file for each split."""
 
     title: ClassVar[str]
-    """What a person calls it."""
+    """Name of the format in messages."""
     suffixes: ClassVar[tuple[str, ...]]
 
     @abstractmethod

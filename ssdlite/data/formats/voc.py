@@ -52,7 +52,8 @@ class VocFormat(Format[VocSource]):
     source_type = VocSource
 
     def find(self, path: Path) -> Found | None:
-        """With lists trainval and test somewhere, train on trainval and validate on test, as is customary.
+        """Find VOC's lists: with trainval and test somewhere, train on trainval and validate on test, as is
+        customary.
 
         Otherwise train, val and test are what they say; without val, test validates.
         """

@@ -127,7 +127,7 @@ def _holds_xml(folder: Path) -> bool:
 
 
 def _is_voc(paths: Iterable[Path]) -> bool:
-    """Whether one of the first files begins as VOC's do."""
+    """Return whether one of the first files begins as VOC's do."""
     for path in islice(paths, GLANCE):
         try:
             with path.open("rb") as file:

@@ -319,7 +319,7 @@ def _names_file(folder: Path) -> Path | None:
 
 
 def _has_labels(folder: Path) -> bool:
-    """Whether one of the first images of a folder, or of the folders in it, has a label file."""
+    """Return whether one of the first images of a folder, or of the folders in it, has a label file."""
     listings: dict[Path, set[str]] = {}
     paths = list_files(folder, IMAGE_SUFFIXES) or walk_files(folder, IMAGE_SUFFIXES)
     labels = (label for path in paths[:1000] if (label := _label_path(path, listings)))
@@ -327,7 +327,7 @@ def _has_labels(folder: Path) -> bool:
 
 
 def _looks_like_labels(path: Path) -> bool:
-    """Whether the first line is a class number and at least four numbers."""
+    """Return whether the first line is a class number and at least four numbers."""
     try:
         with path.open(encoding="utf-8-sig") as file:
             words = file.readline(4000).split()
@@ -339,7 +339,7 @@ def _looks_like_labels(path: Path) -> bool:
 
 
 def _is_list(path: Path) -> bool:
-    """Whether the first line of a text file is the path of an image."""
+    """Return whether the first line of a text file is the path of an image."""
     try:
         with path.open(encoding="utf-8-sig") as file:
             return plain_path(file.readline(4000)).suffix.lower() in IMAGE_SUFFIXES

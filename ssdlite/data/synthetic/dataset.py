@@ -29,7 +29,7 @@ from ssdlite.data.synthetic.pictures import DrawnObject, draw_scene
 from ssdlite.errors import ConfigError, DataError
 
 CATEGORY_IDS = {"ring": 1, "triangle": 2, "rectangle": 4, "star": 7, "cross": 8, "heart": 11}
-"""With gaps, as COCO's are: a reader that takes category ids for labels fails here first."""
+"""Category ids with gaps, as COCO's are: a reader that takes category ids for labels fails here first."""
 
 
 SPLITS = ("train", "val")

@@ -1,4 +1,4 @@
-"""Writing a network in another format, and its proof, before the file gets its name."""
+"""Export of a network in another format, and its verification before the file gets its name."""
 
 from __future__ import annotations
 
@@ -40,14 +40,15 @@ def export_file(
     head: HeadKind | None = None,
     precision: WeightPrecision = "fp32",
 ) -> VerificationReport | None:
-    """Write `network` at `path` in the format `name`, with what belongs to it beside it; gives the proof.
+    """Write `network` at `path` in the format `name`, with what belongs to it beside it; returns the report of the
+    verification.
 
-    Everything is written into a folder beside `path`, proved by `evidence`, and moved only then.
+    Everything is written into a folder beside `path`, verified on `verification_images`, and moved only then.
 
     Args:
         decoder: how detections are chosen; it is in the metadata.
-        evidence: what the file has to stand against before it is written. None: no proof.
-        head: where the file ends; None takes the first that the format has.
+        verification_images: images that the file is compared with PyTorch on before it is written. None: no
+        verification. head: where the file ends; None takes the first that the format has.
 
     Raises ConfigError for what the format does not have, UserError where a package is missing or nothing can be
     written, CheckpointError if the conversion fails or the file does not compute what the network does.
@@ -102,7 +103,7 @@ def convert(conversion: Conversion, name: FormatName, path: Path) -> dict[str, s
 
 
 def require_detector(network: Network, name: str) -> Detector:
-    """Raises ConfigError for a network that finds corners: nobody has tried its decoding in these runtimes."""
+    """Raise ConfigError for a network that finds corners: nobody has tried its decoding in these runtimes."""
     if not isinstance(network, Detector):
         raise ConfigError(f"a corner network cannot be written for {name}; write it with 'ssdlite export-onnx'.")
     return network

@@ -1,4 +1,4 @@
-"""From a network to one ONNX file that says what it is and has been proven to compute the same."""
+"""Export of a network to one ONNX file that says what it is and is verified to compute the same."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def export_onnx(
     opset: int = DEFAULT_OPSET,
     calibration: QuantizationData | None = None,
 ) -> VerificationReport | None:
-    """Write `detector` to `path`, a single file, and prove it. `path` changes only if that succeeds.
+    """Write `detector` to `path`, a single file, and verify it. `path` changes only if that succeeds.
 
     The file takes `images`, RGB pixels 0..255 at the input size, as `form.input` says (`deploy.onnx.input_form`),
     and gives, by `form.head`:
@@ -48,8 +48,8 @@ def export_onnx(
 
     Args:
         decoder: how detections are chosen; in the metadata for every head, in the graph for `nms`.
-        evidence: what the file has to stand against before it is written. None: no proof.
-        batch: images of one run; None leaves it open.
+        verification_images: images that the file is compared with PyTorch on before it is written. None: no
+        verification. batch: images of one run; None leaves it open.
         calibration: for `form.precision` int8, and only for that.
 
     Raises ConfigError for a head or an opset that cannot be written, CheckpointError if the exporter fails or the

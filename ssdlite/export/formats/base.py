@@ -54,7 +54,7 @@ def format_of(path: Path) -> FormatName | None:
 
 
 def require_choice(name: FormatName, path: Path, head: str, precision: str) -> None:
-    """Raises ConfigError unless the format has `head` and `precision`, and `path` its suffix."""
+    """Raise ConfigError unless the format has `head` and `precision`, and `path` its suffix."""
     kind = FORMATS[name]
     if head not in kind.heads:
         raise ConfigError(f"--head is {' or '.join(kind.heads)} for {name}, not '{head}'.")
@@ -73,11 +73,11 @@ MODULES: dict[FormatName, tuple[str, ...]] = {
     "executorch": ("executorch",),
     "coreml": ("coremltools",),
 }
-"""What a format needs to be written and run."""
+"""Packages that a format needs to be written and run."""
 
 
 def is_installed(name: FormatName) -> bool:
-    """Whether a format can be written and run here. Nothing is imported."""
+    """Return whether a format can be written and run here. Nothing is imported."""
     return all(importlib.util.find_spec(module) is not None for module in MODULES[name])
 
 
@@ -111,7 +111,7 @@ STREAMS = (1, 2)  # standard output and error, also of C++ code and of other pro
 
 @contextlib.contextmanager
 def suppress_output(work: str) -> Iterator[None]:
-    """Nothing of what is printed or logged inside reaches the screen.
+    """Keep what is printed or logged inside off the screen.
 
     Raises CheckpointError, which begins with `work`, for whatever is raised inside but a UserError: the exceptions
     of converters have no common base.

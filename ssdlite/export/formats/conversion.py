@@ -18,7 +18,7 @@ from ssdlite.models.detector import Detector
 
 @dataclass(frozen=True, eq=False)
 class Conversion:
-    """What is to be converted, and how."""
+    """Network that is converted, with the options of the conversion."""
 
     detector: Detector
     head: HeadKind  # decoded or raw
@@ -41,13 +41,14 @@ class Conversion:
         return FileForm(head=self.head, precision=self.precision)
 
     def onnx(self, batch: int | None = None) -> onnx.ModelProto:
-        """As `export_onnx` writes it."""
+        """ONNX model as `export_onnx` writes it."""
         traced = trace_detector(self.detector, batch=batch)
         form = FileForm(head=self.head)  # each format narrows the weights itself
         return build_model(traced, self.detector, form=form, decoder=self.decoder, metadata=self.metadata)
 
     def module(self, *, channels_last: bool = False) -> nn.Module:
-        """From an image (1, 3, H, W), or (1, H, W, 3), to the outputs of the head; on the CPU, in float32."""
+        """Module from an image (1, 3, H, W), or (1, H, W, 3), to the outputs of the head; on the CPU, in
+        float32."""
         detector = copy.deepcopy(self.detector).cpu().float()
         detector.to(memory_format=torch.contiguous_format)  # ExecuTorch takes no other
         return _HeadOutputs(detector, self.head, channels_last).eval()

@@ -64,7 +64,7 @@ class NcnnRuntime:
         self.network = ncnn.Net()
         options = self.network.opt
         options.use_vulkan_compute = False
-        # ARM processors would compute in float16: faster, but not what was proved.
+        # ARM processors would compute in float16: faster, but not what was verified.
         options.use_fp16_packed = options.use_fp16_storage = options.use_fp16_arithmetic = False
         if threads is not None:
             options.num_threads = threads

@@ -37,7 +37,7 @@ class OpenVinoRuntime:
     """A .xml file, run on the CPU in float32.
 
     Where a processor has bfloat16 or float16, OpenVINO would compute in those: twice as fast, with logits that are
-    off by .5. A file answers as it was proved only in float32. `precision=None` leaves it to OpenVINO.
+    off by .5. A file computes what was verified only in float32. `precision=None` leaves it to OpenVINO.
     """
 
     batch_size: int | None = None
@@ -70,6 +70,6 @@ class OpenVinoRuntime:
 
 
 def computes_in_half() -> bool:
-    """Whether OpenVINO would compute in bfloat16 or float16 on this processor if nothing said otherwise."""
+    """Return whether OpenVINO would compute in bfloat16 or float16 on this processor if nothing said otherwise."""
     able = load_package("openvino", "openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return bool({"BF16", "FP16"} & set(able))

@@ -1,4 +1,4 @@
-"""From the suffix of a file to what runs it."""
+"""Registry of the runtimes by the suffix of a file."""
 
 from __future__ import annotations
 

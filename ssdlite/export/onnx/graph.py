@@ -176,15 +176,15 @@ MIN_OPSET = 13
 
 
 TRACED_OPSET = 18
-"""What PyTorch writes without a conversion (2.9 to 2.15). Asked for less, it calls ONNX's converter, which has no
-rule for Identity at 13 to 15 nor for Pad at 16 and 17, and then leaves 18 in place without an error."""
+"""Opset that PyTorch writes without a conversion (2.9 to 2.15). Asked for less, it calls ONNX's converter, which
+has no rule for Identity at 13 to 15 nor for Pad at 16 and 17, and then leaves 18 in place without an error."""
 
 
 DEFAULT_OPSET = 18
 
 
 def require_known(opset: int) -> None:
-    """Raises ConfigError for an opset that is too old for any of our files."""
+    """Raise ConfigError for an opset that is too old for any of our files."""
     if opset < MIN_OPSET:
         raise ConfigError(f"opset {opset} cannot be written; choose {MIN_OPSET} or above, such as {DEFAULT_OPSET}.")
 
@@ -217,7 +217,7 @@ def lower_opset(model: onnx.ModelProto, opset: int) -> None:
 
 
 def require_opset(model: onnx.ModelProto, opset: int) -> None:
-    """Raises ConfigError if `model` is not of `opset` alone: no tool that writes graphs says so by an exception."""
+    """Raise ConfigError if `model` is not of `opset` alone: no tool that writes graphs says so by an exception."""
     written = {entry.domain: entry.version for entry in model.opset_import}
     if written != {"": opset}:
         raise ConfigError(
@@ -237,7 +237,7 @@ def _standard(model: onnx.ModelProto) -> onnx.OperatorSetIdProto:
 def _is_neutral(
     node: NodeProto, attribute: AttributeProto, schema: defs.OpSchema, tensors: dict[str, onnx.TensorProto]
 ) -> bool:
-    """Whether the node means the same without `attribute`."""
+    """Return whether the node means the same without `attribute`."""
     if node.op_type == "Reshape" and attribute.name == "allowzero":  # how a 0 in the new shape is read
         shape = tensors.get(node.input[1])
         return attribute.i == 0 or (shape is not None and 0 not in numpy_helper.to_array(shape))

@@ -121,7 +121,7 @@ class _AllOutputs(nn.Module):
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Nothing on the screen or in the log: the exporter prints progress, advice and tracebacks it survives."""
+    """Keep the exporter's progress, advice and tracebacks that it survives off the screen and the log."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -144,14 +144,14 @@ def _last_cause(error: BaseException) -> str:
 
 @dataclass(frozen=True, eq=False)
 class QuantizationData:
-    """What 8 bits are chosen by; see `deploy.onnx.quantize`."""
+    """Images and options that the ranges of 8 bits are chosen by; see `export.onnx.precision`."""
 
     images: np.ndarray  # (N, 3, H, W) uint8 RGB, N > 0: what the network is trained on, without augmentation
     reduce_range: bool
 
 
 def require_form(detector: Network, form: FileForm) -> None:
-    """Raises ConfigError if there is no such file of this network, or if a part of `form` would have no effect."""
+    """Raise ConfigError if there is no such file of this network, or if a part of `form` would have no effect."""
     if form.head in ("raw", "raw-levels") and not isinstance(detector, Detector):
         raise ConfigError(f"a corner network has no file of --head {form.head}; choose --head decoded or nms.")
     if form.suppression != "op" and form.head != "nms":
@@ -211,7 +211,7 @@ def build_model(
 
 
 def network_facts(detector: Network) -> NetworkFacts:
-    """What a file of `detector` has to say about it."""
+    """Return what a file of `detector` has to say about it."""
     alignment = detector.dialect.resize_alignment
     if not isinstance(detector, Detector):
         return NetworkFacts(detector.input_size, alignment)

@@ -18,9 +18,9 @@ BOXES, SCORES, LABELS, COUNT = OUTPUT_NAMES["nms"]
 
 
 MAX_CANDIDATES = 512
-"""Of all classes together, for suppression by tensors, which compares every two of them; twice the detections, if
-that is more. The detections are those of all candidates if so many of the best are kept, or no more are above the
-threshold; in 60 images of people with helmets, of 800 candidates 319 were kept (median)."""
+"""Candidates of all classes together, for suppression by tensors, which compares every two of them; twice the
+detections, if that is more. The detections are those of all candidates if so many of the best are kept, or no more
+are above the threshold; in 60 images of people with helmets, of 800 candidates 319 were kept (median)."""
 
 
 def limit_candidates(selection: Selection, kind: SuppressionKind, num_priors: int, num_classes: int) -> Selection:
@@ -95,7 +95,8 @@ def _declare_outputs(graph: GraphProto, batch: int | str, num_rows: int) -> None
 
 
 def _clipping_nodes() -> list[NodeProto]:
-    """All boxes clipped to the image, for the result; those without area there, as in `model.decode`, score 0."""
+    """Return all boxes clipped to the image, for the result; those without area there, as in `model.decode`, score
+    0."""
     return [
         make_node("Max", ["boxes", "image_start"], ["boxes_from_start"]),
         make_node("Min", ["boxes_from_start", "image_end"], ["clipped_boxes"]),

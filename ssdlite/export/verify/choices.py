@@ -19,7 +19,7 @@ MOST_CORNERS, MOST_PAIRS = 2000, 4000
 
 
 class Margins(NamedTuple):
-    """How far each map may be off."""
+    """Bounds of the errors of each map."""
 
     heatmaps: float  # logits
     embeddings: float
@@ -27,7 +27,7 @@ class Margins(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """All pairs that can be there in one image, and one of no score that stands for none."""
+    """Pairs of corners that can be there in one image, and one without a score that stands for none."""
 
     boxes: np.ndarray  # (P, 4) float64 xyxy, input pixels
     scores: np.ndarray  # (P, K) float64, 0 outside the column of the class
@@ -92,7 +92,7 @@ def possible_pairs(
 def check_pairs(
     found: Detections, boxes: np.ndarray, scores: np.ndarray, is_optional: np.ndarray, limits: tuple[float, float]
 ) -> Iterator[str]:
-    """What is missing or too much in the pairs that a file gives for one image, see `Pairs`.
+    """Return what is missing or too much in the pairs that a file gives for one image, see `Pairs`.
 
     `limits` are what a box may be off by in pixels, and a score.
     """
@@ -173,7 +173,8 @@ def check_selection(
     selection: Selection,
     score_margin: float,
 ) -> Iterator[str]:
-    """What is wrong with keeping `priors` (D,) as `labels` (D,) in an image of `boxes` (P, 4), `scores` (P, K).
+    """Return what is wrong with keeping `priors` (D,) as `labels` (D,) in an image of `boxes` (P, 4), `scores` (P,
+    K).
 
     `is_optional` (P,) are boxes that hardly touch the image, or pairs of corners that may be none: they may be left
     out, or be kept and suppress others without being reported.

@@ -1,4 +1,4 @@
-"""The proof that an exported file computes what the network does, on real images.
+"""Verification that an exported file computes what the network does, on real images.
 
 The reference is the network in float64. PyTorch in float32 misses it by some rounding error, which is large where
 the network is ill-conditioned, so one rule holds for every quantity:
@@ -8,15 +8,15 @@ the network is ill-conditioned, so one rule holds for every quantity:
 What a network ends with is looked at inside the file where it is no output: scores forgive too much.
 
 A network that finds corners makes choices before there is a box, and one in float16 or 8 bits is off by far more
-than rounding. For both, what is decoded is judged by what the file itself has computed before: the decoding and the
-choice of boxes must be right to the floors above. The maps before are held to the same rule, or, where they are
+than rounding. For both, what is decoded is evaluated by what the file itself has computed before: the decoding and
+the choice of boxes must be right to the floors above. The maps before are held to the same rule, or, where they are
 narrow, to a share of their own size (`reference.NOISE`), and so is what follows where nothing else is to be seen.
-Whether that costs accuracy is for `prove` to say.
+Whether that costs accuracy is for `verify_export` to say.
 
 For a file with suppression, each detection must be one of the reference's boxes by this rule, and the set must be
 one that greedy suppression can give: no two of a class overlap too much, and every box left out is overlapped by a
 better one or did not fit in. That defines the result up to ties, whose order no two runtimes share. Detections are
-compared with clipped boxes; what overlaps is judged by the boxes as they were before.
+compared with clipped boxes; what overlaps is evaluated by the boxes as they were before.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ BATCH_SIZES = (1, 4)
 
 
 LARGEST_NOISE = {"boxes": 0.02, "scores": 0.05}
-"""In sides of the input, and as it is; a trained network of float16 had .0055 and .011."""
+"""Bounds in sides of the input, and of scores; a trained network of float16 had .0055 and .011."""
 
 
 UNITS = {"boxes": " px", "priors": " px"}
@@ -57,7 +57,7 @@ UNITS = {"boxes": " px", "priors": " px"}
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one quantity is from the reference at its worst."""
+    """Largest difference of one quantity from the reference."""
 
     quantity: str  # logits, deltas, priors, boxes, scores or a corner map; or "noise of" one of them
     largest: float
@@ -96,20 +96,20 @@ class Verification:
 
     @property
     def worst(self) -> Difference:
-        """What comes nearest to its limit, or exceeds it the most."""
+        """Return what comes nearest to its limit, or exceeds it the most."""
         ratios = {d: np.nan_to_num(d.largest / d.allowed, nan=np.inf) for d in self.differences}
         return max(self.differences, key=lambda d: (not d.passed, ratios[d]))
 
     @property
     def summary(self) -> str:
-        """What differs most, in one phrase."""
+        """Return what differs most, in one phrase."""
         if self.worst.passed and self.problems:
             more = f", and {len(self.problems) - 1} more" if len(self.problems) > 1 else ""
             return self.problems[0] + more
         return str(self.worst)
 
     def to_dict(self) -> dict[str, Any]:
-        """For a JSON file, which has no infinity."""
+        """Return plain values for a JSON file, which has no infinity."""
         differences = [
             {name: None if value in (math.inf, -math.inf) else value for name, value in asdict(difference).items()}
             for difference in self.differences
@@ -138,7 +138,7 @@ def verify_file(
     """Compare a file in its runtime with `detector`, which is not changed, on `images` (N, 3, H, W) uint8, N > 0.
 
     Runs at batch 1 and 4, or at the one size that the file is fixed to. `inside` gives what the file computes
-    before it decodes, where its own outputs come later; suppression and corners cannot be judged without it.
+    before it decodes, where its own outputs come later; suppression and corners cannot be evaluated without it.
     """
     assert len(images) > 0, "nothing to verify on"
     comparison = _Comparison(predictor, Reference.compute(detector, images, tolerance or Tolerance()))
@@ -179,7 +179,7 @@ def _probe(path: Path, names: Sequence[str]) -> FilePredictor:
 
 
 class _Comparison:
-    """What one file gave, beside the reference."""
+    """Outputs of one file beside the reference."""
 
     def __init__(self, predictor: FilePredictor, reference: Reference) -> None:
         self.predictor = predictor
@@ -189,7 +189,7 @@ class _Comparison:
         self.by_own_maps = self.inner_names == CORNER_MAPS or self.precision != "fp32"
         self.differences: dict[str, Difference] = {}
         self.problems: list[str] = []
-        self.unclear: set[int] = set()  # images whose choice of boxes is not judged
+        self.unclear: set[int] = set()  # images whose choice of boxes is not evaluated
 
     def add(
         self,
@@ -224,7 +224,7 @@ class _Comparison:
                 self._record(name, row_errors(values, expected), allowed, order, batch_size)
 
     def _compare(self, name: str, values: np.ndarray, order: np.ndarray, batch_size: int) -> None:
-        """Of what the reference has."""
+        """Compare with each output of the reference."""
         expected = self.reference.values[name][order]
         if self.precision == "fp32":
             self._record(name, row_errors(values, expected), self.reference.allowed(name), order, batch_size)
@@ -233,12 +233,14 @@ class _Comparison:
             self._record(f"noise of {name}", noise, NOISE[self.precision], order, batch_size)
 
     def _largest_noise(self, name: str) -> float:
-        """Of one box or score of a narrow file, where nothing before it is to be seen."""
+        """Return the largest rounding error of a box or score of a file in fp16 or int8 that has no maps as
+        outputs."""
         return LARGEST_NOISE[name] * (max(self.reference.input_size) if name == "boxes" else 1)
 
     @property
     def _limits(self) -> tuple[float, float]:
-        """Of boxes and scores. Where they are judged by the file's own maps there is no rounding to add."""
+        """Return the bounds of boxes and scores. Where the file's own maps are the reference there is no rounding
+        to add."""
         source = self.reference.tolerance.of if self.by_own_maps else self.reference.allowed
         return source("boxes"), source("scores")
 
@@ -279,7 +281,7 @@ class _Comparison:
 
 
 def _given_pairs(outputs: dict[str, np.ndarray]) -> Iterator[Detections]:
-    """What scores in a file of head `decoded`, image by image."""
+    """Return what scores in a file of head `decoded`, image by image."""
     for boxes, scores in zip(outputs["boxes"], outputs["scores"], strict=True):
         rows, columns = np.nonzero(scores)
         yield Detections(boxes[rows], scores[rows, columns], columns + 1)
@@ -288,7 +290,7 @@ def _given_pairs(outputs: dict[str, np.ndarray]) -> Iterator[Detections]:
 def _compare_detections(
     found: Detections, candidate: Candidates, predictor: FilePredictor, limits: tuple[float, float]
 ) -> tuple[Matches, list[str]]:
-    """Of one image, after suppression."""
+    """Compare the detections of one image, after suppression."""
     boxes, scores, is_optional = candidate
     problems = []
     height, width = predictor.input_size

@@ -1,4 +1,4 @@
-"""What a network computes in float64, what its file may then choose, and how far it may be off; see `verify`."""
+"""Reference of a verification: outputs in float64, candidates that a file may choose, and bounds of its errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROUNDING_FACTOR = 5  # two float32 programs sum in different orders; their error
 
 
 NOISE: dict[Precision, float] = {"fp16": 0.02, "int8": 0.5}
-"""How large the error of a narrow network's maps may be, as a share of their own size (root mean squares).
+"""Largest error of a narrow network's maps may be, as a share of their own size (root mean squares).
 
 A fine-tuned network has .006 in fp16 and .03 to .05 in int8, a random one .3 in int8; swapped channels give more
 than .5. What less noise does to the accuracy is for AP to tell."""
@@ -29,7 +29,7 @@ than .5. What less noise does to the accuracy is for AP to tell."""
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What a file may be off by beyond rounding."""
+    """Errors that a file may have beyond rounding."""
 
     raw: float = 1e-5  # logits, deltas, corner maps, and priors in pixels
     boxes: float = 0.1  # pixels of the network input
@@ -40,7 +40,7 @@ class Tolerance:
 
 
 class Candidates(NamedTuple):
-    """What a file can give for one image, before suppression."""
+    """Boxes and scores that a file can give for one image, before suppression."""
 
     boxes: np.ndarray  # (P, 4) xyxy, input pixels
     scores: np.ndarray  # (P, K)
@@ -49,19 +49,19 @@ class Candidates(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What a network computes for some images, and how far a file of it may be off."""
+    """Outputs of a network for some images, and bounds of the errors that a file of it may have."""
 
     values: dict[str, np.ndarray]
     """(N, ...) in float64: corner maps, or all outputs before suppression and the priors."""
     rounding: dict[str, float]
-    """How far PyTorch is from them in float32, at its worst."""
+    """Largest difference of PyTorch in float32 from them."""
     tolerance: Tolerance
     input_size: tuple[int, int]  # (height, width), pixels
     activation: ScoreActivation
 
     @property
     def inner_names(self) -> tuple[str, ...]:
-        """What the network proper ends with, before anything is decoded."""
+        """Return what the network proper ends with, before anything is decoded."""
         return CORNER_MAPS if "heatmaps" in self.values else OUTPUT_NAMES["raw"]
 
     @classmethod
@@ -72,11 +72,12 @@ class Reference:
         return cls(exact, rounding, tolerance, detector.input_size, detector.score_activation)
 
     def allowed(self, name: str) -> float:
-        """How far a file of float32 may be off."""
+        """Return how far a file of float32 may be off."""
         return ROUNDING_FACTOR * self.rounding.get(name, 0) + self.tolerance.of(name)
 
     def candidates(self, inner: dict[str, np.ndarray] | None, order: np.ndarray) -> list[Candidates | None]:
-        """Of the images in `order`: from the reference, or from the `inner` values that a file has computed itself.
+        """Return the candidates of the images in `order`, from the reference or from the `inner` values of a file
+        itself.
 
         None for an image whose corners all tie.
         """
@@ -96,7 +97,7 @@ class Reference:
 def _corner_candidates(
     maps: dict[str, np.ndarray], input_size: tuple[int, int], tolerance: Tolerance
 ) -> list[Candidates | None]:
-    """Of each image, for a file that has computed these corner maps (N, ...)."""
+    """Return the candidates of each image for a file that has computed these corner maps (N, ...)."""
     margins = Margins(tolerance.raw, tolerance.raw, tolerance.raw)
     pairs = [
         possible_pairs(heatmaps, embeddings, offsets, input_size, margins, tolerance.raw)

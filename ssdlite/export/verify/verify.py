@@ -38,12 +38,13 @@ def report_path(path: Path) -> Path:
 
 
 def failed_report_path(path: Path) -> Path:
-    """For a file that was not written; a report of the last one that was may lie beside."""
+    """Return the path of the report of a file that was not written; that of the last one that was may lie
+    beside."""
     return path.with_name(f"{path.name}.failed.json")
 
 
 def describe(data: bytes) -> dict[str, Any]:
-    """What the bytes of a file of ours say: its form, its operators and who has them, and its metadata.
+    """Return what the bytes of a file of ours say: its form, its operators and who has them, and its metadata.
 
     The metadata is there because converters of other runtimes leave it out; for raw heads with the priors.
     """
@@ -66,7 +67,7 @@ def describe(data: bytes) -> dict[str, Any]:
 
 
 def write_report(path: Path, description: dict[str, Any], report: VerificationReport | None) -> None:
-    """Write what `describe` gave, with the proof that the file was put to. Raises UserError."""
+    """Write what `describe` gave, with the report of its verification. Raises UserError."""
     versions = {"torch": torch.__version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
     document = {"proof": report and report.to_dict(), "versions": versions, **description}
     write_text(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
@@ -98,11 +99,11 @@ Evaluator: TypeAlias = Callable[[Predictor], float]
 
 @dataclass(frozen=True, eq=False)
 class VerificationImages:
-    """What a file has to stand against."""
+    """Images that a file is compared with PyTorch on."""
 
     images: np.ndarray  # (N, 3, H, W) uint8 RGB, N > 0: what the network sees in earnest, a dozen or two
     evaluator: Evaluator | None = None
-    num_evaluated: int = 0  # images that `judge` looks at
+    num_evaluated: int = 0  # images that `evaluate` looks at
     allowed_loss: float | None = None  # AP; None takes `MAX_AP_LOSS`
 
 
@@ -137,7 +138,7 @@ class Percentiles(NamedTuple):
 
 @dataclass(frozen=True)
 class Latency:
-    """From pixels to detections on this machine, with as many threads as each takes by itself."""
+    """Milliseconds from pixels to detections on this machine, with as many threads as each takes by itself."""
 
     batch_size: int
     runs: int
@@ -147,10 +148,10 @@ class Latency:
 
 @dataclass(frozen=True)
 class VerificationReport:
-    """All that was seen of a file."""
+    """Report of the verification of a file."""
 
     verification: Verification
-    accuracy: Accuracy | None  # None where nobody judged
+    accuracy: Accuracy | None  # None where nobody evaluated
     latency: Latency
 
     @property
@@ -159,13 +160,13 @@ class VerificationReport:
 
     @property
     def summary(self) -> str:
-        """What is wrong, or nearest to it, in one phrase."""
+        """Return what is wrong, or nearest to it, in one phrase."""
         if self.verification.passed and self.accuracy and not self.accuracy.passed:
             return f"{self.accuracy} (a difference of {self.accuracy.allowed_loss:g} is allowed)"
         return self.verification.summary
 
     def to_dict(self) -> dict[str, Any]:
-        """For a JSON file."""
+        """Return plain values for a JSON file."""
         accuracy = self.accuracy and {**asdict(self.accuracy), "passed": self.accuracy.passed}
         for name, value in (accuracy or {}).items():
             if isinstance(value, float) and math.isnan(value):
@@ -186,7 +187,7 @@ class VerificationReport:
 def verify_onnx_export(
     path: Path, detector: Network, decoder: Decoder, verification_images: VerificationImages
 ) -> VerificationReport:
-    """Compare the .onnx at `path` with `detector`, which is not changed, on everything in `evidence`.
+    """Compare the .onnx at `path` with `detector`, which is not changed, on all of `verification_images`.
 
     Raises CheckpointError if the file cannot be loaded.
     """
@@ -199,7 +200,7 @@ def verify_onnx_export(
 def verify_export(
     file: FilePredictor, detector: Network, decoder: Decoder, verification_images: VerificationImages
 ) -> VerificationReport:
-    """The same of a file in another runtime."""
+    """Return the same of a file in another runtime."""
     verification = verify_file(file, detector, verification_images.images)
     return _verify(file, verification, detector, decoder, verification_images)
 
@@ -214,7 +215,7 @@ def _verify(
 ) -> VerificationReport:
     network = TorchPredictor(copy.deepcopy(detector).cpu().float(), decoder, torch.device("cpu"))
     accuracy = None
-    # What computes something else need not be judged, nor need anyone wait for that.
+    # What computes something else need not be evaluated, nor need anyone wait for that.
     if verification_images.evaluator and verification.passed:
         accuracy = _assess(file, network, verification_images.evaluator, verification_images, plain)
     return VerificationReport(verification, accuracy, _measure(file, network, verification_images.images))

@@ -25,11 +25,11 @@ WASM = "ort-wasm-simd-threaded.wasm"
 
 
 DEFAULT_PLACES = (Path("data/onnxruntime-web"), Path())
-"""Where `scripts/fetch_web_runtime.py` and `npm install onnxruntime-web` put it."""
+"""Folder where `scripts/fetch_web_runtime.py` and `npm install onnxruntime-web` put it."""
 
 
 INSIDE = (".", "dist", "onnxruntime-web/dist", "node_modules/onnxruntime-web/dist")
-"""From a folder that a person names to the files: itself, the package, node_modules, or what holds that."""
+"""Places of the files below a folder that a person names: itself, the package, node_modules, or what holds that."""
 
 
 ADVICE = "run 'npm install onnxruntime-web' here, or name the folder where that was run with --runtime"
@@ -37,7 +37,7 @@ ADVICE = "run 'npm install onnxruntime-web' here, or name the folder where that 
 
 @dataclass(frozen=True)
 class WebRuntime:
-    """What a page needs to run a network in WebAssembly, on a processor with SIMD."""
+    """Files that a page needs to run a network in WebAssembly, on a processor with SIMD."""
 
     version: str
     library: bytes  # a JavaScript module
@@ -85,7 +85,7 @@ LARGEST_FIGURE = 1e9
 
 
 def require_page(predictor: OnnxPredictor, path: Path) -> None:
-    """Raises ConfigError unless the page can run the file at `path`, which `predictor` has opened."""
+    """Raise ConfigError unless the page can run the file at `path`, which `predictor` has opened."""
     if predictor.metadata.head != "nms":
         raise ConfigError(
             f"{path} has head '{predictor.metadata.head}', but a page needs final detections; "
@@ -124,7 +124,7 @@ def build_page(model: bytes, predictor: OnnxPredictor, runtime: WebRuntime, titl
 
 
 def _describe(predictor: OnnxPredictor, runtime: WebRuntime) -> dict[str, Any]:
-    """What page.js knows about the network."""
+    """Return what page.js knows about the network."""
     metadata, document = predictor.metadata, predictor.metadata.document
     kind = "MobileNetV2 with corners" if document.get("detector") == "corner" else "MobileNetV2-SSDLite"
     network = f"{kind}, width {document.get('width')}, dialect {document.get('dialect')}"
@@ -153,7 +153,7 @@ def _figures(metrics: object) -> dict[str, float]:
 
 
 def _json(value: object) -> str:
-    """For a <script>: no `<` may be left, whether of `</script>` or of `<!--`."""
+    """Return JSON for a <script>: no `<` is left, whether of `</script>` or of `<!--`."""
     return json.dumps(value, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
 
 
@@ -162,7 +162,7 @@ def _pack(data: bytes) -> str:
 
 
 def _digest(text: str) -> str:
-    """How a Content-Security-Policy names a script or a style."""
+    """Return the name that a Content-Security-Policy has for a script or a style."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}'"
 
 

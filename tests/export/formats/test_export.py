@@ -1,4 +1,4 @@
-"""Writing a file and proving it, with a runtime that is always there in place of a real one."""
+"""Writing a file and verifying it, with a runtime that is always there in place of a real one."""
 
 import copy
 import dataclasses

@@ -68,7 +68,8 @@ def test_a_broken_file_is_one_sentence(exported, tmp_path, name):
 
 @pytest.mark.parametrize("name", ["openvino", "ncnn"])
 def test_weights_in_float16_take_half_the_room(exported, detector, images, tmp_path, name):
-    """Random weights make more of the rounding than trained ones, so the rule of the proof is not asked here."""
+    """Random weights make more of the rounding than trained ones, so the rule of the verification is not asked
+    here."""
     whole, path = exported(name), tmp_path / f"half{FORMATS[name].name_suffix}"
     export_file(
         detector, path, name, decoder=DECODER, metadata=METADATA, verification_images=None, precision="fp16"

@@ -260,7 +260,7 @@ def test_the_old_file_stays_when_verification_fails(traced, detector, images, tm
 
 
 def test_the_old_file_stays_when_the_new_one_is_less_accurate(traced, detector, images, tmp_path):
-    """A judge who likes PyTorch better, whatever the numbers are."""
+    """A evaluate who likes PyTorch better, whatever the numbers are."""
     path = tmp_path / "model.onnx"
     model = build_model(traced, detector, form=FORMS["decoded"], decoder=DECODER, metadata=METADATA)
 
