@@ -16,6 +16,7 @@ from ssdlite.config.schema import Config, config_from_dict, find_unused, load_co
 from ssdlite.config.training import require_steps
 from ssdlite.data.formats.layout import is_data_set, require_files
 from ssdlite.errors import ConfigError
+from ssdlite.training.run_loggers import require_loggers
 
 DATA_SET = (*DATA_SOURCES, "data.class_names")
 """Options of a data set, whatever is done with it."""
@@ -49,6 +50,7 @@ def require_training(config: Config, default_name: str, *, resume: bool, device:
     """
     require_device_name(device)
     require_steps(config.train)
+    require_loggers(config.run.loggers)
     if resume:
         latest_run(config.run.dir, config.run.name or default_name)
     else:

@@ -255,10 +255,10 @@ class _Session:
 
             trainer.on_step = advance
             if is_main():
-                # TensorBoard's points beyond the step that is resumed are taken back.
+                # Points beyond the step that is resumed are taken back.
                 purge_step = trainer.progress.step + 1 if checkpoint else None
                 lines = checkpoint["training"].get("log_lines") if checkpoint else None
-                self.logbook = trainer.logbook = Logbook(self.run_dir, purge_step, lines)
+                self.logbook = trainer.logbook = Logbook(self.run_dir, purge_step, lines, self.config.run.loggers)
                 show_hyperparameters(self.logbook, self.config)
             try:
                 finished = trainer.run()

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import (
-    Field,
-)
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from ssdlite.config.section import FilePath, Fraction, NotNegative, Positive, Section
+from ssdlite.config.section import FilePath, Fraction, NotNegative, Positive, Section, _distinct
 from ssdlite.errors import ConfigError
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
 
 
 class LrFactorsConfig(Section):
@@ -99,6 +101,10 @@ class RunConfig(Section):
     """Folder of all runs."""
     name: Annotated[str, Field(pattern=r"^[^/\\\\]+$")] | None = None
     """Folder of this run. Default: the name of the config file or data set, numbered if taken."""
+    loggers: Annotated[list[str], AfterValidator(_distinct), BeforeValidator(_as_list)] = Field(
+        default_factory=lambda: ["tensorboard"]
+    )
+    """Programs that the figures are logged to, besides metrics.jsonl: tensorboard, mlflow, wandb; [] for none."""
     seed: NotNegative = 0
     """Seed of new weights, the order of images, augmentation and sampling."""
     report: bool = True

@@ -1,4 +1,4 @@
-"""Means over the steps of a log interval, and the log of a run: metrics.jsonl and TensorBoard's events."""
+"""Means over the steps of a log interval, and the log of a run: metrics.jsonl and its loggers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
 
 from ssdlite.errors import UserError
 from ssdlite.io import write_text
 from ssdlite.structures import Batch, LossTerms
+from ssdlite.training.run_loggers import Options, require_loggers
 
 
 class Meter:
@@ -95,15 +94,22 @@ CURVE_THRESHOLDS = np.linspace(0, 1, 127)
 
 
 class Logbook:
-    """One JSON line and one TensorBoard point for each thing logged. Close it, or use it as a context.
+    """Log of a run: one JSON line for each thing logged, and what its loggers make of it. Close it, or use it as a
+    context.
 
-    What `log` is told is in both. All else is TensorBoard's alone, for those who watch.
+    What `log` is told is in both. All else goes to the loggers alone, for those who watch.
 
-    With `keep_lines` a log that is there already is continued after so many lines, and TensorBoard's before
-    `purge_step`; what they have beyond goes.
+    With `keep_lines` a log that is there already is continued after so many lines, and those of the loggers before
+    `purge_step`; what they have beyond goes, where they can take it back.
     """
 
-    def __init__(self, run_dir: Path, purge_step: int | None = None, keep_lines: int | None = None) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        purge_step: int | None = None,
+        keep_lines: int | None = None,
+        loggers: Sequence[str] = ("tensorboard",),
+    ) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
         path = run_dir / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
@@ -112,9 +118,8 @@ class Logbook:
             write_text(path, "".join(lines))
         self.num_lines = len(lines)
         self._file = path.open("a", encoding="utf-8")
-        if purge_step is None and not any(run_dir.glob("events.out.tfevents.*")):
-            purge_step = 0  # TensorBoard takes back what lies beyond a restart only if it saw the start
-        self._writer = SummaryWriter(str(run_dir), purge_step=purge_step)
+        self._loggers = [make(run_dir, purge_step) for make in require_loggers(loggers)]
+        self._finished = False
 
     def __enter__(self) -> Logbook:
         return self
@@ -123,69 +128,55 @@ class Logbook:
         self.close()
 
     def log(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """Append `{"kind": kind, "step": step, **values}`; numbers, also nested ones, go to TensorBoard.
+        """Append `{"kind": kind, "step": step, **values}`; numbers, also nested ones, go to the loggers.
 
-        NaN (an undefined figure) is written as null and is no TensorBoard point.
+        NaN (an undefined figure) is written as null and is logged nowhere else.
         """
         line = {"kind": kind, "step": step, **_without_nan(values)}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         self.num_lines += 1
-        for name, value in _numbers(values):
-            self._writer.add_scalar(f"{kind}/{name}", value, step)
+        self.watch(kind, step, values)
 
-    def watch(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        """Numbers for TensorBoard alone; NaN is no point."""
-        for name, value in _numbers(values):
-            self._writer.add_scalar(f"{kind}/{name}", value, step)
+    def watch(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """Give numbers to the loggers alone; NaN is left out."""
+        scalars = {f"{kind}/{name}": value for name, value in _numbers(values)}
+        for each in self._loggers if scalars else ():
+            each.scalars(step, scalars)
 
     def picture(self, name: str, step: int, image: np.ndarray) -> None:
-        """An (H, W, 3) uint8 RGB picture."""
-        self._writer.add_image(name, image, step, dataformats="HWC")
+        """Give an (H, W, 3) uint8 RGB picture to the loggers."""
+        for each in self._loggers:
+            each.image(name, step, image)
 
     def histogram(self, name: str, step: int, values: np.ndarray, edges: np.ndarray) -> None:
-        """Return how many of (N,) `values` lie between each two of (E,) `edges`; nothing where there are none."""
-        if len(values):
-            self._writer.add_histogram(name, values, step, bins=edges)
+        """Give the loggers how many of (N,) `values` lie between each two of (E,) `edges`; nothing where none
+        is."""
+        for each in self._loggers if len(values) else ():
+            each.histogram(name, step, values, edges)
 
     def precision_recall(
         self, name: str, step: int, right: np.ndarray, wrong: np.ndarray, num_objects: int
     ) -> None:
-        """A curve from the (S,) right and wrong detections that score at least each of CURVE_THRESHOLDS.
+        """Give the loggers a curve from the (S,) true and false positives that score at least each of
+        CURVE_THRESHOLDS. Needs an object."""
+        for each in self._loggers:
+            each.precision_recall(name, step, right, wrong, num_objects)
 
-        Where nothing is kept, precision is 1 (as in scikit-learn), so that the curve ends where it should. Nobody
-        counts what is rightly not found: TensorBoard's true negatives are 0. Needs an object.
-        """
-        kept = right + wrong
-        self._writer.add_pr_curve_raw(
-            name,
-            true_positive_counts=right,
-            false_positive_counts=wrong,
-            true_negative_counts=np.zeros_like(right),
-            false_negative_counts=num_objects - right,
-            precision=np.where(kept > 0, right / np.maximum(kept, 1), 1.0),
-            recall=right / num_objects,
-            global_step=step,
-            num_thresholds=len(CURVE_THRESHOLDS),
-        )
-
-    def hyperparameters(self, values: Mapping[str, bool | float | str], figures: Sequence[str]) -> None:
-        """The run's row in TensorBoard's table of hyperparameters, with its last points named `figures`.
-
-        `SummaryWriter.add_hparams` would make a second run of it, in a folder inside this one's. TensorBoard keeps
-        the first row of a run, so that one that is resumed may say it again.
-        """
-        experiment, start, self._end = hparams(dict(values), dict.fromkeys(figures, 0.0))
-        self._writer._get_file_writer().add_summary(experiment)
-        self._writer._get_file_writer().add_summary(start)
+    def hyperparameters(self, values: Options, figures: Sequence[str]) -> None:
+        """Give the loggers the options of the run, and the names of the figures that tell how good it is."""
+        for each in self._loggers:
+            each.config(values, figures)
 
     def finish(self) -> None:
-        """Say that the run whose `hyperparameters` were given has come to its end."""
-        self._writer._get_file_writer().add_summary(self._end)
+        """Note that the run has come to its end."""
+        self._finished = True
 
     def close(self) -> None:
+        """Close the file and the loggers."""
         self._file.close()
-        self._writer.close()
+        for each in self._loggers:
+            each.close(self._finished)
 
 
 def _without_nan(value: Any) -> Any:
