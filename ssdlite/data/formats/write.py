@@ -242,15 +242,21 @@ def distinct_names(records: Iterable[Record], *, by_stem: bool = False) -> list[
 
     It is the image's own, as far as readers find that; those that repeat it get a number.
     """
-    taken: set[str] = set()
+
+    def key_of(name: str) -> str:
+        return name_key(Path(name).stem if by_stem else name)
+
+    last: dict[str, int] = {}  # number of each name that is taken; folders of one image each may hold thousands
     names = []
     for record in records:
         own = Path(_findable_name(record.image_path))
-        name, number = own.name, 1
-        while name_key(Path(name).stem if by_stem else name) in taken:
+        name, first = own.name, key_of(own.name)
+        number = last.get(first, 0)
+        while key_of(name) in last:
             number += 1
-            name = f"{own.stem}-{number}{own.suffix}"
-        taken.add(name_key(Path(name).stem if by_stem else name))
+            name = f"{own.stem}-{number + 1}{own.suffix}"
+        last[first] = number
+        last.setdefault(key_of(name), 0)
         names.append(name)
     return names
 
