@@ -311,7 +311,7 @@ def _export(checkpoint: Path, overrides: Mapping[str, Any], folder: Path, verify
         run_export_onnx(checkpoint, overrides, output=path, verify=verify, passing=True)
     except VerificationError as error:
         raise CheckpointError(
-            f"no page of {checkpoint} was written, because onnxruntime does not give PyTorch's answers: "
+            f"no page of {checkpoint} was written, because onnxruntime does not give PyTorch's outputs: "
             f"{error.report.summary}; 'ssdlite export-onnx' tells more."
         ) from None
     return path

@@ -397,11 +397,11 @@ def error_chart(analysis: Analysis) -> Chart | None:
         axes.set_xlabel("points of AP50 that would be won without them")
 
     note = "In brackets: how many there are at the recommended threshold. The costs are over all thresholds (TIDE)."
-    return draw("faults", "What the faults cost", plot, note=note, left=room_for(labels))
+    return draw("errors", "What the errors cost", plot, note=note, left=room_for(labels))
 
 
 def class_error_chart(analysis: Analysis) -> Chart | None:
-    """Return how many faults of each kind the classes have that have most."""
+    """Return how many errors of each kind the classes have that have most."""
     rows = [row for row in analysis.classes if sum(row.errors.values())]
     rows = sorted(rows, key=lambda row: sum(row.errors.values()))[-MAX_BARS:]
     if not rows:
@@ -422,12 +422,12 @@ def class_error_chart(analysis: Analysis) -> Chart | None:
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="y", visible=False)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlabel("faults at the recommended threshold")
+        axes.set_xlabel("errors at the recommended threshold")
 
     keys = tuple(Key(kind, colors[kind]) for kind in kinds)
     title = "Faults by class" + (f", the {len(rows)} with most" if len(rows) < len(analysis.classes) else "")
     height = float(np.clip(0.9 + 0.24 * len(rows), 1.6, 3.3))
-    return draw("class-faults", title, plot, keys=keys, size=(WIDTH, height), left=room_for(names))
+    return draw("class-errors", title, plot, keys=keys, size=(WIDTH, height), left=room_for(names))
 
 
 def confusion_chart(analysis: Analysis) -> Chart | None:

@@ -60,8 +60,8 @@ def _evaluated(evaluated: EvaluatedSplit, report: ReportData) -> dict[str, Any]:
         "alarms": false_positive_chart(analysis),
         "calibration": calibration_chart(analysis),
         "sizes": size_chart(analysis.relative_sizes),
-        "faults": error_chart(analysis),
-        "class_faults": class_error_chart(analysis),
+        "errors": error_chart(analysis),
+        "class_errors": class_error_chart(analysis),
         "confusion": confusion_chart(analysis),
     }
     worst, best = choose_pictures(evaluated)

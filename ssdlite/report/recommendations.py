@@ -182,7 +182,7 @@ def _costliest_error(analysis: Analysis, report: ReportData) -> Recommendation |
         f"{ERROR_PLURALS[kind].capitalize()} cost most ({number} at the recommended threshold): without them AP50 "
         f"would be {figure(costs[kind], 2)} higher."
     )
-    return Recommendation(text, ERROR_ADVICE[kind], "faults", 3 + 10 * costs[kind])
+    return Recommendation(text, ERROR_ADVICE[kind], "errors", 3 + 10 * costs[kind])
 
 
 def _failing_size(analysis: Analysis, report: ReportData) -> Recommendation | None:

@@ -52,7 +52,7 @@ def summarize(report: ReportData) -> list[SummaryEntry]:
             SummaryEntry("Which class is weakest?", _which_class(analysis), "classes"),
             SummaryEntry("At which object size does it fail?", _which_size(analysis), "sizes"),
             SummaryEntry("At which threshold should it run?", _which_threshold(analysis), "threshold"),
-            SummaryEntry("What does it get wrong?", _error_types(analysis), "faults"),
+            SummaryEntry("What does it get wrong?", _error_types(analysis), "errors"),
             SummaryEntry("Which images are the worst?", _which_images(report.evaluated), "images"),
         ]
     else:
@@ -185,10 +185,10 @@ def _error_types(analysis: Analysis) -> str:
 def _which_images(evaluated: EvaluatedSplit) -> str:
     worst = worst_images(evaluated.analysis.images, NUM_NAMED)
     if not worst:
-        return "None has a fault at the recommended threshold."
+        return "None has a error at the recommended threshold."
     names = [evaluated.split.records[image.index].image_path.name for image in worst]
     erroneous = sum(bool(image.errors) for image in evaluated.analysis.images)
-    return f"{listed(names)}. {counted(erroneous, 'image has', 'images have')} faults; the worst are drawn below."
+    return f"{listed(names)}. {counted(erroneous, 'image has', 'images have')} errors; the worst are drawn below."
 
 
 def _do_priors_fit(report: ReportData) -> str:

@@ -1,4 +1,4 @@
-"""The kinds of faults, one by one, and the order in which images are shown."""
+"""The types of errors, one by one, and the order in which images are shown."""
 
 import math
 
@@ -27,7 +27,7 @@ CAT, DOG = 1, 2
 
 
 def errors_of(record: Record, found: Detections, score_threshold: float = 0.0) -> list[tuple[str, int | None]]:
-    """Kind and object of each fault."""
+    """Kind and object of each error."""
     matched = match_coco(record, found)
     errors = classify_errors(record, found, matched, score_threshold=score_threshold)
     return [(error.kind, error.object) for error in errors]
@@ -46,7 +46,7 @@ def errors_of(record: Record, found: Detections, score_threshold: float = 0.0) -
     ],
 )
 def test_one_detection_of_one_object(box, label, kinds):
-    # A missed object is not reported besides the fault that is about it.
+    # A missed object is not reported besides the error that is about it.
     record = make_record(1, [(A, CAT)])
     assert [kind for kind, _ in errors_of(record, make_detections((box, 0.9, label)))] == kinds
 
@@ -63,7 +63,7 @@ def test_the_object_that_is_overlapped_most_decides():
     assert errors_of(record, make_detections((A, 0.9, CAT))) == [("wrong class", 0), ("missed", 1)]
 
 
-def test_a_wrong_class_beside_a_right_one_is_a_fault_too():
+def test_a_wrong_class_beside_a_right_one_is_a_error_too():
     record = make_record(1, [(A, CAT)])
     assert errors_of(record, make_detections((A, 0.9, CAT), (A, 0.8, DOG))) == [("wrong class", 0)]
 
@@ -85,7 +85,7 @@ def test_ignored_objects_are_neither_missed_nor_found_twice():
     assert errors_of(record, make_detections((in_crowd[0], 0.9, DOG))) == [("background", None)]
 
 
-def test_fields_of_a_fault():
+def test_fields_of_a_error():
     record = make_record(1, [(A, CAT), (B, DOG)])
     found = make_detections((FAR, 0.75, DOG), (THIRD, 0.5, CAT))
     invented, misplaced, missed = classify_errors(record, found, match_coco(record, found))
@@ -136,7 +136,7 @@ def test_excused_detections_are_named():
 
 @pytest.mark.parametrize("case", [random_case, hard_case])
 @pytest.mark.parametrize("threshold", [0, 0.45])
-def test_every_false_detection_has_one_fault_and_every_object_is_accounted_for(case, threshold):
+def test_every_false_detection_has_one_error_and_every_object_is_accounted_for(case, threshold):
     split, detections = case(2)
     images = matched(split, detections, threshold)
     counts = count_errors(images, split.class_names)

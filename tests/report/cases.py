@@ -1,4 +1,4 @@
-"""A split of four small photographs with faults that are known, and reports made of it."""
+"""A split of four small photographs with errors that are known, and reports made of it."""
 
 from __future__ import annotations
 

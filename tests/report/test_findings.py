@@ -39,8 +39,8 @@ def test_how_good_it_is_in_plain_numbers(tmp_path):
     assert "on 4 images with 4 objects" in text
     assert "it finds 50 of 100 objects, and 50 of 100 of its boxes are right" in text
     assert answer(report, "Which images").startswith("image1.jpg, image2.jpg and image0.jpg.")
-    assert "3 images have faults" in answer(report, "Which images")
-    assert answer(report, "What does it get wrong").startswith("1 of its 3 faults")
+    assert "3 images have errors" in answer(report, "Which images")
+    assert answer(report, "What does it get wrong").startswith("1 of its 3 errors")
     assert answer(report, "threshold").startswith("0.50: precision 50 %, recall 50 %.")
 
 

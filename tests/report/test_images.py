@@ -1,4 +1,4 @@
-"""The images to look at: which, with which faults, and in which colours."""
+"""The images to look at: which, with which errors, and in which colours."""
 
 import base64
 
@@ -21,7 +21,7 @@ def color_near(picture, x, y) -> np.ndarray:
     return pixels_of(picture)[4 * y, 4 * x].astype(float)
 
 
-def test_the_worst_come_first_with_their_faults(tmp_path):
+def test_the_worst_come_first_with_their_errors(tmp_path):
     worst, best = choose_pictures(make_evaluated(tmp_path))
     assert [picture.name.split("/")[-1] for picture in best] == ["image3.jpg"]
     found = {picture.name.split("/")[-1]: [chip.text for chip in picture.chips] for picture in worst}

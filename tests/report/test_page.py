@@ -74,7 +74,7 @@ def test_it_holds_all_that_was_asked_for(evaluated):
         assert heading in page.text
     for title in (
         *("Precision and recall", "What a threshold gives", "Calibration", "What is taken for what", "By size"),
-        *("What the faults cost", "Loss while training", "Learning rate", "Throughput", "Waiting for data"),
+        *("What the errors cost", "Loss while training", "Learning rate", "Throughput", "Waiting for data"),
         *("AP at the validations", "How large the objects are", "Objects that a prior fits"),
     ):
         assert title in page.text, title

@@ -60,7 +60,7 @@ def export_file(
             report = verify_export(open_file(draft), detector, decoder, verification_images)
             if not report.passed:
                 raise CheckpointError(
-                    f"{path} was not written, because {kind.program} does not give PyTorch's answers: "
+                    f"{path} was not written, because {kind.program} does not give PyTorch's outputs: "
                     f"{report.summary}."
                 )
             write_sidecar(draft, {**facts, "proof": report.to_dict()}, properties)

@@ -86,7 +86,7 @@ class VerificationError(CheckpointError):
 
     def __init__(self, path: Path, data: bytes, report: VerificationReport) -> None:
         super().__init__(
-            f"{path} was not written, because onnxruntime does not give PyTorch's answers: {report.summary}."
+            f"{path} was not written, because onnxruntime does not give PyTorch's outputs: {report.summary}."
         )
         self.data = data
         self.report = report

@@ -1,4 +1,4 @@
-"""What mending faults would win, on cases where the AP before and after is known."""
+"""Gain of AP without the errors of a type, on cases where the AP before and after is known."""
 
 import math
 
