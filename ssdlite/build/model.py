@@ -26,7 +26,8 @@ from ssdlite.config.training import EvalConfig
 from ssdlite.errors import CheckpointError, ConfigError, DataError, FetchError, StallError
 from ssdlite.export.metadata import ExportMetadata
 from ssdlite.importers import pretrained
-from ssdlite.models.backbone import load_imagenet
+from ssdlite.models.backbone import MobileNetV2, load_imagenet
+from ssdlite.models.backbones import MOBILENET_V2
 from ssdlite.models.corner import CornerDetector
 from ssdlite.models.decode import Decoder
 from ssdlite.models.detector import Detector
@@ -114,6 +115,9 @@ def _with_model(config: Config, **options: Any) -> Config:
 
 def _choose_start(model: ModelConfig, reasons: list[str]) -> Literal["coco", "imagenet", "none"]:
     """Return what model.weights=auto stands for; why nothing better is added to `reasons`."""
+    if model.backbone != MOBILENET_V2:
+        reasons.append(f"there are pretrained weights for {MOBILENET_V2} only, and it is {model.backbone}")
+        return "none"
     if model.width != 1:
         reasons.append(f"there are pretrained weights for model.width=1.0 only, and it is {model.width:g}")
         return "none"
@@ -213,7 +217,13 @@ def empty_detector(config: Config, class_names: Sequence[str]) -> Network:
             make = partial(make, score_activation="softmax")
         case CornerConfig():
             make = CornerDetector
-    detector = make(dialect_of(model), num_classes=len(class_names), input_size=model.input_size, width=model.width)
+    detector = make(
+        dialect_of(model),
+        num_classes=len(class_names),
+        input_size=model.input_size,
+        width=model.width,
+        backbone=model.backbone,
+    )
     detector.freeze(model.freeze)
     return detector
 
@@ -234,6 +244,7 @@ def prior_levels(config: ModelConfig) -> tuple[PriorLevel, ...]:
 def _start_from_imagenet(detector: Network) -> None:
     state, origin = pretrained.imagenet_state()
     mean, std = detector.normalize.mean.flatten(), detector.normalize.std.flatten()
+    assert isinstance(detector.backbone, MobileNetV2), "require_start"
     load_imagenet(detector.backbone, state, mean, std)
     logger.info("Started from ImageNet's weights of %s.", origin)
 
@@ -241,6 +252,9 @@ def _start_from_imagenet(detector: Network) -> None:
 def _start_from_checkpoint(detector: Network, class_names: Sequence[str], path: Path) -> TransferReport:
     source = load_detector(path)
     report = transfer(source.detector, source.class_names, detector, class_names)
+    if type(source.detector.backbone) is not type(detector.backbone):
+        other = source.config.model.backbone
+        raise ConfigError(f"the backbone in {path} does not fit: it is {other}; set model.backbone={other}.")
     if report.parts["backbone"].new:
         raise ConfigError(
             f"the backbone in {path} does not fit: it is of width {source.config.model.width}, but model.width is "

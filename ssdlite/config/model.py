@@ -18,6 +18,7 @@ from pydantic import (
 from ssdlite.config.section import Section, _distinct, _expand_home, _square, _words
 from ssdlite.errors import ConfigError
 from ssdlite.io import spelt_path
+from ssdlite.models.backbones import MOBILENET_V2, require_backbone
 
 Side = Annotated[int, Field(ge=64, le=4096)]
 
@@ -76,6 +77,14 @@ def _start(value: Any) -> Any:
     return spelt_path(str(_expand_home(value)), STARTS)
 
 
+def _backbone(name: str) -> str:
+    try:
+        require_backbone(name)
+    except ConfigError as error:
+        raise ValueError(str(error).removeprefix("model.backbone: ")) from None
+    return name
+
+
 class ModelConfig(Section):
     head: Literal["ssdlite", "corner"] = "ssdlite"
     """ssdlite: classes and boxes at priors; corner: a light CornerNet on the same backbone, with loss=corner."""
@@ -83,6 +92,8 @@ class ModelConfig(Section):
     """Whose constants: auto (those that the start was trained with, or paper), paper (TensorFlow's SSDLite with
     symmetric padding and softmax), tensorflow (the Object Detection API), pytorch-ssd (qfgaohao, Jetson), lufficc
     (SSD) or mmdetection. A training writes what auto stood for into its config.yaml."""
+    backbone: Annotated[str, AfterValidator(_backbone)] = MOBILENET_V2
+    """Name of the backbone; there is one, mobilenet_v2."""
     width: Annotated[float, Field(gt=0, le=4)] = 1.0
     """Width multiplier of the backbone and of the extra layers."""
     input_size: Annotated[tuple[Side, Side], BeforeValidator(_square)] = (320, 320)
@@ -115,6 +126,8 @@ def require_start(config: ModelConfig) -> None:
 
     Pretrained networks are of width 1. A path where there is no file is taken for a misspelt word.
     """
+    if config.weights in ("coco", "pedestrian", "imagenet") and config.backbone != MOBILENET_V2:
+        raise ConfigError(f"there are weights '{config.weights}' for {MOBILENET_V2} only; set model.weights=none.")
     if config.weights in ("coco", "pedestrian", "imagenet") and config.width != 1:
         raise ConfigError(f"there are weights '{config.weights}' for model.width=1.0 only; set model.weights=none.")
     if isinstance(config.weights, Path) and not config.weights.exists():

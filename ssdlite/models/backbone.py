@@ -1,16 +1,23 @@
-"""MobileNetV2 with taps, and the ImageNet weights that it can start from."""
+"""Backbones: what the networks need of one, MobileNetV2 with taps, and the ImageNet weights that it can start from.
+
+Start with `Backbone`.
+"""
 
 from __future__ import annotations
 
 import re
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
+
+from ssdlite.models.layers import Layer, backbone_layers
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 
@@ -28,10 +35,56 @@ TAP_BLOCKS = {4: 4, 7: 8, 14: 16}
 """The blocks that halve the map, and the stride of what enters them; their expansions still run at that stride."""
 
 
+EARLY_STAGES = 7  # of MobileNetV2's 19: up to the last map of stride 8
+
+
 Tap: TypeAlias = Literal["expansion", "output"]
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
+    """Feature maps of an image by stride. A subclass is built from the width multiplier and the dialect's tap."""
+
+    @abstractmethod
+    def __init__(self, width: float, tap: Tap) -> None:
+        super().__init__()
+
+    @property
+    @abstractmethod
+    def pyramid_channels(self) -> dict[int, int]:
+        """Stride -> channels of the map that `pyramid` gives; 4, 8, 16 and 32 are among them."""
+
+    @property
+    @abstractmethod
+    def early_stages(self) -> list[nn.Module]:
+        """Modules up to stride 8, which model.freeze=early keeps."""
+
+    @abstractmethod
+    def pyramid(self, images: Tensor) -> dict[int, Tensor]:
+        """(B, 3, H, W) normalised -> the maps (B, channels, ⌈H/stride⌉, ⌈W/stride⌉) by stride."""
+
+    @property
+    def out_channels(self) -> tuple[int, int]:
+        """Channels of the two maps that `forward` gives."""
+        return self.pyramid_channels[16], self.pyramid_channels[32]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) normalised -> maps at stride 16 and 32."""
+        maps = self.pyramid(images)
+        return maps[16], maps[32]
+
+    def layers(self) -> list[Layer]:
+        """Return its layers by name below the network, for a transfer; by default each convolution with the norm
+        that follows it."""
+        found: list[Layer] = []
+        for name, module in self.named_modules(prefix="backbone"):
+            if isinstance(module, nn.Conv2d):
+                found.append(Layer("block", len(found), "expand", name, None, module.bias is not None))
+            elif isinstance(module, nn.BatchNorm2d) and found and found[-1].norm is None:
+                found[-1] = replace(found[-1], norm=name)
+        return found
+
+
+class MobileNetV2(Backbone):
     """torchvision's MobileNetV2 without its classifier (Sandler et al. 2018, table 2).
 
     Its maps at stride 4, 8 and 16 are, by `tap`: the expansion of the block that halves them (576 channels at
@@ -41,7 +94,7 @@ class Backbone(nn.Module):
     """
 
     def __init__(self, width: float, tap: Tap = "expansion") -> None:
-        super().__init__()
+        super().__init__(width, tap)
         self.tap = tap
         self.features = mobilenet_v2(width_mult=width).features
         for block in self.features[1:-1]:
@@ -58,9 +111,11 @@ class Backbone(nn.Module):
         return {**channels, 32: self.features[-1].out_channels}
 
     @property
-    def out_channels(self) -> tuple[int, int]:
-        """Channels of the two maps that `forward` gives."""
-        return self.pyramid_channels[16], self.pyramid_channels[32]
+    def early_stages(self) -> list[nn.Module]:
+        return list(self.features[:EARLY_STAGES])
+
+    def layers(self) -> list[Layer]:
+        return backbone_layers()
 
     def pyramid(self, images: Tensor) -> dict[int, Tensor]:
         """(B, 3, H, W) normalised -> the maps at stride 4, 8, 16 and 32, by stride."""
@@ -74,11 +129,6 @@ class Backbone(nn.Module):
             maps[TAP_BLOCKS[index]] = expansion if self.tap == "expansion" else features
             features = block.conv[1:](expansion)
         return {**maps, 32: features}
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) normalised -> maps at stride 16 and 32."""
-        maps = self.pyramid(images)
-        return maps[16], maps[32]
 
 
 def has_imagenet_state() -> bool:
@@ -129,7 +179,7 @@ def from_flat_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return nested
 
 
-def load_imagenet(backbone: Backbone, state: dict[str, Tensor], mean: Tensor, std: Tensor) -> None:
+def load_imagenet(backbone: MobileNetV2, state: dict[str, Tensor], mean: Tensor, std: Tensor) -> None:
     """Load ImageNet weights into a backbone that sees pixels normalised by `mean` and `std` (3,).
 
     The weights were trained with another mean, std and BatchNorm eps. Both differences are folded in, so that the

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
+from ssdlite.models.backbones import MOBILENET_V2
 from ssdlite.models.layers import replace_relu6, replace_strided
 from ssdlite.models.network import Network, scaled
 from ssdlite.models.variants import Dialect
@@ -132,6 +133,7 @@ class CornerDetector(Network):
         num_classes: K; there is no background.
         input_size: (height, width) in pixels, of any parity.
         width: multiplier of all channels, as torchvision's `width_mult`.
+        backbone: a name in `backbones.BACKBONES`.
         stride: 4, 8 or 16 pixels between the cells of the maps.
     """
 
@@ -150,9 +152,10 @@ class CornerDetector(Network):
         num_classes: int,
         input_size: tuple[int, int],
         width: float = 1.0,
+        backbone: str = MOBILENET_V2,
         stride: int = CORNER_STRIDE,
     ) -> None:
-        super().__init__(dialect, num_classes=num_classes, input_size=input_size, width=width)
+        super().__init__(dialect, num_classes=num_classes, input_size=input_size, width=width, backbone=backbone)
         channels = scaled(CORNER_CHANNELS, width)
         self.neck = Neck(self.backbone.pyramid_channels, channels, stride)
         self.top_left = CornerBranch(channels, num_classes, top_pool, left_pool)

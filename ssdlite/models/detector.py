@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
+from ssdlite.models.backbones import MOBILENET_V2
 from ssdlite.models.layers import replace_relu6, replace_strided
 from ssdlite.models.network import Network, scaled
 from ssdlite.models.priors import generate_priors, level_map_sizes
@@ -112,6 +113,7 @@ class Detector(Network):
         num_classes: K, without background; the head gives C = K + 1 logits, background first.
         input_size: (height, width) in pixels. Feature maps and priors follow from it.
         width: multiplier of all channels, as torchvision's `width_mult`.
+        backbone: a name in `backbones.BACKBONES`.
         prior_levels: the priors of each map, in place of the dialect's; as many levels.
         score_activation: from logits to scores, as the loss recipe has it; None takes the dialect's own.
         class_prior: probability of each class at every prior before training; None takes `FOREGROUND_PRIOR`, spread
@@ -127,11 +129,12 @@ class Detector(Network):
         num_classes: int,
         input_size: tuple[int, int],
         width: float = 1.0,
+        backbone: str = MOBILENET_V2,
         prior_levels: Sequence[PriorLevel] | None = None,
         score_activation: ScoreActivation | None = None,
         class_prior: float | None = None,
     ) -> None:
-        super().__init__(dialect, num_classes=num_classes, input_size=input_size, width=width)
+        super().__init__(dialect, num_classes=num_classes, input_size=input_size, width=width, backbone=backbone)
         self.score_activation = score_activation or dialect.score_activation
         channels = list(self.backbone.out_channels)
         self.extras = nn.ModuleList()

@@ -5,6 +5,7 @@ The walk is what name tables and transfers go through.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -164,13 +165,13 @@ class AnyLayer:
 
 @dataclass(frozen=True)
 class Layer(AnyLayer):
-    """One of a Detector, or of the backbone that all networks have."""
+    """Layer of a Detector or of a backbone."""
 
     part: Part
 
 
 def backbone_layers() -> list[Layer]:
-    """Return those that every network has."""
+    """Return the layers of a MobileNetV2."""
     found = [Layer("stem", 0, "expand", "backbone.features.0.0", "backbone.features.0.1", False)]
     for block in range(1, NUM_BLOCKS + 1):
         prefix = f"backbone.features.{block}.conv"
@@ -185,9 +186,10 @@ def backbone_layers() -> list[Layer]:
     return found
 
 
-def layers(dialect: Dialect) -> list[Layer]:
-    """Return all layers of a Detector of `dialect`, from the input to the heads."""
-    found = backbone_layers()
+def layers(dialect: Dialect, backbone: Sequence[Layer] | None = None) -> list[Layer]:
+    """Return all layers of a Detector of `dialect`, from the input to the heads; `backbone` are the first of them,
+    by default MobileNetV2's."""
+    found = backbone_layers() if backbone is None else list(backbone)
     for level in range(len(dialect.extra_channels)):
         for position, role in enumerate(ROLES):
             prefix = f"extras.{level}.{position}"
@@ -205,9 +207,9 @@ def layers(dialect: Dialect) -> list[Layer]:
     return found
 
 
-def corner_layers(num_maps: int) -> list[AnyLayer]:
-    """Return all layers of a CornerDetector whose neck joins `num_maps` maps."""
-    found: list[AnyLayer] = [*backbone_layers()]
+def corner_layers(num_maps: int, backbone: Sequence[Layer]) -> list[AnyLayer]:
+    """Return all layers of a CornerDetector with a backbone of these layers, whose neck joins `num_maps` maps."""
+    found: list[AnyLayer] = [*backbone]
     for level in range(num_maps):
         found.append(_normed("neck", level, "expand", f"neck.lateral.{level}"))
     for level in range(num_maps - 1):

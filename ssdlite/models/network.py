@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, TypeAlias, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from ssdlite.models.backbone import Backbone
+from ssdlite.models.backbones import MOBILENET_V2, load_backbone
 from ssdlite.models.variants import Dialect
 from ssdlite.structures import ScoreActivation
 
@@ -29,20 +29,18 @@ class Normalize(nn.Module):
 
 
 FreezablePart: TypeAlias = Literal["early", "backbone", "norms"]
-"""The first stages of the MobileNetV2, all of it, or the norms of the whole network."""
-
-
-EARLY_STAGES = 7  # of the backbone's 19: up to the last map of stride 8
+"""The first stages of the backbone, all of it, or the norms of the whole network."""
 
 
 class Network(nn.Module):
-    """A MobileNetV2 behind its normalisation, for one input size; the base of all detectors.
+    """A backbone behind its normalisation, for one input size; the base of all detectors.
 
     Args:
         dialect: a row of `architecture.DIALECTS`.
         num_classes: K, without background.
         input_size: (height, width) in pixels.
         width: multiplier of all channels, as torchvision's `width_mult`.
+        backbone: a name in `backbones.BACKBONES`.
     """
 
     score_activation: ScoreActivation
@@ -52,7 +50,13 @@ class Network(nn.Module):
     """Its children that learn, and what each counts as when parts learn at different rates."""
 
     def __init__(
-        self, dialect: Dialect, *, num_classes: int, input_size: tuple[int, int], width: float = 1.0
+        self,
+        dialect: Dialect,
+        *,
+        num_classes: int,
+        input_size: tuple[int, int],
+        width: float = 1.0,
+        backbone: str = MOBILENET_V2,
     ) -> None:
         super().__init__()
         self.dialect = dialect
@@ -61,14 +65,14 @@ class Network(nn.Module):
         self.width = width
         self.frozen: list[nn.Module] = []
         self.normalize = Normalize(dialect.mean, dialect.std)
-        self.backbone = Backbone(width, dialect.tap)
+        self.backbone = load_backbone(backbone)(width, dialect.tap)
 
     def freeze(self, parts: Iterable[FreezablePart]) -> None:
         """Keep `parts` as they are: no gradients, and norms that neither learn nor gather statistics."""
         for part in parts:
             match part:
                 case "early":
-                    frozen = list(self.backbone.features[:EARLY_STAGES])
+                    frozen = self.backbone.early_stages
                 case "backbone":
                     frozen = [self.backbone]
                 case "norms":

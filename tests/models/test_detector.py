@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchvision.models import mobilenet_v2
 
-from ssdlite.models.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, load_imagenet
+from ssdlite.models.backbone import IMAGENET_MEAN, IMAGENET_STD, MobileNetV2, load_imagenet
 from ssdlite.models.detector import Detector
 from ssdlite.models.variants import DIALECTS, PAPER, PriorLevel, PriorShape
 from ssdlite.training.optim import WeightAverage
@@ -136,7 +136,7 @@ def test_c22_sigmoid_scores_of_an_untrained_head_share_out_the_same_tenth():
 @pytest.mark.parametrize(("tap", "channels"), [("output", 96), ("expansion", 576)])
 def test_taps_are_what_the_stages_give(tap, channels):
     torch.manual_seed(0)
-    backbone = Backbone(1.0, tap).eval()
+    backbone = MobileNetV2(1.0, tap).eval()
     assert backbone.out_channels == (channels, 1280)
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
@@ -172,7 +172,7 @@ def test_imagenet_weights_compute_what_they_computed():
     state = {
         key.removeprefix("features."): v for key, v in reference.state_dict().items() if key.startswith("features.")
     }
-    backbone = Backbone(1.0)
+    backbone = MobileNetV2(1.0)
     for module in backbone.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps = PAPER.norm_eps

@@ -5,7 +5,7 @@ from torch import nn
 
 from ssdlite.models.corner import CornerDetector
 from ssdlite.models.detector import Detector
-from ssdlite.models.layers import corner_layers, layers
+from ssdlite.models.layers import backbone_layers, corner_layers, layers
 from ssdlite.models.variants import DIALECTS, PAPER
 
 
@@ -29,7 +29,7 @@ def test_every_parameter_belongs_to_one_layer(dialect):
 @pytest.mark.parametrize(("stride", "num_maps"), [(4, 4), (8, 3), (16, 2)])
 def test_every_parameter_of_a_corner_network_belongs_to_one_layer(stride, num_maps):
     detector = CornerDetector(PAPER, num_classes=2, input_size=(64, 64), width=0.25, stride=stride)
-    found = corner_layers(num_maps)
+    found = corner_layers(num_maps, backbone_layers())
     names = [name for layer in found for name in (layer.conv, layer.norm) if name]
     modules = [name for name, module in detector.named_modules() if isinstance(module, nn.Conv2d | nn.BatchNorm2d)]
     assert sorted(names) == sorted(modules)
