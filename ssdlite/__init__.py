@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ssdlite.api import Detector as Detector
 
+__all__ = ["Detector", "__version__"]
+
 __version__ = "0.1.0"
 
 # OpenCV reads it when it is first imported: a small file can hold any number of pixels. The bound is Pillow's.

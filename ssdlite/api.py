@@ -31,6 +31,8 @@ from ssdlite.structures import Detections, ImageId
 if TYPE_CHECKING:
     import supervision
 
+__all__ = ["Detector", "Found", "ImageDetections"]
+
 
 Picture: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray"
 """A path, a Pillow image, or an array (H, W, 3) uint8 RGB."""

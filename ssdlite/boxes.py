@@ -11,6 +11,18 @@ from torch import Tensor
 
 from ssdlite.boxes_np import CENTER_VARIANCE, SIZE_VARIANCE
 
+__all__ = [
+    "area",
+    "clip",
+    "cxcywh_to_xyxy",
+    "decode",
+    "encode",
+    "intersection",
+    "iou",
+    "paired_iou",
+    "xyxy_to_cxcywh",
+]
+
 MIN_SIZE = 1e-6  # second line of defence: log(0) must never reach a loss
 
 

@@ -65,6 +65,79 @@ def test_no_name_has_a_retired_word():
     assert found == {}
 
 
+IN_TEXT = {
+    **{word: term for word, term in RETIRED.items() if word not in ("fault", "faults")},
+    "judges": "evaluates",
+    "judging": "evaluating",
+    "proves": "verifies",
+    "proved": "verified",
+    "proven": "verified",
+}
+"""Words that no docstring and no message has; "rival" and "proof" are an option and a key of files."""
+
+
+ALLOWED = {"proof", "rival", "culprit"}  # alone, as a key or a value of files and options
+
+
+OPENINGS = r"(What|Whether|Of|How|The same|That|Those|All that|Where|As for)\b"
+"""First words of a docstring that can only be understood with the code beside it."""
+
+
+def texts_in(source: str) -> list[str]:
+    """Every string of a source: docstrings, messages, help; parts of f-strings too."""
+    return [
+        node.value
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Constant) and type(node.value) is str
+    ]
+
+
+def docstrings_in(source: str) -> list[str]:
+    """The docstrings of modules, classes and functions, and those below attributes."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        for statement in getattr(node, "body", []) if isinstance(getattr(node, "body", None), list) else []:
+            if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+                found.append(str(statement.value.value))
+    return found
+
+
+def retired_words(texts: list[str]) -> set[str]:
+    words = {
+        word
+        for text in texts
+        if text not in ALLOWED
+        for word in re.findall(r"(?<![\w-])[a-z]+(?![\w-])", text.lower())
+    }
+    return words & IN_TEXT.keys()
+
+
+def test_no_docstring_and_no_message_has_a_retired_word():
+    found = {
+        str(path.relative_to(PACKAGE)): words
+        for path in PACKAGE.rglob("*.py")
+        if (words := retired_words(texts_in(path.read_text(encoding="utf-8"))))
+    }
+    assert found == {}
+
+
+def test_docstrings_begin_with_a_verb_or_a_noun():
+    found = [
+        f"{path.relative_to(PACKAGE)}: {text.splitlines()[0]}"
+        for path in PACKAGE.rglob("*.py")
+        for text in docstrings_in(path.read_text(encoding="utf-8"))
+        if re.match(OPENINGS, text)
+    ]
+    assert found == []
+
+
+def test_the_checks_of_texts_see_what_they_look_for():
+    source = 'def f():\n    """What is judged."""\n    raise E(f"the proof of {x} failed")\n'
+    assert retired_words(texts_in(source)) == {"judged", "proof"}
+    assert [text for text in docstrings_in(source) if re.match(OPENINGS, text)] == ["What is judged."]
+    assert retired_words(["proof", "default"]) == set()
+
+
 @pytest.mark.parametrize(
     ("source", "names"),
     [

@@ -36,6 +36,7 @@ class Timing(NamedTuple):
 
 
 def quantile(readings: Sequence[float], share: float) -> float:
+    """Return the reading that `share` of all are not above, interpolated between two."""
     return float(np.quantile(readings, share))
 
 

@@ -284,6 +284,7 @@ def _differences(old: Dialect, new: Dialect, *, extras: bool) -> list[str]:
 
 
 def build_decoder(config: EvalConfig, input_size: tuple[int, int]) -> Decoder:
+    """Build the decoder of a network of this input size, (height, width) in pixels."""
     return Decoder(
         input_size=input_size,
         score_threshold=config.score_threshold,

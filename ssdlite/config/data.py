@@ -79,6 +79,8 @@ class DrawConfig(Section):
 
 
 class DataConfig(Section):
+    """Sources, splits, augmentation, loading and caching of the data."""
+
     SHORTHAND: ClassVar[str | None] = "path"
 
     path: FilePath | None = None

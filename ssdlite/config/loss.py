@@ -27,8 +27,8 @@ class IouAssignmentConfig(Section):
     background_below: Annotated[float, Field(gt=0, le=1)] | None = None
     """Priors from this overlap up to iou_threshold take no part. Default: iou_threshold, so that there are none."""
     all_ties: bool = False
-    """Whether, of several priors that are an object's best, all learn it that overlap no other more (compare Faster
-    R-CNN's RPN, which leaves the condition out)."""
+    """Let all of several priors that are an object's best learn it, unless they overlap another more (compare
+    Faster R-CNN's RPN, which leaves the condition out)."""
 
     @model_validator(mode="after")
     def _band_is_below(self) -> IouAssignmentConfig:

@@ -86,6 +86,8 @@ def _backbone(name: str) -> str:
 
 
 class ModelConfig(Section):
+    """Architecture of the network, and the weights that it starts from."""
+
     head: Literal["ssdlite", "corner"] = "ssdlite"
     """ssdlite: classes and boxes at priors; corner: a light CornerNet on the same backbone, with loss=corner."""
     dialect: Literal["auto", "paper", "tensorflow", "pytorch-ssd", "lufficc", "mmdetection"] = "auto"

@@ -66,6 +66,7 @@ def types_of_keys(owners: Types) -> list[Any]:
 
 
 def is_model(kind: Any) -> bool:
+    """Return whether a type is a section of the config."""
     return isinstance(kind, type) and not isinstance(kind, types.GenericAlias) and issubclass(kind, BaseModel)
 
 
@@ -87,4 +88,5 @@ def takes_text(kinds: Types) -> bool:
 
 
 def takes_number(kinds: Types) -> bool:
+    """Return whether an option of these types can be a number."""
     return any(kind in (int, float) for kind in kinds)

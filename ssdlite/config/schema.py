@@ -40,6 +40,8 @@ RECIPES_DIR = Path(__file__).with_name("recipes")
 
 
 class Config(Section):
+    """All options, by section."""
+
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     loss: LossConfig = MultiboxConfig()

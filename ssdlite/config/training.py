@@ -39,6 +39,8 @@ class OptimConfig(Section):
 
 
 class TrainConfig(Section):
+    """Length, batches, precision and saving of a training."""
+
     epochs: Positive = 100
     batch_size: Positive = 32
     """Images a step, over all processes together."""
@@ -85,6 +87,8 @@ def require_steps(config: TrainConfig) -> None:
 
 
 class EvalConfig(Section):
+    """Selection of detections, in validation and everywhere else."""
+
     batch_size: Positive = 32
     score_threshold: Fraction = 0.01
     """Detections below are dropped before suppression."""
@@ -97,6 +101,8 @@ class EvalConfig(Section):
 
 
 class RunConfig(Section):
+    """Folder, seed and logs of a run."""
+
     dir: FilePath = Path("runs")
     """Folder of all runs."""
     name: Annotated[str, Field(pattern=r"^[^/\\\\]+$")] | None = None

@@ -18,6 +18,7 @@ PYTORCH_SSD_HEADERS = {"classification": "classification_headers", "regression":
 
 
 def pytorch_ssd_name(layer: Layer) -> Names:
+    """Return the names of a layer in a file of pytorch-ssd."""
     match layer.part:
         case "stem":
             return Names("base_net.0.0", "base_net.0.1")
@@ -44,6 +45,7 @@ LUFFICC_HEADERS = {"classification": "cls_headers", "regression": "reg_headers"}
 
 
 def lufficc_name(layer: Layer) -> Names:
+    """Return the names of a layer in a file of lufficc's SSD."""
     match layer.part:
         case "stem" | "block" | "last":  # torchvision's own, as ours
             return Names(layer.conv, layer.norm)
@@ -76,6 +78,7 @@ BRANCHES = {"classification": "cls_convs", "regression": "reg_convs"}
 
 
 def mmdetection_name(layer: Layer) -> Names:
+    """Return the names of a layer in a file of mmdetection."""
     match layer.part:
         case "stem":
             return _module("backbone.conv1")

@@ -16,6 +16,8 @@ from ssdlite.losses.matching import (
 )
 from ssdlite.structures import Assignment, HeadOutput
 
+__all__ = ["assign_atss", "assign_task_aligned"]
+
 
 @in_chunks(times=1)
 def assign_atss(

@@ -12,6 +12,8 @@ from torch import Tensor
 from ssdlite import boxes as box_ops
 from ssdlite.losses.reduction import align_left
 
+__all__ = ["ciou", "diou", "giou", "smooth_l1"]
+
 NO_AREA = 1e-7
 """Pixels². A ratio over less than this is 0 and has no gradient: it would be a quotient of rounding errors."""
 

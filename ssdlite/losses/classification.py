@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+__all__ = ["quality_focal", "sigmoid_cross_entropy", "sigmoid_focal", "softmax_cross_entropy", "varifocal"]
+
 
 def softmax_cross_entropy(
     logits: Tensor,

@@ -14,6 +14,8 @@ from ssdlite.losses.classification import power
 from ssdlite.losses.reduction import mean_over_processes
 from ssdlite.structures import CornerOutput, LossTerms
 
+__all__ = ["CornerCriterion", "corner_offset", "draw_corners", "gaussian_radius", "heatmap_focal", "pull_push"]
+
 
 class CornerTargets(NamedTuple):
     """Targets of a batch of images, on maps of (h, w) cells. In the axis of two, 0 is top-left and 1

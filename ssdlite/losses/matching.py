@@ -13,6 +13,8 @@ from torch import Tensor
 from ssdlite import boxes as box_ops
 from ssdlite.structures import Assignment, HeadOutput
 
+__all__ = ["assign_iou", "match_greedily"]
+
 Options = ParamSpec("Options")
 
 

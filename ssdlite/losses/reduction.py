@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, distributed
 
+__all__ = ["mine_hard_negatives", "sample_balanced", "weighted_mean"]
+
 SMALLEST_FACTOR = torch.finfo(torch.float32).eps
 """Value that a smaller `avg_factor` counts as, so that 0 / 0 is 0."""
 

@@ -97,6 +97,7 @@ class Network(nn.Module):
 
 
 def is_norm(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
+    """Return whether a module is a BatchNorm."""
     return isinstance(module, nn.BatchNorm2d)
 
 

@@ -313,7 +313,7 @@ def false_positive_chart(analysis: Analysis) -> Chart | None:
         axes.set_ylabel("false detections an image")
 
     keys = tuple(Key(name, color) for name, (_, color) in shown.items())
-    return draw("alarms", "False detections", plot, keys=keys)
+    return draw("false-positives", "False detections", plot, keys=keys)
 
 
 def calibration_chart(analysis: Analysis) -> Chart | None:

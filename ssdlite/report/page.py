@@ -57,7 +57,7 @@ def _evaluated(evaluated: EvaluatedSplit, report: ReportData) -> dict[str, Any]:
     charts: dict[str, Chart | None] = {
         "curves": curve_chart(analysis),
         "threshold": threshold_chart(analysis),
-        "alarms": false_positive_chart(analysis),
+        "false_positives": false_positive_chart(analysis),
         "calibration": calibration_chart(analysis),
         "sizes": size_chart(analysis.relative_sizes),
         "errors": error_chart(analysis),

@@ -37,6 +37,8 @@ ERROR_PLURALS: dict[ErrorType, str] = {
 
 
 class SummaryEntry(NamedTuple):
+    """Question about a detector, with its answer and the section of the page that shows more."""
+
     question: str
     text: str
     anchor: str  # of the section that tells more

@@ -41,12 +41,16 @@ SHAPES = {"wide": "wider than 2:1", "tall": "taller than 1:2"}
 
 
 class FigureRow(NamedTuple):
+    """Row of the table of figures."""
+
     name: str
     value: str
     meaning: str
 
 
 class ClassRow(NamedTuple):
+    """Row of the table of classes."""
+
     name: str
     train_objects: str  # "" where that is not known
     objects: str

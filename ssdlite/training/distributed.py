@@ -32,10 +32,12 @@ _waiting: distributed.ProcessGroup | None = None  # between CPUs, for objects; t
 
 
 def rank() -> int:
+    """Return the number of this process among all that train; 0 for one alone."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def world_size() -> int:
+    """Return the number of processes that train."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 

@@ -22,6 +22,7 @@ class KindSummary(NamedTuple):
 
 
 def count_errors(problems: Iterable[Problem]) -> int:
+    """Return how many problems training would refuse."""
     return sum(problem.severity == "error" for problem in problems)
 
 

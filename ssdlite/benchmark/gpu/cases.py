@@ -30,12 +30,14 @@ IGNORED, ABSENT = 0.1, 0.2  # shares of the objects of a check that are ignored,
 
 
 def make_config(setting: Setting, *overrides: str) -> Config:
+    """Return the config of a check, with overrides as on the command line."""
     sizes = setting.sizes
     own = (f"model.input_size={sizes.side}", f"model.width={sizes.width}", "model.weights=none")
     return load_config(None, [*own, *overrides])
 
 
 def class_names(setting: Setting) -> tuple[str, ...]:
+    """Return the class names of the drawn objects."""
     return tuple(f"class {label}" for label in range(1, setting.sizes.classes + 1))
 
 

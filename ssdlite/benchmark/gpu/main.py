@@ -26,6 +26,7 @@ MINUTES = 9.5  # of each part
 
 
 def correctness(setting: Setting) -> list[Task]:
+    """Return the checks that the GPU computes what the CPU does."""
     return [
         Task("assigners", checks.check_assigners, 60, is_check=True),
         Task("recipes", checks.check_recipes, 90, is_check=True),
@@ -64,6 +65,7 @@ def speed(setting: Setting) -> list[Task]:
 
 
 def loading(setting: Setting) -> list[Task]:
+    """Return the measurements of loaders and augmentation."""
     return [
         Task(
             f"{source}, {workers} workers, augment_on={augment_on}",
@@ -78,6 +80,7 @@ def loading(setting: Setting) -> list[Task]:
 
 
 def evaluation(setting: Setting) -> list[Task]:
+    """Return the measurements of decoding and validation."""
     return [
         Task("network and decoding", speeds.measure_parts, 90, table="evaluation"),
         Task(

@@ -351,6 +351,7 @@ def loses_device(error: BaseException) -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that the GPU has no memory left."""
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
 
 

@@ -107,6 +107,8 @@ class CocoAnnotations(Annotations):
 
 
 class CocoFormat(Format[CocoSource]):
+    """COCO instances, as downloaded or under any name."""
+
     name = "coco"
     looked_for = (
         f"annotations/instances_train*.json and instances_val*.json (COCO), train/{ROBOFLOW_FILE} (Roboflow)"

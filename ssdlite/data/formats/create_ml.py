@@ -33,6 +33,8 @@ class CreateMlSource(FileSource):
 
 
 class CreateMlFormat(SingleFileFormat[CreateMlSource]):
+    """Boxes of Create ML."""
+
     name = "createml"
     title = "Create ML"
     looked_for = "a JSON file of Create ML"

@@ -60,6 +60,8 @@ class CsvSource(FileSource):
 
 
 class CsvFormat(SingleFileFormat[CsvSource]):
+    """One box per line, as TensorFlow or RetinaNet write it."""
+
     name = "csv"
     title = "CSV"
     looked_for = "a .csv file with one box per line (TensorFlow or RetinaNet)"

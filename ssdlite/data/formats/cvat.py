@@ -33,6 +33,8 @@ class CvatSource(FileSource):
 
 
 class CvatFormat(SingleFileFormat[CvatSource]):
+    """CVAT for images 1.1."""
+
     name = "cvat"
     title = "CVAT"
     looked_for = "annotations.xml of CVAT for images"

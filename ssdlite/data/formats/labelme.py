@@ -64,6 +64,8 @@ class LabelMeSource:
 
 
 class LabelMeFormat(Format[LabelMeSource]):
+    """Shapes of LabelMe, one file per image."""
+
     name = "labelme"
     looked_for = "LabelMe's .json files beside the images"
     source_type = LabelMeSource

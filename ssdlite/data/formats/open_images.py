@@ -30,6 +30,8 @@ class OpenImagesSource(FileSource):
 
 
 class OpenImagesFormat(SingleFileFormat[OpenImagesSource]):
+    """Boxes of Open Images."""
+
     name = "openimages"
     title = "Open Images"
     looked_for = "a .csv file of Open Images, such as sub-train-annotations-bbox.csv"

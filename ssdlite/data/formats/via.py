@@ -49,6 +49,8 @@ class ViaSource(FileSource):
 
 
 class ViaFormat(SingleFileFormat[ViaSource]):
+    """Regions of VGG Image Annotator."""
+
     name = "via"
     title = "VIA"
     looked_for = "a JSON file of VGG Image Annotator"

@@ -47,6 +47,8 @@ class VocAnnotations(Annotations):
 
 
 class VocFormat(Format[VocSource]):
+    """Pascal VOC with lists of the splits."""
+
     name = "voc"
     looked_for = "Annotations, JPEGImages and ImageSets/Main here, in VOC20* or in VOCdevkit/VOC20* (VOC)"
     source_type = VocSource

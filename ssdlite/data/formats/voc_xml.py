@@ -49,6 +49,8 @@ class VocXmlSource:
 
 
 class VocXmlFormat(Format[VocXmlSource]):
+    """XML files of VOC without lists."""
+
     name = "voc-xml"
     looked_for = "VOC's .xml files beside the images, or in annotations/ beside images/ (VOC without lists)"
     source_type = VocXmlSource

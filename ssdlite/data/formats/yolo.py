@@ -80,6 +80,8 @@ class YoloAnnotations(Annotations):
 
 
 class YoloFormat(Format[YoloSource]):
+    """Label files of YOLO, with the class names in a file of their own."""
+
     name = "yolo"
     looked_for = "data.yaml, obj.data or classes.txt (YOLO)"
     source_type = YoloSource

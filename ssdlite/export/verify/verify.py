@@ -34,6 +34,7 @@ from ssdlite.structures import Predictor
 
 
 def report_path(path: Path) -> Path:
+    """Return the path of the report of an exported file: its name and .json."""
     return path.with_name(f"{path.name}.json")
 
 
