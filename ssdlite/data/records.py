@@ -85,6 +85,8 @@ def relabel(
     """
     names = tuple(class_names)
     assert len(set(names)) == len(names), f"class names repeat: {names}"
+    if names == split.class_names:
+        return split
     used = {int(label) for record in split.records for label in np.unique(record.labels)}
     position = {name: label for label, name in enumerate(names, 1)}
     unknown = [name for label, name in enumerate(split.class_names, 1) if label in used and name not in position]
