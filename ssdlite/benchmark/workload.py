@@ -25,6 +25,7 @@ from ssdlite.build.training import build_criterion, build_dtype, build_loader, b
 from ssdlite.config.data import DataConfig
 from ssdlite.config.schema import Config
 from ssdlite.data.loader import Sample, default_workers
+from ssdlite.data.records import spread_indices
 from ssdlite.data.synthetic.pictures import draw_scene
 from ssdlite.models.network import Network
 from ssdlite.structures import Batch, DataSplit, LossTerms
@@ -289,8 +290,7 @@ def _spread(split: DataSplit, most: int) -> DataSplit:
     """At most so many images, from all over the split."""
     if len(split) <= most:
         return split
-    chosen: Sequence[int] = np.linspace(0, len(split) - 1, most).round().astype(int).tolist()
-    return replace(split, records=[split.records[index] for index in chosen])
+    return replace(split, records=[split.records[index] for index in spread_indices(len(split), most)])
 
 
 def _with_data(config: Config, **changes: Any) -> Config:

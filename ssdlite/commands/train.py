@@ -88,10 +88,10 @@ def run_train(config: Config, *, default_name: str, resume: bool, device: str) -
         train_split, val_split = _read_data(config)
         config = _settle_start(config, checkpoint)
         config = _settle_priors(config, train_split, checkpoint)
-        session = _Session(config, train_split, val_split, chosen, fresh=checkpoint is None)
+        run = Run(config, train_split, val_split, chosen, fresh=checkpoint is None)
         run_dir = resumed or in_main_process(lambda: _new_run(config, default_name))
         try:
-            session.run(run_dir, checkpoint)
+            run.train(run_dir, checkpoint)
         except UserError:
             if is_main() and not has_newest(run_dir) and not any(run_dir.glob("nonfinite-*")):
                 shutil.rmtree(run_dir)  # nothing was trained that one could come back to
@@ -192,7 +192,7 @@ def _has_run(config: Config, default_name: str) -> bool:
         return False
 
 
-class _Session:
+class Run:
     """The objects of one run and what happens at its validations."""
 
     def __init__(
@@ -228,7 +228,7 @@ class _Session:
         self.evaluation: Evaluation | None = None
         self.logbook: Logbook | None = None
 
-    def run(self, run_dir: Path, checkpoint: Mapping[str, Any] | None) -> None:
+    def train(self, run_dir: Path, checkpoint: Mapping[str, Any] | None) -> None:
         """Train in `run_dir`, from the start or from `checkpoint`, and say what came of it."""
         self.run_dir = run_dir
         trainer = self._build_trainer()

@@ -9,6 +9,7 @@ import numpy as np
 from ssdlite.build.data import find_sources, read_data
 from ssdlite.build.model import LoadedDetector
 from ssdlite.data.images import read_image, resize
+from ssdlite.data.records import spread_indices
 from ssdlite.data.stream import ImageStream
 from ssdlite.data.synthetic.pictures import draw_scene
 from ssdlite.errors import ConfigError, DataError
@@ -40,10 +41,10 @@ def gather_verification_images(loaded: LoadedDetector, allowed_loss: float | Non
             raise ConfigError("--tolerance bounds the AP on validation images, and there are none: give data=PATH.")
         return VerificationImages(_drawn_pictures(loaded.detector.input_size))
     split = validation_split(loaded)
-    evaluated = spread(split, EVALUATED_IMAGES)
+    evaluated = thin_split(split, EVALUATED_IMAGES)
     evaluator = make_evaluator(loaded, evaluated, loaded.config.eval.batch_size)
     return VerificationImages(
-        _pixels(loaded, spread(split, COMPARED_IMAGES)), evaluator, len(evaluated), allowed_loss
+        _pixels(loaded, thin_split(split, COMPARED_IMAGES)), evaluator, len(evaluated), allowed_loss
     )
 
 
@@ -76,7 +77,7 @@ def calibration_images(loaded: LoadedDetector, path: Path | None) -> np.ndarray:
         paths = [source.path for source in find_inputs([str(path)]) if isinstance(source, ImageFile)]
         if not paths:
             raise DataError(f"{path} holds no images to choose 8 bits by; name a folder of images.")
-        chosen = [paths[index] for index in _positions(len(paths), CALIBRATION_IMAGES)]
+        chosen = [paths[index] for index in spread_indices(len(paths), CALIBRATION_IMAGES)]
         detector = loaded.detector
         alignment = detector.dialect.resize_alignment
         pixels = np.stack([resize(read_image(image), detector.input_size, alignment) for image in chosen])
@@ -88,7 +89,7 @@ def calibration_images(loaded: LoadedDetector, path: Path | None) -> np.ndarray:
     (split,) = read_data(loaded.config.data, ["train"], loaded.class_names)
     if not len(split):
         raise DataError("there are no training images to choose 8 bits by; give --calibration FOLDER.")
-    return _pixels(loaded, spread(split, CALIBRATION_IMAGES))
+    return _pixels(loaded, thin_split(split, CALIBRATION_IMAGES))
 
 
 def _drawn_pictures(size: tuple[int, int]) -> np.ndarray:
@@ -108,12 +109,7 @@ def _stream(loaded: LoadedDetector, split: DataSplit, batch_size: int) -> ImageS
     return ImageStream(split, detector.input_size, alignment=alignment, batch_size=batch_size)
 
 
-def spread(split: DataSplit, count: int) -> DataSplit:
-    """At most `count` images of `split`, evenly spaced."""
-    records = [split.records[index] for index in _positions(len(split), count)]
+def thin_split(split: DataSplit, count: int) -> DataSplit:
+    """Return at most `count` images of `split`, evenly spaced."""
+    records = [split.records[index] for index in spread_indices(len(split), count)]
     return DataSplit(records, split.class_names, split.category_ids)
-
-
-def _positions(length: int, count: int) -> list[int]:
-    chosen = np.linspace(0, length - 1, min(count, length)).round().astype(int)
-    return [int(index) for index in chosen]

@@ -15,6 +15,7 @@ from ssdlite.commands.arguments import DATA_SET, config_of, require_effect, requ
 from ssdlite.commands.console import console, tracker
 from ssdlite.config.schema import Config
 from ssdlite.data.images import read_annotated
+from ssdlite.data.records import spread_indices
 from ssdlite.drawing import GREY, Mark, class_color, draw_marks, make_grid, write_image
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.io import require_writable
@@ -60,7 +61,7 @@ def run_view_data(
     data = _read(config, split)
     if not len(data):
         raise DataError(f"there are no images to {split}; check the data with 'ssdlite check-data'.")
-    chosen = _spread(len(data), count or (NUM_AUGMENTED if augmented else NUM_IMAGES))
+    chosen = spread_indices(len(data), count or (NUM_AUGMENTED if augmented else NUM_IMAGES))
     pictures = list(_rows(config, data, chosen) if augmented else _originals(data, chosen))
     if not pictures:
         raise DataError(f"none of the {len(chosen)} images could be read.")
@@ -79,11 +80,6 @@ def _read(config: Config, split: str) -> DataSplit:
     with_train = split == "train" or find_sources(config.data).has("train")
     splits = ["train"] if split == "train" else ["train", "val"] if with_train else ["val"]
     return read_data(config.data, splits)[-1]
-
-
-def _spread(available: int, count: int) -> list[int]:
-    """Up to `count` indices below `available`, evenly spread: neighbours are often alike."""
-    return np.unique(np.linspace(0, available - 1, min(count, available)).round().astype(int)).tolist()
 
 
 def _originals(data: DataSplit, indices: Sequence[int]) -> Iterator[np.ndarray]:

@@ -41,6 +41,11 @@ NUM_NAMED = 10  # problems named one by one in a warning; the rest are counted
 MAX_SIDE = 2**20  # pixels: OpenCV decodes no larger side
 
 
+def spread_indices(length: int, count: int) -> list[int]:
+    """Return at most `count` indices below `length`, evenly spread and distinct: neighbours are often alike."""
+    return np.unique(np.linspace(0, length - 1, min(count, length)).round().astype(int)).tolist()
+
+
 def check_class_name(name: str, where: str, source: Path) -> None:
     """Raise `DataError` for a name that cannot be shown or written, such as of control characters."""
     if not name.strip() or not is_usable(name):

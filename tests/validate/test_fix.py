@@ -242,3 +242,79 @@ def test_nothing_can_be_kept(tmp_path):
     with pytest.raises(DataError, match="none of its images can be kept"):
         fix([source], [], tmp_path / "fixed")
     assert not (tmp_path / "fixed").exists()
+
+
+def _damage(document, name):
+    """Damage a document in place."""
+    images, objects = document["images"], document["annotations"]
+    match name:
+        case "repeated objects":
+            objects += [{**each, "id": 900 + each["id"]} for each in objects[:5]]
+        case "an id of two images":
+            images += [{**images[0], "file_name": "2.png"}]
+        case "a broken entry with the id of a good image":
+            images += [{"id": 1}]
+        case "ids of annotations repeat":
+            objects[3]["id"] = objects[4]["id"]
+        case "objects of no image":
+            objects += [{**objects[0], "id": 999, "image_id": 77}]
+        case "no area, inverted, outside":
+            objects[0]["bbox"], objects[1]["bbox"] = [5, 5, 0, 9], [25, 15, -20, -10]
+            objects[2]["bbox"] = [70, 5, 9, 9]
+        case "unknown category":
+            objects[0]["category_id"] = 55
+        case "text in a box":
+            objects[0]["bbox"] = ["a", 1, 2, 3]
+        case "a size that is not the image's":
+            images[0]["width"] = 66
+        case "an image that is not there":
+            images += [{"id": 3, "file_name": "3.png", "height": 40, "width": 60}]
+            objects += [{**objects[0], "id": 998, "image_id": 3}]
+        case "over the border":
+            objects[0]["bbox"] = [50, 5, 40, 9]
+        case "a crowd that repeats":
+            objects[:2] = [{**objects[0], "iscrowd": 1}, {**objects[0], "id": 997, "iscrowd": 1}]
+
+
+DAMAGES = [
+    "repeated objects",
+    "an id of two images",
+    "a broken entry with the id of a good image",
+    "ids of annotations repeat",
+    "objects of no image",
+    "no area, inverted, outside",
+    "unknown category",
+    "text in a box",
+    "a size that is not the image's",
+    "an image that is not there",
+    "over the border",
+    "a crowd that repeats",
+]
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_the_difference_that_is_stated_is_that_of_the_files(tmp_path, name):
+    document = coco_document()
+    _damage(document, name)
+    source = CocoSource(*write_coco(tmp_path, document))
+    copy = fix([source], [], tmp_path / "fixed")
+    after = json.loads(copy.train[0].annotations.read_text())
+    for what, key in (("images left out", "images"), ("objects left out", "annotations")):
+        assert copy.changes[what] == len(document[key]) - len(after[key]), copy.changes
+    (listed,) = json.loads((tmp_path / "fixed/changes.json").read_text())
+    assert listed["changes"] == dict(copy.changes)
+    assert len(listed["boxes_changed"]) == copy.changes["boxes turned or cut"]
+    assert len({each["id"] for each in after["annotations"]}) == len(after["annotations"])
+    assert kinds(check_splits(copy.train, []).problems) == []
+    kept = {json.dumps(each["bbox"]) for each in after["annotations"]}
+    untouched = {json.dumps(each["bbox"]) for each in document["annotations"][5:]}
+    assert len(kept & untouched) >= 15 or name == "an id of two images"  # nothing innocent goes
+
+
+def test_an_image_whose_id_a_broken_entry_has_keeps_its_objects(tmp_path):
+    document = coco_document()
+    document["images"].append({"id": 1})
+    source = CocoSource(*write_coco(tmp_path, document))
+    copy = fix([source], [], tmp_path / "fixed")
+    assert copy.changes == {"images left out": 1}
+    assert sum(len(boxes) for boxes in boxes_of(copy.train[0]).values()) == 40
