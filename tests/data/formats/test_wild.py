@@ -16,7 +16,7 @@ SETS = ["cards", "bootlegger", "empire", "books", "rebars", "labelme_tony", "hea
 UNNAMED = {"heads": "head"}  # of VIA without a class attribute, where ours is "object"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def wild(real_data) -> Path:
     if not (real_data / "wild/counts.json").is_file():
         pytest.skip("there is no folder wild with counts.json beside the real data sets")
