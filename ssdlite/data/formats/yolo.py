@@ -190,6 +190,7 @@ def _from_yaml(path: Path) -> Found:
     roots = [path.parent]
     if isinstance(given, str) and given and is_usable(given):
         roots = [path.parent / given, *roots]
+    roots.append(path.parent.parent)  # a file in a folder of its own, beside the images'
     splits: dict[str, list[YoloSource]] = {}
     remarks = []
     for split, keys in {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}.items():
@@ -306,13 +307,16 @@ def _from_split_folders(path: Path, names: Path) -> dict[str, list[YoloSource]]:
             if folder is None:
                 continue
             place = child(folder, ["images"]) or folder
-            if has_suffix(place, IMAGE_SUFFIXES) and (_has_labels(place) or names.suffix in YAML_SUFFIXES):
+            if has_suffix(place, IMAGE_SUFFIXES) and (_has_labels(place) or _is_data_yaml(names)):
                 found[split] = [YoloSource(place, names)]
                 break
     return found
 
 
 def _names_file(folder: Path) -> Path | None:
+    for file in list_files(folder, YAML_SUFFIXES):  # of a data.yaml that names no images
+        if isinstance((_load_yaml(file) or {}).get("names"), list | dict):
+            return file
     named = {path.name.lower(): path for path in list_files(folder, (".txt", ".names", ".labels"))}
     for name in NAMES_FILES:
         if name in named and not _looks_like_labels(named[name]):

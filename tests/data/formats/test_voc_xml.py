@@ -66,6 +66,12 @@ def test_split_folders_within_images_and_annotations(tmp_path):
     ]
 
 
+def test_folders_of_any_name(tmp_path):
+    write_images(tmp_path / "photos", "a.jpg")
+    write(tmp_path / "ground truth/a.xml", XML)
+    assert rows_of(read_train(tmp_path)) == {"a.jpg": READ}
+
+
 def test_the_stem_decides_and_then_filename(tmp_path):
     write_images(tmp_path, "a.jpg", "b.jpg", "c d.png")
     write(tmp_path / "a.xml", XML.replace("wrong.jpg", "b.jpg"))
