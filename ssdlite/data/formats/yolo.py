@@ -26,6 +26,7 @@ from ssdlite.data.formats.folders import (
     Seen,
     child,
     has_suffix,
+    is_data,
     list_files,
     plain_path,
     split_folders,
@@ -132,6 +133,7 @@ class YoloFormat(Format[YoloSource]):
             found.files[owner] = label_path
             if size is not None:
                 _read_labels(found, owner, label_path, size, keypoints, problems)
+        _find_lone_labels(found, listings, problems)
         _name_repeated_stems(found, source)
         first = (
             f"{source.images}: its images are not there, the first is {lost[0]}; check the paths" if lost else ""
@@ -527,6 +529,16 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _find_lone_labels(found: YoloAnnotations, listings: dict[Path, set[str]], problems: Problems) -> None:
+    """Add a problem for each label file without an image, in the folders that the labels of images lie in."""
+    used = set(found.files)
+    for folder in sorted({path.parent for path in used if path.suffix == ".txt"}):
+        for name in sorted(listings.get(folder, ())):
+            path = folder / name
+            if path.suffix == ".txt" and path not in used and is_data(name) and _looks_like_labels(path):
+                problems.add("annotation-without-image", path, "there is no image of these labels", item=name)
 
 
 def _name_repeated_stems(found: YoloAnnotations, source: YoloSource) -> None:

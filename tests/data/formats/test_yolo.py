@@ -201,6 +201,14 @@ def test_images_that_are_not_there_or_not_readable_are_left_out(tmp_path, caplog
         read_train(root)
 
 
+def test_labels_without_an_image_are_counted(tmp_path, caplog):
+    root = write_set(tmp_path)
+    write(root / "train/labels/lone.txt", f"0 {HALF}")
+    write(root / "train/labels/classes.txt", "cat\ndog")
+    assert list(rows_of(read_train(root))) == ["a.jpg", "b.JPG", "none.jpg"]
+    assert "left out 1 annotation without an image: lone.txt" in caplog.text
+
+
 def test_training_images_that_are_not_there(tmp_path):
     write(tmp_path / "data.yaml", "train: images/train\nnames: [a]")
     with pytest.raises(DataError, match=r"data\.yaml names 'images/train' for train, which is not there"):
