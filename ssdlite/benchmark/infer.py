@@ -23,9 +23,9 @@ from ssdlite.errors import ConfigError, UserError
 from ssdlite.export.exporters.formats import export_file
 from ssdlite.export.exporters.onnx import export_onnx
 from ssdlite.export.formats.base import suppress_output
-from ssdlite.export.formats.opencv import OpenCvRuntime
-from ssdlite.export.formats.openvino import OpenVinoRuntime, computes_in_half
-from ssdlite.export.formats.registry import FORMATS, open_file
+from ssdlite.export.formats.opencv import OpenCvSession
+from ssdlite.export.formats.openvino import OpenVinoSession, computes_in_half
+from ssdlite.export.formats.registry import RUNTIMES, open_file
 from ssdlite.export.metadata import FileForm, HeadKind
 from ssdlite.export.onnx.model import QuantizationData
 from ssdlite.export.onnxruntime import OnnxPredictor
@@ -86,7 +86,7 @@ def prepare_cases(workload: Workload) -> Field:
     ]
     left_out: list[str] = []
     if isinstance(network, Detector):
-        for name in FORMATS:
+        for name in RUNTIMES:
             others, reason = _in_format(name, network, workload)
             found += others
             left_out += [reason] if reason else []
@@ -121,24 +121,24 @@ def head_of(network: Network) -> HeadKind:
 
 def _in_format(name: str, network: Detector, workload: Workload) -> tuple[list[RuntimeCase], str | None]:
     """The network in another format, or why it is not there."""
-    kind = FORMATS[name]
-    if not kind.runs_here:
+    runtime = RUNTIMES[name]
+    if not runtime.runs_here:
         return [], None
-    if not FORMATS[name].is_installed:
-        return [], f"{kind.program} is not installed: pip install 'ssdlite[{name}]'."
+    if not RUNTIMES[name].is_installed:
+        return [], f"{runtime.program} is not installed: pip install 'ssdlite[{name}]'."
     folder = workload.scratch / name
-    path = folder / f"benchmark{kind.name_suffix}"
+    path = folder / f"benchmark{runtime.name_suffix}"
     try:
         export_file(network, path, name, verification_images=None, head="raw", **_choices(workload))
         predictor = open_file(path)
     except UserError as error:
-        return [], f"{kind.program} is left out: {error}"
+        return [], f"{runtime.program} is left out: {error}"
     size = sum(file.stat().st_size for file in folder.iterdir() if file.suffix != ".json")
     note = "head raw" if predictor.batch_size is None else "head raw, one image after the other"
-    found = [RuntimeCase(f"{kind.program}, cpu, fp32", "file", path, size, note)]
+    found = [RuntimeCase(f"{runtime.program}, cpu, fp32", "file", path, size, note)]
     if name == "openvino" and computes_in_half():
         found.append(
-            RuntimeCase(f"{kind.program}, cpu, its own choice", "openvino-half", path, size, "bf16 or fp16")
+            RuntimeCase(f"{runtime.program}, cpu, its own choice", "openvino-half", path, size, "bf16 or fp16")
         )
     return found, None
 
@@ -162,9 +162,9 @@ def _open(program: Program, path: Path, threads: int) -> Callable[[np.ndarray], 
         case "onnxruntime":
             return OnnxPredictor(path, threads).run
         case "opencv":
-            return FilePredictor(OpenCvRuntime(path, threads)).run
+            return FilePredictor(OpenCvSession(path, threads)).run
         case "openvino-half":
-            return FilePredictor(OpenVinoRuntime(path, threads, precision=None)).run
+            return FilePredictor(OpenVinoSession(path, threads, precision=None)).run
     return open_file(path, threads).run
 
 

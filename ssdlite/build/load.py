@@ -11,7 +11,7 @@ from typing import Any
 from ssdlite.config.overrides import is_among, option_names
 from ssdlite.config.schema import Config, config_from_checkpoint, config_from_dict, require_changeable
 from ssdlite.errors import ConfigError
-from ssdlite.export.formats.registry import format_of
+from ssdlite.export.formats.registry import runtime_of
 from ssdlite.importers.pretrained import is_named, require_detector
 from ssdlite.structures import Predictor, ResizeAlignment
 from ssdlite.training.checkpoint import require_checkpoint_file
@@ -36,7 +36,7 @@ class LoadedModel:
 
 def is_exported(path: Path) -> bool:
     """Return whether it is a file of `export-onnx` or `export`, by its suffix."""
-    return path.suffix.lower() == ".onnx" or format_of(path) is not None
+    return path.suffix.lower() == ".onnx" or runtime_of(path) is not None
 
 
 def load_model(
@@ -93,7 +93,7 @@ def _load_exported(path: Path, overrides: Mapping[str, Any], threads: int | None
     from ssdlite.export.formats.registry import open_file
     from ssdlite.export.onnxruntime import OnnxPredictor
 
-    is_onnx = format_of(path) is None
+    is_onnx = runtime_of(path) is None
     # Other runtimes answer one thread at a time, so that this one may have all cores.
     predictor = OnnxPredictor(path, threads) if is_onnx else open_file(path)
     config = config_from_checkpoint(predictor.config, overrides, origin=str(path))
@@ -105,7 +105,7 @@ def _load_exported(path: Path, overrides: Mapping[str, Any], threads: int | None
         metadata.resize_alignment,
         config,
         metadata.selection.score_threshold,
-        runs_in_threads=predictor.runtime.runs_in_threads,
+        runs_in_threads=predictor.session.runs_in_threads,
         batch_size=predictor.batch_size or 1,
     )
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast, get_args
 
 from ssdlite.commands.arguments import require_export_options
 from ssdlite.errors import ConfigError
-from ssdlite.export.formats.registry import FORMATS, require_choice
+from ssdlite.export.formats.registry import RUNTIMES, require_choice
 from ssdlite.export.metadata import (
     FileForm,
     HeadKind,
@@ -76,15 +76,15 @@ def run_export(
 ) -> None:
     """Write `checkpoint` for another runtime; see `ssdlite export --help`."""
     name = _choose_format(format_name)
-    kind = FORMATS[name]
+    runtime = RUNTIMES[name]
     if tolerance is not None and not verify:
         raise ConfigError("--tolerance has no effect with --no-verify.")
-    if tolerance is not None and not kind.runs_here:
+    if tolerance is not None and not runtime.runs_here:
         raise ConfigError(f"--tolerance has no effect for {name}, which does not run here.")
-    output = output or checkpoint.with_name(checkpoint.stem + kind.name_suffix)
-    chosen_head, chosen_precision = head or kind.heads[0], precision or kind.precisions[0]
-    require_choice(kind, output, chosen_head, chosen_precision)
-    verifies = verify and kind.runs_here
+    output = output or checkpoint.with_name(checkpoint.stem + runtime.name_suffix)
+    chosen_head, chosen_precision = head or runtime.heads[0], precision or runtime.precisions[0]
+    require_choice(runtime, output, chosen_head, chosen_precision)
+    verifies = verify and runtime.runs_here
     require_export_options(checkpoint, overrides, compares=verifies)
     from ssdlite.build.model import build_decoder, export_metadata, load_detector
     from ssdlite.commands.verification_images import gather_verification_images
@@ -94,7 +94,7 @@ def run_export(
     require_detector(loaded.detector, name)
     require_writable(sidecar_path(output))
     started = time.perf_counter()
-    with console.status(f"Converting for {kind.program}, {'and comparing, ' if verifies else ''}up to a minute"):
+    with console.status(f"Converting for {runtime.program}, {'and comparing, ' if verifies else ''}up to a minute"):
         report = export_file(
             loaded.detector,
             output,
@@ -107,21 +107,21 @@ def run_export(
         )
     seconds = time.perf_counter() - started
     console.print(
-        f"Wrote {output} for {kind.program} (head {chosen_head}, {chosen_precision}) and "
+        f"Wrote {output} for {runtime.program} (head {chosen_head}, {chosen_precision}) and "
         f"{sidecar_path(output).name} in {seconds:.0f} s"
     )
     print_verification(
-        report, f"{kind.program} does not run here: try it where it does" if verify else "--no-verify"
+        report, f"{runtime.program} does not run here: try it where it does" if verify else "--no-verify"
     )
 
 
 def _choose_format(format_name: str) -> str:
-    for name in FORMATS:
+    for name in RUNTIMES:
         if name == format_name:
             return name
-    near = difflib.get_close_matches(format_name, FORMATS, n=1)
+    near = difflib.get_close_matches(format_name, RUNTIMES, n=1)
     hint = f"; did you mean '{near[0]}'?" if near else "."
-    raise ConfigError(f"FORMAT is onnx, {', '.join(FORMATS)}, not '{format_name}'{hint}")
+    raise ConfigError(f"FORMAT is onnx, {', '.join(RUNTIMES)}, not '{format_name}'{hint}")
 
 
 logger = logging.getLogger(__name__)

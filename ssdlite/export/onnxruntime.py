@@ -19,7 +19,7 @@ ERRORS_ONLY = 3  # onnxruntime's severity
 TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}  # onnxruntime's words
 
 
-class OnnxRuntime:
+class OnnxSession:
     """A file of `export_onnx`, run on the CPU.
 
     Args:
@@ -49,10 +49,10 @@ class OnnxRuntime:
 
 
 class OnnxPredictor(FilePredictor):
-    """Batch -> the Detections of each image, by the file at `path`; see `OnnxRuntime`."""
+    """Batch -> the Detections of each image, by the file at `path`; see `OnnxSession`."""
 
     def __init__(self, path: Path | str, threads: int | None = None, *, exact_int8: bool = True) -> None:
-        super().__init__(OnnxRuntime(Path(path), threads, exact_int8=exact_int8))
+        super().__init__(OnnxSession(Path(path), threads, exact_int8=exact_int8))
 
 
 def _open(path: Path, threads: int | None, exact_int8: bool) -> onnxruntime.InferenceSession:

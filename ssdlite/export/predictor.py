@@ -15,15 +15,18 @@ from ssdlite.export.runtime import class_scores, decode_boxes, join_levels, sele
 from ssdlite.structures import Batch, Detections
 
 
-class Runtime(Protocol):
-    """A file that another program has loaded."""
+class InferenceSession(Protocol):
+    """A file that a runtime has loaded, ready to run on the CPU."""
 
     metadata: FileMetadata
     batch_size: int | None  # images of one run; None if any number will do
     runs_in_threads: bool  # whether several threads may call `answer` at once
 
     def answer(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Images as `card.input_form` says, RGB pixels 0..255 -> the outputs of the file by name."""
+        """Run (B, 3, H, W) or (B, H, W, 3) RGB pixels 0..255, as `metadata.input_form` says.
+
+        Returns the outputs of the file by name, one row an image.
+        """
 
 
 class FilePredictor:
@@ -33,12 +36,12 @@ class FilePredictor:
     file finds a class that it does not name.
     """
 
-    def __init__(self, runtime: Runtime) -> None:
-        self.runtime = runtime
-        self.metadata = runtime.metadata
-        self.batch_size = runtime.batch_size
+    def __init__(self, session: InferenceSession) -> None:
+        self.session = session
+        self.metadata = session.metadata
+        self.batch_size = session.batch_size
         """Images of one run, None if any number will do."""
-        self._turn = contextlib.nullcontext() if runtime.runs_in_threads else threading.Lock()
+        self._turn = contextlib.nullcontext() if session.runs_in_threads else threading.Lock()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -115,7 +118,7 @@ class FilePredictor:
 
     def _answer(self, images: np.ndarray) -> dict[str, np.ndarray]:
         with self._turn:
-            return self.runtime.answer(images)
+            return self.session.answer(images)
 
     def _feed(self, images: np.ndarray, size: int) -> np.ndarray:
         """(n, 3, H, W) as the file takes them: with black images up to `size` where it asks for that many."""

@@ -12,8 +12,8 @@ from ssdlite.benchmark.workload import prepare
 from ssdlite.commands import benchmark as command
 from ssdlite.config.schema import load_config, parse_options
 from ssdlite.errors import CheckpointError, ConfigError
-from ssdlite.export.formats.base import Format
-from ssdlite.export.formats.registry import FORMATS
+from ssdlite.export.formats.base import Runtime
+from ssdlite.export.formats.registry import RUNTIMES
 
 TINY = ["model.width=0.25", "model.input_size=64", "train.batch_size=4", "eval.batch_size=4", "data.workers=1"]
 
@@ -83,7 +83,9 @@ def test_memory_is_stated(figures):
 def test_latency_of_both_programs_at_both_batches(figures):
     programs = ["PyTorch, cpu, fp32", "ONNX Runtime, cpu, fp32", "ONNX Runtime, cpu, int8", "OpenCV, cpu, fp32"]
     programs += [
-        f"{kind.program}, cpu, fp32" for name, kind in FORMATS.items() if kind.runs_here and kind.is_installed
+        f"{runtime.program}, cpu, fp32"
+        for name, runtime in RUNTIMES.items()
+        if runtime.runs_here and runtime.is_installed
     ]
     for program in programs:
         for batch in (1, 8):
@@ -92,7 +94,7 @@ def test_latency_of_both_programs_at_both_batches(figures):
 
 
 def test_a_runtime_that_takes_no_part_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(Format, "is_installed", property(lambda kind: kind.name == "ncnn"))
+    monkeypatch.setattr(Runtime, "is_installed", property(lambda runtime: runtime.name == "ncnn"))
     monkeypatch.setattr(infer, "export_file", refuse)
     workload = prepare(load_config(None, TINY), torch.device("cpu"), tmp_path, quick=True)
     found, left_out = infer.prepare_cases(workload)

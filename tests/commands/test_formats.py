@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from ssdlite.export.formats.registry import FORMATS
+from ssdlite.export.formats.registry import RUNTIMES
 
 from ..export.formats.conftest import require_runtime
 
@@ -17,7 +17,7 @@ def figures_of(path):
 @pytest.mark.parametrize("name", ["openvino", "ncnn"])
 def test_an_exported_file_scores_as_the_checkpoint_and_predicts(cli, known, tmp_path, name):
     require_runtime(name)
-    model, option = tmp_path / f"tiny{FORMATS[name].name_suffix}", "eval.score_threshold=0.001"
+    model, option = tmp_path / f"tiny{RUNTIMES[name].name_suffix}", "eval.score_threshold=0.001"
     written = cli("export", name, known.model, option, "--output", model)
     assert written.code == 0, written.err
     assert "Agrees with PyTorch on 8 validation images" in " ".join(written.out.split())
@@ -36,7 +36,7 @@ def test_an_exported_file_scores_as_the_checkpoint_and_predicts(cli, known, tmp_
 @pytest.mark.parametrize("name", ["openvino", "ncnn"])
 def test_an_exported_file_predicts_what_the_checkpoint_does(cli, lively, drawn, tmp_path, name):
     require_runtime(name)
-    model, image = tmp_path / f"tiny{FORMATS[name].name_suffix}", min((drawn / "val").iterdir())
+    model, image = tmp_path / f"tiny{RUNTIMES[name].name_suffix}", min((drawn / "val").iterdir())
     assert cli("export", name, lively / "model.pt", "--output", model, "--no-verify").code == 0
     found = []
     for number, given in enumerate((lively / "model.pt", model)):

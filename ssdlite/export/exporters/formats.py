@@ -1,4 +1,4 @@
-"""Export of a network in another format, and its verification before the file gets its name."""
+"""Export of a network for another runtime, and its verification before the file gets its name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from ssdlite.errors import CheckpointError, ConfigError, UserError
 from ssdlite.export.formats.base import versions_of
 from ssdlite.export.formats.conversion import Conversion
-from ssdlite.export.formats.registry import FORMATS, open_file, require_choice
+from ssdlite.export.formats.registry import RUNTIMES, open_file, require_choice
 from ssdlite.export.metadata import ExportMetadata, HeadKind, WeightPrecision, sidecar_path, write_sidecar
 from ssdlite.export.verify.verify import VerificationImages, VerificationReport, verify_export
 from ssdlite.models.decode import Decoder
@@ -31,36 +31,37 @@ def export_file(
     head: HeadKind | None = None,
     precision: WeightPrecision = "fp32",
 ) -> VerificationReport | None:
-    """Write `network` at `path` in the format `name`, with what belongs to it beside it; returns the report of the
-    verification.
+    """Write `network` at `path` for the runtime `name`, with what belongs to it beside it.
 
     Everything is written into a folder beside `path`, verified on `verification_images`, and moved only then.
+    Returns the report of the verification, None where there was none.
 
     Args:
         decoder: how detections are chosen; it is in the metadata.
         verification_images: images that the file is compared with PyTorch on before it is written. None: no
-        verification. head: where the file ends; None takes the first that the format has.
+            verification.
+        head: where the file ends; None takes the first that the runtime takes.
 
-    Raises ConfigError for what the format does not have, UserError where a package is missing or nothing can be
+    Raises ConfigError for what the runtime does not take, UserError where a package is missing or nothing can be
     written, CheckpointError if the conversion fails or the file does not compute what the network does.
     """
-    kind, detector = FORMATS[name], require_detector(network, name)
-    head = head or kind.heads[0]
-    require_choice(kind, path, head, precision)
+    runtime, detector = RUNTIMES[name], require_detector(network, name)
+    head = head or runtime.heads[0]
+    require_choice(runtime, path, head, precision)
     conversion = Conversion(detector, head, precision, decoder, metadata)
-    versions = versions_of("ssdlite", "torch", *kind.distributions)
+    versions = versions_of("ssdlite", "torch", *runtime.distributions)
     facts: dict[str, Any] = {"format": name, "precision": precision, "versions": versions}
     report = None
     with _folder_beside(path) as folder:
         draft = folder / path.name
-        properties = kind.convert(conversion, draft)
+        properties = runtime.convert(conversion, draft)
         facts["files"] = {file.name: _size(file) for file in sorted(folder.iterdir())}
         write_sidecar(draft, {**facts, "proof": None}, properties)
-        if verification_images and kind.runs_here:
+        if verification_images and runtime.runs_here:
             report = verify_export(open_file(draft), detector, decoder, verification_images)
             if not report.passed:
                 raise CheckpointError(
-                    f"{path} was not written, because {kind.program} does not give PyTorch's outputs: "
+                    f"{path} was not written, because {runtime.program} does not give PyTorch's outputs: "
                     f"{report.summary}."
                 )
             write_sidecar(draft, {**facts, "proof": report.to_dict()}, properties)

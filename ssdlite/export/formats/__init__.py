@@ -1,5 +1,4 @@
 """One module a runtime other than ONNX Runtime: how its file is written and how it is run.
 
-Start with `base` (which formats there are and what each can hold) and `registry` (from a suffix to its
-runtime).
+Start with `base` (what a `Runtime` is) and `registry` (which there are, and which one a file is for).
 """

@@ -1,4 +1,7 @@
-"""Formats of other runtimes: what each can hold, the packages it needs, and silence while a converter runs."""
+"""The seam of runtimes: what one consists of, the packages it needs, and silence while its converter runs.
+
+Start with `Runtime`.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +27,14 @@ from ssdlite.io import one_line
 
 if TYPE_CHECKING:
     from ssdlite.export.formats.conversion import Conversion
-    from ssdlite.export.predictor import Runtime
+    from ssdlite.export.predictor import InferenceSession
 
 
 @dataclass(frozen=True)
-class Format:
+class Runtime:
     """A runtime to export to: its files, and how they are written and opened.
 
-    To add one: a module with a `Format`, and its place in `registry.FORMATS`. The module imports the runtime's
+    To add one: a module with a `Runtime`, and its place in `registry.RUNTIMES`. The module imports the runtime's
     packages inside its functions only, by `load_package`.
     """
 
@@ -43,9 +46,16 @@ class Format:
     modules: tuple[str, ...]  # packages that it needs to be written and run
     distributions: tuple[str, ...]  # packages whose versions are noted in the sidecar
     convert: Callable[[Conversion, Path], dict[str, str]]
-    """Write the file at a path, with what belongs to it beside it, and return the metadata for the sidecar."""
-    open: Callable[[Path, int | None], Runtime] | None
-    """Open a file on the CPU with a number of threads; None for a format that does not run here."""
+    """Write the file at a path, with what belongs to it beside it, and return the metadata for the sidecar.
+
+    Raises CheckpointError where the conversion fails, UserError where a package is missing.
+    """
+    open: Callable[[Path, int | None], InferenceSession] | None
+    """Open a file on the CPU with a number of threads (None: as many as the runtime likes).
+
+    Raises CheckpointError for a file that is broken or not ours, UserError where a package is missing. None in
+    place of the function for a runtime that is there on other `systems` only.
+    """
     file_suffix: str = ""  # that a file gets by default, where it is longer than `suffix`
     systems: str = "other systems"  # where it runs if not here, as messages call them
 
@@ -56,7 +66,7 @@ class Format:
 
     @property
     def runs_here(self) -> bool:
-        """True for a format that ssdlite can run."""
+        """True for a runtime whose files ssdlite can run."""
         return self.open is not None
 
     @property

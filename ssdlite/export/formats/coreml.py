@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ssdlite.export.formats.base import Format, load_package, suppress_output
+from ssdlite.export.formats.base import Runtime, load_package, suppress_output
 from ssdlite.export.metadata import OUTPUT_NAMES
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def convert(conversion: Conversion, path: Path) -> dict[str, str]:
-    """Write the folder `path`; gives the metadata, which is in it as well.
+    """Write the folder `path`; returns the metadata, which is in it as well.
 
     Its input `images` is an RGB image of the input size, as Vision hands them over.
     """
@@ -47,7 +47,7 @@ def convert(conversion: Conversion, path: Path) -> dict[str, str]:
     return properties
 
 
-COREML = Format(
+COREML = Runtime(
     name="coreml",
     program="Core ML",
     suffix=".mlpackage",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ssdlite.errors import CheckpointError
-from ssdlite.export.formats.base import Format, load_package, suppress_output
+from ssdlite.export.formats.base import Runtime, load_package, suppress_output
 from ssdlite.export.metadata import read_metadata
 from ssdlite.io import one_line
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def convert(conversion: Conversion, path: Path) -> dict[str, str]:
-    """Write `path`; gives the metadata."""
+    """Write `path`; returns the metadata."""
     import torch
 
     with suppress_output("ExecuTorch's conversion"):
@@ -29,7 +29,7 @@ def convert(conversion: Conversion, path: Path) -> dict[str, str]:
     return conversion.properties()
 
 
-class ExecuTorchRuntime:
+class ExecuTorchSession:
     """A .pte file, run on the CPU. `threads` holds for all files of the process."""
 
     batch_size: int | None = 1
@@ -56,7 +56,7 @@ class ExecuTorchRuntime:
         return dict(zip(self.metadata.output_names, answers, strict=True))
 
 
-EXECUTORCH = Format(
+EXECUTORCH = Runtime(
     name="executorch",
     program="ExecuTorch",
     suffix=".pte",
@@ -65,5 +65,5 @@ EXECUTORCH = Format(
     modules=("executorch",),
     distributions=("executorch",),
     convert=convert,
-    open=ExecuTorchRuntime,
+    open=ExecuTorchSession,
 )

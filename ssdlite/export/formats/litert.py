@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ssdlite.errors import CheckpointError
-from ssdlite.export.formats.base import Format, load_package, suppress_output
+from ssdlite.export.formats.base import Runtime, load_package, suppress_output
 from ssdlite.export.metadata import read_metadata
 from ssdlite.io import one_line
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def convert(conversion: Conversion, path: Path) -> dict[str, str]:
-    """Write `path`; gives the metadata."""
+    """Write `path`; returns the metadata."""
     with suppress_output("LiteRT's conversion"):
         litert_torch = load_package("litert_torch", "litert")
         model = litert_torch.convert(
@@ -30,7 +30,7 @@ def convert(conversion: Conversion, path: Path) -> dict[str, str]:
     return conversion.properties(channels_last=True)
 
 
-class LiteRtRuntime:
+class LiteRtSession:
     """A .tflite file, run on the CPU with XNNPACK."""
 
     batch_size: int | None = 1
@@ -57,7 +57,7 @@ class LiteRtRuntime:
         return dict(zip(self.metadata.output_names, answers, strict=True))
 
 
-LITERT = Format(
+LITERT = Runtime(
     name="litert",
     program="LiteRT",
     suffix=".tflite",
@@ -66,5 +66,5 @@ LITERT = Format(
     modules=("litert_torch", "ai_edge_litert"),
     distributions=("litert-torch", "ai-edge-litert"),
     convert=convert,
-    open=LiteRtRuntime,
+    open=LiteRtSession,
 )

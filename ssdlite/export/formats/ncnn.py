@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ssdlite.errors import CheckpointError
-from ssdlite.export.formats.base import Format, load_package
+from ssdlite.export.formats.base import Runtime, load_package
 from ssdlite.export.metadata import read_metadata
 from ssdlite.io import one_line
 
@@ -27,7 +27,7 @@ INPUT, OUTPUTS = "in0", ("out0", "out1")  # the names that pnnx gives
 
 
 def convert(conversion: Conversion, path: Path) -> dict[str, str]:
-    """Write `path` and its .bin; gives the metadata."""
+    """Write `path` and its .bin; returns the metadata."""
     pnnx = load_package("pnnx", "ncnn")
     model = conversion.onnx(batch=1)
     height, width = conversion.detector.input_size
@@ -48,7 +48,7 @@ def convert(conversion: Conversion, path: Path) -> dict[str, str]:
     return conversion.properties()
 
 
-class NcnnRuntime:
+class NcnnSession:
     """A .param file with the .bin beside it, run on the CPU in float32."""
 
     batch_size: int | None = 1
@@ -79,7 +79,7 @@ class NcnnRuntime:
         return dict(zip(self.metadata.output_names, answers, strict=True))
 
 
-NCNN = Format(
+NCNN = Runtime(
     name="ncnn",
     program="ncnn",
     suffix=".param",
@@ -90,5 +90,5 @@ NCNN = Format(
     modules=("ncnn", "pnnx"),
     distributions=("ncnn", "pnnx", "onnx"),
     convert=convert,
-    open=NcnnRuntime,
+    open=NcnnSession,
 )

@@ -13,7 +13,7 @@ from ssdlite.export.metadata import from_properties
 from ssdlite.io import one_line
 
 
-class OpenCvRuntime:
+class OpenCvSession:
     """An .onnx file, run on the CPU. `threads` holds for all of OpenCV in this process.
 
     `engine` is one of OpenCV 5 (`cv2.dnn.ENGINE_CLASSIC`, `ENGINE_NEW`); None leaves it to OpenCV.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ssdlite.errors import CheckpointError
-from ssdlite.export.formats.base import Format, load_package, suppress_output
+from ssdlite.export.formats.base import Runtime, load_package, suppress_output
 from ssdlite.export.metadata import PROPERTIES, from_properties
 from ssdlite.io import one_line
 
@@ -20,7 +20,7 @@ INFO = "ssdlite"  # the section of the file's rt_info that holds them
 
 
 def convert(conversion: Conversion, path: Path) -> dict[str, str]:
-    """Write `path` and its .bin; gives the metadata, which is in `path` as well."""
+    """Write `path` and its .bin; returns the metadata, which is in `path` as well."""
     openvino = load_package("openvino", "openvino")
     onnx_model = conversion.onnx()
     properties = conversion.properties()
@@ -33,7 +33,7 @@ def convert(conversion: Conversion, path: Path) -> dict[str, str]:
     return properties
 
 
-class OpenVinoRuntime:
+class OpenVinoSession:
     """A .xml file, run on the CPU in float32.
 
     Where a processor has bfloat16 or float16, OpenVINO would compute in those: twice as fast, with logits that are
@@ -75,7 +75,7 @@ def computes_in_half() -> bool:
     return bool({"BF16", "FP16"} & set(able))
 
 
-OPENVINO = Format(
+OPENVINO = Runtime(
     name="openvino",
     program="OpenVINO",
     suffix=".xml",
@@ -84,5 +84,5 @@ OPENVINO = Format(
     modules=("openvino",),
     distributions=("openvino", "onnx"),
     convert=convert,
-    open=OpenVinoRuntime,
+    open=OpenVinoSession,
 )

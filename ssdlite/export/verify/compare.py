@@ -34,7 +34,7 @@ import onnx
 
 from ssdlite.export.metadata import CORNER_MAPS, OUTPUT_NAMES, HeadKind
 from ssdlite.export.onnx.graph import add_outputs
-from ssdlite.export.onnxruntime import OnnxPredictor, OnnxRuntime
+from ssdlite.export.onnxruntime import OnnxPredictor, OnnxSession
 from ssdlite.export.predictor import FilePredictor
 from ssdlite.export.verify.choices import Matches, check_pairs, check_selection, match_detections
 from ssdlite.export.verify.reference import NOISE, Candidates, Reference, Tolerance, row_errors, row_noise
@@ -175,7 +175,7 @@ def _probe(path: Path, names: Sequence[str]) -> FilePredictor:
     with tempfile.TemporaryDirectory() as folder:
         probed = Path(folder) / path.name
         onnx.save(add_outputs(onnx.load(path), names), probed)
-        return FilePredictor(OnnxRuntime(probed, names=names))
+        return FilePredictor(OnnxSession(probed, names=names))
 
 
 class _Comparison:

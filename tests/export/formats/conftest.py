@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 
 from ssdlite.export.exporters.formats import export_file
-from ssdlite.export.formats.registry import FORMATS
+from ssdlite.export.formats.registry import RUNTIMES
 from ssdlite.export.verify.verify import VerificationImages
 from ssdlite.models.detector import Detector
 
 from ..conftest import DECODER, METADATA
 
-RUNNABLE = [name for name, kind in FORMATS.items() if kind.runs_here]
+RUNNABLE = [name for name, runtime in RUNTIMES.items() if runtime.runs_here]
 
 
 def require_runtime(name: str) -> None:
     """Skip where the packages of a format are missing; fail where SSDLITE_RUNTIMES says that they are there."""
-    for module in FORMATS[name].modules:
+    for module in RUNTIMES[name].modules:
         if name in os.environ.get("SSDLITE_RUNTIMES", "").split(","):
             importlib.import_module(module)
         else:
@@ -39,7 +39,7 @@ def exported(
 
     def write(name: str) -> Path:
         require_runtime(name)
-        path = folder / f"small{FORMATS[name].name_suffix}"
+        path = folder / f"small{RUNTIMES[name].name_suffix}"
         if not path.exists():
             export_file(
                 detector,

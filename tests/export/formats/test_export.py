@@ -12,7 +12,7 @@ import torch
 from ssdlite.errors import CheckpointError, ConfigError, UserError
 from ssdlite.export.exporters import formats as room
 from ssdlite.export.exporters.formats import export_file
-from ssdlite.export.formats.registry import FORMATS, require_choice
+from ssdlite.export.formats.registry import RUNTIMES, require_choice
 from ssdlite.export.metadata import read_metadata
 from ssdlite.export.onnxruntime import OnnxPredictor
 from ssdlite.export.verify.verify import VerificationImages
@@ -31,7 +31,7 @@ def fake_ncnn(files, monkeypatch):
         path.with_suffix(".bin").write_text("weights")
         return {entry.key: entry.value for entry in onnx.load(files["raw"]).metadata_props}
 
-    monkeypatch.setitem(FORMATS, "ncnn", dataclasses.replace(FORMATS["ncnn"], convert=convert))
+    monkeypatch.setitem(RUNTIMES, "ncnn", dataclasses.replace(RUNTIMES["ncnn"], convert=convert))
     monkeypatch.setattr(room, "open_file", lambda path: OnnxPredictor(files["raw"]))
 
 
@@ -148,7 +148,7 @@ def test_a_corner_network_is_refused(tmp_path):
 )
 def test_choices_that_a_format_does_not_have_are_refused(tmp_path, name, file, head, precision, said):
     with pytest.raises(ConfigError, match=said):
-        require_choice(FORMATS[name], tmp_path / file, head, precision)
+        require_choice(RUNTIMES[name], tmp_path / file, head, precision)
 
 
 def test_a_folder_of_the_same_name_is_left_alone(fake_ncnn, detector, tmp_path):

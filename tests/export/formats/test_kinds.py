@@ -5,18 +5,18 @@ from pathlib import Path
 import pytest
 
 from ssdlite.errors import CheckpointError
-from ssdlite.export.formats.registry import FORMATS, format_of, open_file
+from ssdlite.export.formats.registry import RUNTIMES, open_file, runtime_of
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", RUNTIMES)
 def test_a_file_is_known_by_the_name_that_it_gets(name):
-    assert format_of(Path("runs/x/best" + FORMATS[name].name_suffix)) == FORMATS[name]
-    assert format_of(Path("BEST" + FORMATS[name].suffix.upper())) == FORMATS[name]
+    assert runtime_of(Path("runs/x/best" + RUNTIMES[name].name_suffix)) == RUNTIMES[name]
+    assert runtime_of(Path("BEST" + RUNTIMES[name].suffix.upper())) == RUNTIMES[name]
 
 
 @pytest.mark.parametrize("path", ["best.pt", "best.onnx", "best.json", "best", "xml", "best.bin"])
 def test_other_files_are_of_no_format(path):
-    assert format_of(Path(path)) is None
+    assert runtime_of(Path(path)) is None
 
 
 def test_what_runs_on_other_systems_only_is_said_without_its_package(tmp_path):
@@ -28,7 +28,7 @@ def test_what_runs_on_other_systems_only_is_said_without_its_package(tmp_path):
 
 def test_the_registry_imports_no_runtime():
     """Every command asks it what a file is, before PyTorch is imported."""
-    roots = {module.split(".")[0] for kind in FORMATS.values() for module in kind.modules} | {
+    roots = {module.split(".")[0] for runtime in RUNTIMES.values() for module in runtime.modules} | {
         "onnxruntime",
         "torch",
     }

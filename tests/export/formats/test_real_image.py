@@ -12,8 +12,8 @@ from ssdlite.build.model import build_decoder, load_detector
 from ssdlite.data.images import read_image, resize
 from ssdlite.export.exporters.formats import export_file
 from ssdlite.export.formats.conversion import Conversion
-from ssdlite.export.formats.opencv import OpenCvRuntime
-from ssdlite.export.formats.registry import FORMATS, open_file
+from ssdlite.export.formats.opencv import OpenCvSession
+from ssdlite.export.formats.registry import RUNTIMES, open_file
 from ssdlite.export.onnxruntime import OnnxPredictor
 from ssdlite.export.predictor import FilePredictor, select
 from ssdlite.export.runtime import OnnxDetector
@@ -73,10 +73,10 @@ def assert_close(predictor, photo, expected):
 @pytest.mark.parametrize("head", ["decoded", "raw"])
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_answers_are_those_of_pytorch(pedestrian, photo, expected, choices, tmp_path, name, head):
-    if head not in FORMATS[name].heads:
-        pytest.skip(f"{FORMATS[name].program} has no file of head {head}")
+    if head not in RUNTIMES[name].heads:
+        pytest.skip(f"{RUNTIMES[name].program} has no file of head {head}")
     require_runtime(name)
-    path = tmp_path / f"pedestrian{FORMATS[name].name_suffix}"
+    path = tmp_path / f"pedestrian{RUNTIMES[name].name_suffix}"
     export_file(pedestrian.detector, path, name, verification_images=None, head=head, **choices)
     assert_close(open_file(path), photo, expected)
 
@@ -86,7 +86,7 @@ def test_opencv_answers_as_pytorch(pedestrian, photo, expected, choices, tmp_pat
     model = Conversion(pedestrian.detector, head, "fp32", **choices).onnx()
     (tmp_path / "pedestrian.onnx").write_bytes(model.SerializeToString())
     for engine in ENGINES:
-        assert_close(FilePredictor(OpenCvRuntime(tmp_path / "pedestrian.onnx", engine=engine)), photo, expected)
+        assert_close(FilePredictor(OpenCvSession(tmp_path / "pedestrian.onnx", engine=engine)), photo, expected)
 
 
 def test_the_runtime_to_copy_sees_what_predict_sees(pedestrian, choices, tmp_path):

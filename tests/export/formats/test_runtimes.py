@@ -10,7 +10,7 @@ import torch
 
 from ssdlite.errors import CheckpointError
 from ssdlite.export.exporters.formats import export_file
-from ssdlite.export.formats.registry import FORMATS, open_file
+from ssdlite.export.formats.registry import RUNTIMES, open_file
 from ssdlite.export.metadata import sidecar_path
 from ssdlite.export.verify.compare import verify_file
 from ssdlite.models.decode import decode_output
@@ -49,7 +49,7 @@ def test_the_file_says_what_it_is(exported, name):
     predictor, document = open_file(path), json.loads(sidecar_path(path).read_text(encoding="utf-8"))
     assert predictor.class_names == METADATA.class_names and predictor.config == METADATA.config
     assert predictor.metadata.selection.candidates_per_class == DECODER.candidates_per_class
-    assert predictor.metadata.head == FORMATS[name].heads[0] and document["format"] == name
+    assert predictor.metadata.head == RUNTIMES[name].heads[0] and document["format"] == name
     assert all(size == (path.parent / file).stat().st_size for file, size in document["files"].items())
 
 
@@ -69,7 +69,7 @@ def test_a_broken_file_is_one_sentence(exported, tmp_path, name):
 def test_weights_in_float16_take_half_the_room(exported, detector, images, tmp_path, name):
     """Random weights make more of the rounding than trained ones, so the rule of the verification is not asked
     here."""
-    whole, path = exported(name), tmp_path / f"half{FORMATS[name].name_suffix}"
+    whole, path = exported(name), tmp_path / f"half{RUNTIMES[name].name_suffix}"
     export_file(
         detector, path, name, decoder=DECODER, metadata=METADATA, verification_images=None, precision="fp16"
     )

@@ -1,4 +1,4 @@
-"""A runtime that the package does not know: a `Format` and its place in the registry are all that it needs."""
+"""A runtime that the package does not know: a `Runtime` and its place in the registry are all that it needs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from ssdlite.errors import ConfigError
 from ssdlite.export.formats import registry
-from ssdlite.export.formats.base import Format
-from ssdlite.export.formats.opencv import OpenCvRuntime
+from ssdlite.export.formats.base import Runtime
+from ssdlite.export.formats.opencv import OpenCvSession
 
 
 def convert(conversion, path: Path) -> dict[str, str]:
@@ -20,7 +20,7 @@ def convert(conversion, path: Path) -> dict[str, str]:
     return conversion.properties()
 
 
-TOY = Format(
+TOY = Runtime(
     name="toy",
     program="Toy",
     suffix=".toy",
@@ -29,13 +29,13 @@ TOY = Format(
     modules=("cv2",),
     distributions=("onnx",),
     convert=convert,
-    open=OpenCvRuntime,
+    open=OpenCvSession,
 )
 
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
-    monkeypatch.setitem(registry.FORMATS, "toy", TOY)
+    monkeypatch.setitem(registry.RUNTIMES, "toy", TOY)
 
 
 def test_it_is_written_verified_evaluated_and_predicts(cli, lively, drawn, tmp_path):
@@ -63,7 +63,7 @@ def test_its_name_and_choices_are_known(cli, lively, tmp_path):
         "FORMAT is onnx, openvino, ncnn, litert, executorch, coreml, toy, not 'tory'"
         in cli("export", "tory", lively / "model.pt").err
     )
-    assert registry.format_of(Path("A.TOY")) is TOY and TOY.is_installed
+    assert registry.runtime_of(Path("A.TOY")) is TOY and TOY.is_installed
     with pytest.raises(ConfigError, match=r"--output ends with \.toy for toy"):
         registry.require_choice(TOY, tmp_path / "a.onnx", "raw", "fp32")
     with pytest.raises(ConfigError, match="--precision is fp32 for toy, not 'fp16'"):

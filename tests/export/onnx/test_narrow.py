@@ -12,7 +12,7 @@ from ssdlite.export.metadata import FileForm
 from ssdlite.export.onnx.graph import last_convolutions, network_nodes, raw_outputs
 from ssdlite.export.onnx.model import QuantizationData, build_model, narrow
 from ssdlite.export.onnx.precision import _Images
-from ssdlite.export.onnxruntime import OnnxPredictor, OnnxRuntime
+from ssdlite.export.onnxruntime import OnnxPredictor, OnnxSession
 from ssdlite.export.predictor import FilePredictor
 from ssdlite.export.verify.compare import verify_file, verify_onnx
 
@@ -80,7 +80,7 @@ def test_what_decodes_a_narrow_raw_file_is_held_to_account(
     assert not verification.passed and said in verification.summary
 
 
-class Wild(OnnxRuntime):
+class Wild(OnnxSession):
     """One box in each image is off by so many pixels."""
 
     shift = 0
