@@ -146,20 +146,20 @@ class ImageIndex:
         return self._by_stem.get(name_key(stem), [])
 
 
+def num_shared_folders(given: PurePosixPath, path: Path) -> int:
+    """Return how many folders two paths share, counted from the file up."""
+    shared = 0
+    for part, other in zip(reversed(given.parts[:-1]), reversed(path.parts[:-1]), strict=False):
+        if name_key(part) != name_key(other):
+            break
+        shared += 1
+    return shared
+
+
 def _most_alike(given: PurePosixPath, candidates: Sequence[Path]) -> Path | None:
     if len(candidates) < 2:
         return candidates[0] if candidates else None
-    wanted = [name_key(part) for part in reversed(given.parts)]
-
-    def num_shared(path: Path) -> tuple[int, bool]:
-        shared = 0
-        for part, other in zip(wanted[1:], reversed(path.parts[:-1]), strict=False):
-            if part != name_key(other):
-                break
-            shared += 1
-        return shared, path.name == given.name
-
-    return max(candidates, key=num_shared)
+    return max(candidates, key=lambda path: (num_shared_folders(given, path), path.name == given.name))
 
 
 MOST_SEEN = 100_000  # files that are counted in a folder that no format recognises
