@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from ssdlite.data.formats.base import (
@@ -246,28 +247,40 @@ class ImageFinder:
     def __init__(self, found: Annotations, problems: Problems, names: Iterable[str] = ()) -> None:
         self.found, self.problems = found, problems
         self._index = ImageIndex([found.source.images])
-        self._seen: dict[str, Path | None] = {}  # by name
-        self._likeness: dict[Path, tuple[bool, int]] = {}  # of the name that is most like the path
+        self._paths: dict[str, Path | None] = {}  # by name
         self._owners: dict[Path, int] = {}
         self._ids: set[str] = set()
-        self._absent: dict[str, None] = {}
+        self._owners_by_name: dict[str, int | None] = {}
+        self._absent: list[str] = []
+        names_of: dict[Path, list[str]] = defaultdict(list)
         for name in dict.fromkeys(names):
-            if path := self._index.of_name(name):
-                likeness = _likeness(plain_path(name), path)
-                self._likeness[path] = max(self._likeness.get(path, likeness), likeness)
+            path = self._paths[name] = self._index.of_name(name)
+            if path is not None:
+                names_of[path].append(name)
+        for path, several in names_of.items():
+            if len(several) > 1:
+                self._paths.update(dict.fromkeys(_names_of_others(path, several)))
 
     def add(self, name: str, size: tuple[int, int] | None = None) -> int | None:
         """Return the index of the image called `name`, which is added if it is new; None where it is not there.
 
         `size` is (height, width) as annotated.
         """
-        path = self._find(name)
+        if name in self._owners_by_name:
+            return self._owners_by_name[name]
+        path = self._paths[name] if name in self._paths else self._index.of_name(name)
+        owner = None if path is None else self._add_path(path, size)
+        self._owners_by_name[name] = owner
         if path is None:
-            if name not in self._absent:
-                self._absent[name] = None
-                text = "the image is not there, and is left out"
-                self.problems.add("image-missing", self.found.file, text, item=one_line(name))
-            return None
+            self._absent.append(name)
+            text = "the image is not there, and is left out"
+            self.problems.add("image-missing", self.found.file, text, item=one_line(name))
+        elif (given := plain_path(name)).name != path.name and given.suffix.lower() in IMAGE_SUFFIXES:
+            text = f"the file {one_line(given.name)} is not there, and {path.name} is taken"
+            self.problems.add("image-respelt", self.found.file, text, item=one_line(name))
+        return owner
+
+    def _add_path(self, path: Path, size: tuple[int, int] | None) -> int:
         if path not in self._owners:
             root = self.found.source.images
             image_id = path.relative_to(root).with_suffix("").as_posix()
@@ -277,28 +290,9 @@ class ImageFinder:
             self._ids.add(image_id)
         return self._owners[path]
 
-    def _find(self, name: str) -> Path | None:
-        """Return the image that a name leads to, unless another name is more like it."""
-        if name in self._seen:
-            return self._seen[name]
-        path = self._index.of_name(name)
-        if path is not None:
-            given = plain_path(name)
-            same_name, shared = _likeness(given, path)
-            # A name without a folder, or below the images as the path is, contradicts no other.
-            agrees = shared == len(given.parts) - 1
-            best = self._likeness.get(path, (same_name, shared))
-            if (same_name, best[1] if agrees else shared) < best:
-                path = None
-            elif given.name != path.name and given.suffix.lower() in IMAGE_SUFFIXES:
-                text = f"the file {one_line(given.name)} is not there, and {path.name} is taken"
-                self.problems.add("image-respelt", self.found.file, text, item=one_line(name))
-        self._seen[name] = path
-        return path
-
     def finish(self) -> None:
         """Add an error where most images are not there."""
-        first = next(iter(self._absent), "")
+        first = self._absent[0] if self._absent else ""
         message = (
             f"{self.found.file}: {len(self._absent)} of its images are not under {self.found.source.images}, the "
             f"first is {one_line(first)}; check the images folder"
@@ -306,11 +300,21 @@ class ImageFinder:
         require_most(self.found, len(self._absent), message, self.problems)
 
 
-def _likeness(given: PurePosixPath, path: Path) -> tuple[bool, int]:
-    """Return whether a name is that of the file, whatever its case and Unicode form, and how many folders they
-    share."""
-    same_name = name_key(given.name) in (name_key(path.name), name_key(path.stem))
-    return same_name, num_shared_folders(given, path)
+def _names_of_others(path: Path, names: Sequence[str]) -> list[str]:
+    """Return those of the `names` that lead to an image which are those of others, because one is more like it.
+
+    A name is less like it by another suffix, then by a folder that is not the image's where more are.
+    """
+    likeness, agrees = {}, {}
+    for name in names:
+        given = plain_path(name)
+        shared = num_shared_folders(given, path)
+        likeness[name] = name_key(given.name) in (name_key(path.name), name_key(path.stem)), shared
+        agrees[name] = shared == len(given.parts) - 1  # also without any folder
+    same_name, shared = max(likeness.values())
+    return [
+        name for name in names if likeness[name] < (same_name, 0 if agrees[name] and likeness[name][0] else shared)
+    ]
 
 
 def load_json(path: Path) -> Any:
