@@ -19,7 +19,7 @@ from ssdlite.config.schema import load_config, recipe_path
 from ssdlite.errors import CheckpointError, ConfigError, FetchError
 from ssdlite.importers import pretrained
 from ssdlite.models import backbone
-from ssdlite.models.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, load_imagenet
+from ssdlite.models.backbone import IMAGENET_MEAN, IMAGENET_STD, MobileNetV2, load_imagenet
 from ssdlite.models.corner import CornerDetector
 from ssdlite.models.variants import DIALECTS
 from ssdlite.training.checkpoint import load_checkpoint, save_checkpoint
@@ -265,7 +265,7 @@ def test_coco_gives_its_layers_and_the_rows_of_known_classes(start):
 
 def test_imagenet_gives_its_backbone(weights, monkeypatch):
     torch.manual_seed(2)
-    state = Backbone(1.0).features.state_dict()
+    state = MobileNetV2(1.0).features.state_dict()
     monkeypatch.setattr(backbone, "download_imagenet_state", lambda: state)
     config = load_config(None, [*WIDE, "model.weights=imagenet"])
     detector = build_detector(config, CLASSES)

@@ -286,7 +286,8 @@ def _first_names(file: Path) -> list[str] | None:
     except OSError:
         return None
     keys = [key for key in (b'"images"', b'"annotations"', b'"categories"') if key in start or key in end]
-    if len(keys) < (3 if is_whole else 2):
+    has_boxes = b'"categories"' in keys or b'"bbox"' in start or b'"bbox"' in end  # captions have neither
+    if len(keys) < (3 if is_whole else 2) or not has_boxes:
         return None
     found = re.findall(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', start if b'"file_name"' in start else end)
     names = []

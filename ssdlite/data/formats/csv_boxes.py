@@ -56,7 +56,10 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 RETINANET = ("image", "xmin", "ymin", "xmax", "ymax", "class")
 
 
-NEEDED = ("image", "class", "xmin", "ymin", "xmax", "ymax")
+NEEDED = ("image", "xmin", "ymin", "xmax", "ymax")
+
+
+NO_CLASS = "object"  # the one class of a file without a column for it
 
 
 @dataclass(frozen=True)
@@ -176,7 +179,7 @@ def _read_row(
     found: Annotations, images: ImageFinder, row: Sequence[str], columns: dict[str, int], number: int
 ) -> None:
     path, where = found.file, f"line {number}"
-    if len(row) <= max(columns[name] for name in NEEDED):
+    if len(row) <= max(columns[name] for name in (*NEEDED, "class") if name in columns):
         raise DataError(
             f"{path}: {where} has {len(row)} values where {max(columns.values()) + 1} belong; correct it"
         )
@@ -188,11 +191,12 @@ def _read_row(
         size = annotated_size(row[columns["height"]], row[columns["width"]])
     fields = [row[columns[side]] for side in ("xmin", "ymin", "xmax", "ymax")]
     owner = images.add(name, size)
-    if owner is None or not (any(fields) or row[columns["class"]]):
+    class_name = row[columns["class"]] if "class" in columns else NO_CLASS
+    if owner is None or not (any(fields) or ("class" in columns and class_name)):
         return  # an image without objects, or one that is not there
-    check_class_name(row[columns["class"]], where, path)
+    check_class_name(class_name, where, path)
     x1, y1, x2, y2 = (
         finite(field, f"{where} has {side}", path)
         for side, field in zip(("xmin", "ymin", "xmax", "ymax"), fields, strict=True)
     )
-    found.add_object(owner, found.label_of(row[columns["class"]]), (x1, y1, x2, y2), position=number)
+    found.add_object(owner, found.label_of(class_name), (x1, y1, x2, y2), position=number)

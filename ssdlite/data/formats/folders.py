@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
@@ -68,13 +68,24 @@ def _list_where(folder: Path, is_wanted: Callable[[os.DirEntry[str]], bool]) -> 
 def walk_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     """Return the files under `folder`, at any depth, that can be data and end on one of `suffixes`."""
     found: list[Path] = []
-    for root, folders, files in os.walk(folder):
-        folders[:] = sorted(filter(is_data, folders))
-        parent = Path(root)
+    for parent, files in _walk(folder):
         found += [
             parent / name for name in sorted(files) if is_data(name) and name.lower().endswith(tuple(suffixes))
         ]
     return found
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield each folder from `folder` on, with the names of its files; links are followed, each folder once."""
+    seen: set[tuple[int, int]] = set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        status = os.stat(root)  # noqa: PTH116 (of thousands of folders)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(filter(is_data, folders))
+        yield Path(root), files
 
 
 def has_suffix(folder: Path, suffixes: Sequence[str]) -> bool:
@@ -184,9 +195,7 @@ class Seen:
         self.counts: Counter[tuple[str, str]] = Counter()  # by folder, relative to the root, and suffix
         self.first: dict[str, Path] = {}  # by suffix
         num = 0
-        for folder, folders, files in os.walk(root):
-            folders[:] = sorted(filter(is_data, folders))
-            parent = Path(folder)
+        for parent, files in _walk(root):
             relative = "" if parent == root else f"{parent.relative_to(root).as_posix()}/"
             for name in sorted(filter(is_data, files)):
                 suffix = Path(name).suffix.lower() or name

@@ -22,6 +22,7 @@ from ssdlite.data.formats.folders import (
     has_suffix,
     list_files,
     split_folders,
+    subfolders,
     walk_files,
 )
 from ssdlite.data.formats.problems import Problems
@@ -117,6 +118,12 @@ def _at(folder: Path) -> VocXmlSource | None:
     ):
         if xml_dir is not None and images_dir is not None and _holds_xml(xml_dir) and _holds_images(images_dir):
             return VocXmlSource(images_dir, xml_dir)
+    # Folders of any name, where there is just one with XML files and one with images.
+    inner = subfolders(folder)
+    xml_dirs = [each for each in inner if _holds_xml(each)]
+    image_dirs = [each for each in inner if has_suffix(each, IMAGE_SUFFIXES)]
+    if len(xml_dirs) == len(image_dirs) == 1 and xml_dirs != image_dirs:
+        return VocXmlSource(image_dirs[0], xml_dirs[0])
     return None
 
 

@@ -26,6 +26,7 @@ from ssdlite.data.formats.folders import (
     Seen,
     child,
     has_suffix,
+    is_data,
     list_files,
     plain_path,
     split_folders,
@@ -132,6 +133,7 @@ class YoloFormat(Format[YoloSource]):
             found.files[owner] = label_path
             if size is not None:
                 _read_labels(found, owner, label_path, size, keypoints, problems)
+        _find_lone_labels(found, listings, problems)
         _name_repeated_stems(found, source)
         first = (
             f"{source.images}: its images are not there, the first is {lost[0]}; check the paths" if lost else ""
@@ -190,6 +192,7 @@ def _from_yaml(path: Path) -> Found:
     roots = [path.parent]
     if isinstance(given, str) and given and is_usable(given):
         roots = [path.parent / given, *roots]
+    roots.append(path.parent.parent)  # a file in a folder of its own, beside the images'
     splits: dict[str, list[YoloSource]] = {}
     remarks = []
     for split, keys in {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}.items():
@@ -306,13 +309,16 @@ def _from_split_folders(path: Path, names: Path) -> dict[str, list[YoloSource]]:
             if folder is None:
                 continue
             place = child(folder, ["images"]) or folder
-            if has_suffix(place, IMAGE_SUFFIXES) and (_has_labels(place) or names.suffix in YAML_SUFFIXES):
+            if has_suffix(place, IMAGE_SUFFIXES) and (_has_labels(place) or _is_data_yaml(names)):
                 found[split] = [YoloSource(place, names)]
                 break
     return found
 
 
 def _names_file(folder: Path) -> Path | None:
+    for file in list_files(folder, YAML_SUFFIXES):  # of a data.yaml that names no images
+        if isinstance((_load_yaml(file) or {}).get("names"), list | dict):
+            return file
     named = {path.name.lower(): path for path in list_files(folder, (".txt", ".names", ".labels"))}
     for name in NAMES_FILES:
         if name in named and not _looks_like_labels(named[name]):
@@ -523,6 +529,16 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _find_lone_labels(found: YoloAnnotations, listings: dict[Path, set[str]], problems: Problems) -> None:
+    """Add a problem for each label file without an image, in the folders that the labels of images lie in."""
+    used = set(found.files)
+    for folder in sorted({path.parent for path in used if path.suffix == ".txt"}):
+        for name in sorted(listings.get(folder, ())):
+            path = folder / name
+            if path.suffix == ".txt" and path not in used and is_data(name) and _looks_like_labels(path):
+                problems.add("annotation-without-image", path, "there is no image of these labels", item=name)
 
 
 def _name_repeated_stems(found: YoloAnnotations, source: YoloSource) -> None:

@@ -9,7 +9,10 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from ssdlite.data.formats.coco import read_coco
+from ssdlite.data.formats.layout import find_layout, read_split
 from ssdlite.errors import DataError
+
+from ..conftest import write_image
 
 
 def note(number: int, **fields) -> dict:
@@ -141,3 +144,22 @@ def test_missing_or_unreadable_files(make_coco, tmp_path: Path) -> None:
     path.write_text("[]")
     with pytest.raises(DataError, match="not a COCO instances file"):
         read_coco(images, path)
+
+
+def test_captions_beside_instances_are_passed_over(tmp_path):
+    """COCO's own captions have images and annotations, but no categories and no boxes."""
+    image = {"id": 1, "file_name": "a.png", "height": 40, "width": 60}
+    instances = {
+        "images": [image],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    captions = {"images": [image] * 20_000, "annotations": [{"id": 1, "image_id": 1, "caption": "a cat"}]}
+    write_image(tmp_path / "images/a.png")
+    for name, document in (("train", instances), ("captions_train", captions)):
+        path = tmp_path / "annotations" / f"{name}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(document))
+    layout = find_layout(tmp_path)
+    assert [source.annotations.name for source in layout.train] == ["train.json"]
+    assert len(read_split(layout.train)) == 1

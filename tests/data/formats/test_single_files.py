@@ -33,6 +33,15 @@ def test_csv(tmp_path, text):
         assert rows_of(read_train(path)) == BOTH
 
 
+def test_csv_without_a_class(tmp_path):
+    write_images(tmp_path / "training_images", "a.jpg", "b.jpg")
+    write(tmp_path / "boxes (1).csv", "image,xmin,ymin,xmax,ymax\na.jpg,15,10,45,30\nb.jpg,1,2,3,4\n")
+    assert rows_of(read_train(tmp_path)) == {
+        "a.jpg": [("object", [15, 10, 45, 30])],
+        "b.jpg": [("object", [1, 2, 3, 4])],
+    }
+
+
 def test_csv_for_each_split(tmp_path):
     """TensorFlow's train_labels.csv, and Roboflow's _annotations.csv in the folder of a split."""
     for name in ("train", "test"):

@@ -66,6 +66,12 @@ def test_split_folders_within_images_and_annotations(tmp_path):
     ]
 
 
+def test_folders_of_any_name(tmp_path):
+    write_images(tmp_path / "photos", "a.jpg")
+    write(tmp_path / "ground truth/a.xml", XML)
+    assert rows_of(read_train(tmp_path)) == {"a.jpg": READ}
+
+
 def test_the_stem_decides_and_then_filename(tmp_path):
     write_images(tmp_path, "a.jpg", "b.jpg", "c d.png")
     write(tmp_path / "a.xml", XML.replace("wrong.jpg", "b.jpg"))
@@ -137,3 +143,12 @@ def test_other_xml_is_not_voc(tmp_path):
     write(tmp_path / "a.xml", "<html><body/></html>")
     with pytest.raises(DataError, match=r"there are 1 \.jpg and 1 \.xml; a\.xml is not VOC's XML"):
         find_layout(tmp_path)
+
+
+def test_linked_folders_are_looked_into_once(tmp_path):
+    write_images(tmp_path / "elsewhere", "a.jpg")
+    write(tmp_path / "elsewhere/a.xml", XML)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/train").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/loop").symlink_to(tmp_path / "elsewhere")
+    assert rows_of(read_train(tmp_path / "set")) == {"a.jpg": READ}

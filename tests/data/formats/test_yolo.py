@@ -63,6 +63,22 @@ def test_path_key_and_names_by_number(tmp_path):
     assert layout.val == layout.train  # the training set under another name
 
 
+def test_a_data_yaml_in_a_folder_of_its_own(tmp_path):
+    write_images(tmp_path / "images/train", "a.jpg")
+    write(tmp_path / "labels/train/a.txt", f"0 {HALF}")
+    write(tmp_path / "config/data.yaml", "train: images/train\nnames: [cat]")
+    assert rows_of(read_train(tmp_path)) == {"a.jpg": [("cat", MIDDLE)]}
+
+
+def test_a_yaml_of_names_alone(tmp_path):
+    for split in ("train", "val"):
+        write_images(tmp_path / split / "images", f"{split}.jpg")
+        write(tmp_path / split / "labels" / f"{split}.txt", f"1 {HALF}")
+    write(tmp_path / "names.yaml", "names: [cat, dog]")
+    layout = find_layout(tmp_path)
+    assert rows_of(read_split(layout.train)) == {"train.jpg": [("dog", MIDDLE)]} and layout.val
+
+
 def test_a_list_of_images(tmp_path):
     root = write_set(tmp_path, train="train.txt")
     write(root / "train.txt", "./train/images/a.jpg\n/elsewhere/train/images/b.jpg\ntrain\\images\\none.jpg\n")
@@ -183,6 +199,14 @@ def test_images_that_are_not_there_or_not_readable_are_left_out(tmp_path, caplog
     write(root / "train.txt", "train/images/a.jpg\ngone.jpg\nlost.jpg\n")
     with pytest.raises(DataError, match=r"its images are not there, the first is gone\.jpg"):
         read_train(root)
+
+
+def test_labels_without_an_image_are_counted(tmp_path, caplog):
+    root = write_set(tmp_path)
+    write(root / "train/labels/lone.txt", f"0 {HALF}")
+    write(root / "train/labels/classes.txt", "cat\ndog")
+    assert list(rows_of(read_train(root))) == ["a.jpg", "b.JPG", "none.jpg"]
+    assert "left out 1 annotation without an image: lone.txt" in caplog.text
 
 
 def test_training_images_that_are_not_there(tmp_path):
