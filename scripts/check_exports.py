@@ -37,7 +37,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--images", type=int, default=200, help="of the validation split, thin_split over it; 0: all")
+    parser.add_argument("--images", type=int, default=200, help="of the validation split, spread over it; 0: all")
     arguments = parser.parse_args()
     loaded = load_detector(arguments.checkpoint, parse_options(arguments.overrides))
     split = validation_split(loaded)

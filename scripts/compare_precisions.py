@@ -2,7 +2,7 @@
 
     python scripts/compare_precisions.py runs/NAME/best.pt [data=PATH] [--images 0] [--threads 1] [--runs 60]
 
-AP is that of all validation images, or of --images of them, thin_split over the split. Latencies are of batch 1, from
+AP is that of all validation images, or of --images of them, spread over the split. Latencies are of batch 1, from
 pixels to detections, measured in turns in this one process: on a quiet machine their ratios mean something.
 """
 
@@ -103,7 +103,8 @@ def _write_files(loaded: LoadedDetector, folder: Path) -> dict[str, float]:
 
 def _first_image(loaded: LoadedDetector, split: DataSplit) -> Batch:
     alignment = loaded.detector.dialect.resize_alignment
-    return next(iter(ImageStream(thin_split(split, 1), loaded.detector.input_size, alignment=alignment, batch_size=1)))
+    images = ImageStream(thin_split(split, 1), loaded.detector.input_size, alignment=alignment, batch_size=1)
+    return next(iter(images))
 
 
 def _measure(predictors: dict[str, Predictor], batch: Batch, runs: int) -> dict[str, np.ndarray]:
