@@ -358,4 +358,6 @@ class Run:
             print_evaluation(self.evaluation, "Validation after the last epoch")
         best = f"Best AP {progress.best_ap:.3f}" if progress.best_ap >= 0 else "No AP, last weights"
         console.print(f"{best}: {self.run_dir / 'best.pt'}", markup=False)
-        console.print(f"Look at {self.run_dir / 'samples.jpg'}, or run: tensorboard --logdir {self.run_dir}")
+        has_events = "tensorboard" in self.config.run.loggers
+        command = f", or run: tensorboard --logdir {self.run_dir}" if has_events else ""
+        console.print(f"Look at {self.run_dir / 'samples.jpg'}{command}")

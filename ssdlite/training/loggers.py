@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import torch
 from torch import Tensor
 
 from ssdlite.errors import UserError
-from ssdlite.io import write_text
+from ssdlite.io import one_line, write_text
 from ssdlite.structures import Batch, LossTerms
-from ssdlite.training.run_loggers import Options, require_loggers
+from ssdlite.training.run_loggers import Options, RunLogger, require_loggers
+
+logger = logging.getLogger(__name__)
 
 
 class Meter:
@@ -101,6 +104,9 @@ class Logbook:
 
     With `keep_lines` a log that is there already is continued after so many lines, and those of the loggers before
     `purge_step`; what they have beyond goes, where they can take it back.
+
+    A logger that fails is left out from then on, with a warning. Raises ConfigError for `loggers` that are none,
+    and UserError for one that cannot be opened.
     """
 
     def __init__(
@@ -118,8 +124,17 @@ class Logbook:
             write_text(path, "".join(lines))
         self.num_lines = len(lines)
         self._file = path.open("a", encoding="utf-8")
-        self._loggers = [make(run_dir, purge_step) for make in require_loggers(loggers)]
         self._finished = False
+        self._loggers: list[RunLogger] = []
+        for make in require_loggers(loggers):
+            try:
+                self._loggers.append(make(run_dir, purge_step))
+            except Exception as error:  # each package has exceptions of its own
+                self.close()
+                raise UserError(
+                    f"run.loggers={make.name} cannot be opened: {one_line(str(error), 300)}; mend that, or leave "
+                    "it out of run.loggers."
+                ) from error
 
     def __enter__(self) -> Logbook:
         return self
@@ -141,32 +156,29 @@ class Logbook:
     def watch(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """Give numbers to the loggers alone; NaN is left out."""
         scalars = {f"{kind}/{name}": value for name, value in _numbers(values)}
-        for each in self._loggers if scalars else ():
-            each.scalars(step, scalars)
+        if scalars:
+            self._tell(lambda each: each.scalars(step, scalars))
 
     def picture(self, name: str, step: int, image: np.ndarray) -> None:
         """Give an (H, W, 3) uint8 RGB picture to the loggers."""
-        for each in self._loggers:
-            each.image(name, step, image)
+        self._tell(lambda each: each.image(name, step, image))
 
     def histogram(self, name: str, step: int, values: np.ndarray, edges: np.ndarray) -> None:
         """Give the loggers how many of (N,) `values` lie between each two of (E,) `edges`; nothing where none
         is."""
-        for each in self._loggers if len(values) else ():
-            each.histogram(name, step, values, edges)
+        if len(values):
+            self._tell(lambda each: each.histogram(name, step, values, edges))
 
     def precision_recall(
         self, name: str, step: int, right: np.ndarray, wrong: np.ndarray, num_objects: int
     ) -> None:
         """Give the loggers a curve from the (S,) true and false positives that score at least each of
         CURVE_THRESHOLDS. Needs an object."""
-        for each in self._loggers:
-            each.precision_recall(name, step, right, wrong, num_objects)
+        self._tell(lambda each: each.precision_recall(name, step, right, wrong, num_objects))
 
     def hyperparameters(self, values: Options, figures: Sequence[str]) -> None:
         """Give the loggers the options of the run, and the names of the figures that tell how good it is."""
-        for each in self._loggers:
-            each.config(values, figures)
+        self._tell(lambda each: each.config(values, figures))
 
     def finish(self) -> None:
         """Note that the run has come to its end."""
@@ -175,8 +187,21 @@ class Logbook:
     def close(self) -> None:
         """Close the file and the loggers."""
         self._file.close()
-        for each in self._loggers:
-            each.close(self._finished)
+        self._tell(lambda each: each.close(self._finished))
+
+    def _tell(self, something: Callable[[RunLogger], None]) -> None:
+        """Do it with each logger. One that fails is left out from then on: a training does not end for want of a
+        server, and metrics.jsonl has all figures."""
+        for each in list(self._loggers):
+            try:
+                something(each)
+            except Exception as error:  # each package has exceptions of its own
+                self._loggers.remove(each)
+                logger.warning(
+                    "%s has failed and gets nothing more of this run, whose figures are in metrics.jsonl: %s",
+                    each.name,
+                    one_line(str(error) or type(error).__name__, 300),
+                )
 
 
 def _without_nan(value: Any) -> Any:

@@ -31,8 +31,14 @@ Options = Mapping[str, bool | float | str]
 
 
 class RunLogger(ABC):
-    """Logger of one run. Steps never fall, except where a run is resumed: then those from `first_step` on come
-    again."""
+    """Logger of one run.
+
+    Steps never fall, except where a run is resumed: then those from `first_step` on come again, with the same
+    values but for times. What was logged of them before is taken back, or kept instead of what comes again.
+
+    Any exception of the constructor ends the training before its first step, with a sentence. One of another method
+    leaves the logger out from then on; the training goes on.
+    """
 
     name: ClassVar[str]
     """Word in the option run.loggers."""
@@ -137,7 +143,8 @@ class MlflowLogger(RunLogger):
     """Run of MLflow in the experiment `ssdlite` (or MLFLOW_EXPERIMENT_NAME).
 
     The store is MLFLOW_TRACKING_URI, or the folder mlruns beside the run's. The run's id is in mlflow.json, so that
-    a training that is resumed goes on with it.
+    a training that is resumed goes on with it; where the store does not have it any more, a new run begins. MLflow
+    takes nothing back: points that are there already are not logged again, and options keep their first value.
     """
 
     name = "mlflow"
@@ -145,19 +152,26 @@ class MlflowLogger(RunLogger):
     extra = "mlflow"
 
     def __init__(self, run_dir: Path, first_step: int | None) -> None:
-        store = run_dir.parent / "mlruns"
+        store = run_dir.parent / "mlruns"  # one for all runs, so that they can be compared
         if not os.environ.get("MLFLOW_TRACKING_URI"):
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow 3.13 asks for it
         from mlflow.entities import Metric, Param
+        from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
 
         self._metric, self._param = Metric, Param
         self._client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or store.absolute().as_uri())
+        self._continued = False
+        self._last_steps: dict[str, int] = {}  # of the metrics of a run that is continued
         file = run_dir / "mlflow.json"
         if first_step is not None and file.exists():
             self._run_id = json.loads(file.read_text(encoding="utf-8"))["run_id"]
-            self._client.update_run(self._run_id, status="RUNNING")
-            return
+            try:
+                self._client.update_run(self._run_id, status="RUNNING")
+                self._continued = True
+                return
+            except MlflowException as error:
+                logger.warning("MLflow cannot continue the run %s (%s); a new one begins.", self._run_id, error)
         experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "ssdlite"
         known = self._client.get_experiment_by_name(experiment)
         experiment_id = known.experiment_id if known else self._client.create_experiment(experiment)
@@ -174,7 +188,16 @@ class MlflowLogger(RunLogger):
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         now = int(time.time() * 1000)
         metrics = [self._metric(_plain_name(name), value, now, step) for name, value in values.items()]
+        if self._continued:
+            metrics = [metric for metric in metrics if step > self._last_step(metric.key)]
         self._client.log_batch(self._run_id, metrics=metrics)
+
+    def _last_step(self, name: str) -> int:
+        """Return the last step of a metric when the run was continued; -1 where it has no point."""
+        if name not in self._last_steps:
+            history = self._client.get_metric_history(self._run_id, name)
+            self._last_steps[name] = max((point.step for point in history), default=-1)
+        return self._last_steps[name]
 
     def image(self, name: str, step: int, image: np.ndarray) -> None:
         self._client.log_image(self._run_id, image, artifact_file=f"{_plain_name(name)}-{step}.png")
@@ -187,7 +210,8 @@ class WandbLogger(RunLogger):
     """Run of Weights & Biases in the project `ssdlite` (or WANDB_PROJECT).
 
     Without a key it is kept offline, in the run's folder; `wandb sync` uploads it. The run's id is in wandb.json,
-    so that a training that is resumed goes on with it.
+    so that a training that is resumed goes on with it. W&B takes nothing back: steps that it has already are not
+    logged again. Offline it does not know them, and each part of the run is a folder of its own with the same id.
     """
 
     name = "wandb"
@@ -202,10 +226,12 @@ class WandbLogger(RunLogger):
         run_id = None
         if first_step is not None and file.exists():
             run_id = json.loads(file.read_text(encoding="utf-8"))["run_id"]
-        has_key = bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
-        mode: Any = os.environ.get("WANDB_MODE") or ("online" if has_key else "offline")
-        if mode == "offline" and not has_key:
-            logger.info("Weights & Biases has no key, so the run is kept offline in %s.", run_dir / "wandb")
+        mode: Any = os.environ.get("WANDB_MODE")
+        if not mode:
+            has_key = wandb.login(prompt=False, verify=False)
+            mode = "online" if has_key else "offline"
+            if not has_key:
+                logger.info("Weights & Biases has no key, so the run is kept offline in %s.", run_dir / "wandb")
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT") or "ssdlite",
             name=run_dir.name,
@@ -221,10 +247,12 @@ class WandbLogger(RunLogger):
         self._run.config.update(dict(options), allow_val_change=True)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        self._run.log(dict(values), step=step)
+        if step >= self._run.step:
+            self._run.log(dict(values), step=step)
 
     def image(self, name: str, step: int, image: np.ndarray) -> None:
-        self._run.log({name: self._wandb.Image(image)}, step=step)
+        if step >= self._run.step:
+            self._run.log({name: self._wandb.Image(image)}, step=step)
 
     def close(self, finished: bool) -> None:
         self._run.finish(exit_code=0 if finished else 1)
@@ -235,8 +263,9 @@ LOGGERS: tuple[type[RunLogger], ...] = (TensorBoardLogger, MlflowLogger, WandbLo
 
 
 def _plain_name(name: str) -> str:
-    """`name` in the characters that MLflow takes."""
-    return re.sub(r"[^\w\-. /]", "_", name)
+    """Return `name` as MLflow takes it: of few characters, 250 at most, without empty or dotted parts."""
+    parts = re.sub(r"[^\w\-. /]", "_", name).split("/")
+    return "/".join(part if part.strip(".") else "_" for part in parts)[:250]
 
 
 def require_loggers(names: Sequence[str]) -> list[type[RunLogger]]:
@@ -255,8 +284,7 @@ def require_loggers(names: Sequence[str]) -> list[type[RunLogger]]:
         if one in chosen:
             raise ConfigError(f"run.loggers names {name} twice; leave one out.")
         if importlib.util.find_spec(one.package) is None:
-            raise ConfigError(
-                f"run.loggers={name} needs a package that is not installed: pip install 'ssdlite[{one.extra}]'."
-            )
+            command = f"'ssdlite[{one.extra}]'" if one.extra else one.package
+            raise ConfigError(f"run.loggers={name} needs a package that is not installed: pip install {command}.")
         chosen.append(one)
     return chosen

@@ -47,6 +47,7 @@ class Format:
     open: Callable[[Path, int | None], Runtime] | None
     """Open a file on the CPU with a number of threads; None for a format that does not run here."""
     file_suffix: str = ""  # that a file gets by default, where it is longer than `suffix`
+    systems: str = "other systems"  # where it runs if not here, as messages call them
 
     @property
     def name_suffix(self) -> str:

@@ -57,4 +57,5 @@ COREML = Format(
     distributions=("coremltools",),
     convert=convert,
     open=None,
+    systems="Apple's systems",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.export.formats.base import Format
@@ -11,7 +12,9 @@ from ssdlite.export.formats.executorch import EXECUTORCH
 from ssdlite.export.formats.litert import LITERT
 from ssdlite.export.formats.ncnn import NCNN
 from ssdlite.export.formats.openvino import OPENVINO
-from ssdlite.export.predictor import FilePredictor
+
+if TYPE_CHECKING:
+    from ssdlite.export.predictor import FilePredictor
 
 FORMATS: dict[str, Format] = {one.name: one for one in (OPENVINO, NCNN, LITERT, EXECUTORCH, COREML)}
 """By name, in the order in which they are listed."""
@@ -49,7 +52,9 @@ def open_file(path: Path, threads: int | None = None) -> FilePredictor:
         raise CheckpointError(f"{path} is no exported file: its suffix is none of {suffixes}.")
     if kind.open is None:
         raise CheckpointError(
-            f"{path} cannot be run by ssdlite: {kind.program} is there on other systems only; use the checkpoint "
+            f"{path} cannot be run by ssdlite: {kind.program} is there on {kind.systems} only; use the checkpoint "
             "or its .onnx file."
         )
+    from ssdlite.export.predictor import FilePredictor  # here, because it imports onnxruntime
+
     return FilePredictor(kind.open(path, threads))
