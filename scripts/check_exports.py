@@ -19,7 +19,7 @@ import onnx
 import torch
 
 from ssdlite.build.model import LoadedDetector, build_decoder, export_metadata, load_detector
-from ssdlite.commands.verification_images import make_evaluator, spread, validation_split
+from ssdlite.commands.verification_images import make_evaluator, thin_split, validation_split
 from ssdlite.config.schema import parse_options
 from ssdlite.export.metadata import FileForm
 from ssdlite.export.onnx.graph import lower_opset
@@ -41,7 +41,7 @@ def main() -> int:
     arguments = parser.parse_args()
     loaded = load_detector(arguments.checkpoint, parse_options(arguments.overrides))
     split = validation_split(loaded)
-    split = spread(split, arguments.images or len(split))
+    split = thin_split(split, arguments.images or len(split))
     evaluators = {size: make_evaluator(loaded, split, size) for size in (1, 8)}
     decoder = build_decoder(loaded.config.eval, loaded.detector.input_size)
     expected = evaluators[8](TorchPredictor(loaded.detector, decoder, torch.device("cpu")))

@@ -18,7 +18,7 @@ import onnx
 import torch
 
 from ssdlite.build.model import LoadedDetector, build_decoder, export_metadata, load_detector
-from ssdlite.commands.verification_images import calibration_images, make_evaluator, spread, validation_split
+from ssdlite.commands.verification_images import calibration_images, make_evaluator, thin_split, validation_split
 from ssdlite.config.schema import parse_options
 from ssdlite.data.stream import ImageStream
 from ssdlite.export.metadata import FileForm, Precision
@@ -48,7 +48,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     loaded = load_detector(arguments.checkpoint, parse_options(arguments.overrides))
     split = validation_split(loaded)
-    split = spread(split, arguments.images or len(split))
+    split = thin_split(split, arguments.images or len(split))
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.output or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,8 @@ def _write_files(loaded: LoadedDetector, folder: Path) -> dict[str, float]:
 
 def _first_image(loaded: LoadedDetector, split: DataSplit) -> Batch:
     alignment = loaded.detector.dialect.resize_alignment
-    return next(iter(ImageStream(spread(split, 1), loaded.detector.input_size, alignment=alignment, batch_size=1)))
+    images = ImageStream(thin_split(split, 1), loaded.detector.input_size, alignment=alignment, batch_size=1)
+    return next(iter(images))
 
 
 def _measure(predictors: dict[str, Predictor], batch: Batch, runs: int) -> dict[str, np.ndarray]:

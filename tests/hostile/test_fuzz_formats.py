@@ -46,6 +46,9 @@ CVAT = b"""<?xml version="1.0"?><annotations><version>1.1</version><meta><task/>
 <ellipse label="cat" cx="10" cy="10" rx="2" ry="3"/>
 <mask label="cat" left="1" top="2" width="3" height="4" rle="1"/></image>
 <image id="1" name="sub/b c.png" width="60" height="40"></image></annotations>"""
+CVAT_PROJECT = CVAT.replace(b'name="a.png"', b'name="a.png" subset="Train"').replace(
+    b'name="sub/b c.png"', b'name="sub/b c.png" subset="Test"'
+)
 SHAPES: list[dict[str, Any]] = [
     {"name": "rect", "x": 15, "y": 10, "width": 30, "height": 20},
     {"name": "polyline", "all_points_x": [1, 3, 3], "all_points_y": [2, 2, 4]},
@@ -86,7 +89,7 @@ def read_changed(root: Path, path: Path, data: bytes, kind: str, **options: Path
 SINGLE_FILES = {
     "csv": ("a.csv", TENSORFLOW, changed_bytes(TENSORFLOW) | changed_bytes(RETINANET)),
     "openimages": ("train-annotations-bbox.csv", OPEN_IMAGES, changed_bytes(OPEN_IMAGES)),
-    "cvat": ("cvat.xml", CVAT, changed_bytes(CVAT)),
+    "cvat": ("cvat.xml", CVAT, changed_bytes(CVAT) | changed_bytes(CVAT_PROJECT)),
     "via": ("via.json", as_json(VIA), changed_documents(VIA).map(as_json) | changed_bytes(as_json(VIA))),
 }
 
@@ -98,6 +101,10 @@ def test_single_files(folder: Path, kind: str, draws: st.DataObject) -> None:  #
     name, _, changed = SINGLE_FILES[kind]
     path = folder / name
     read_changed(folder, path, draws.draw(changed), kind, file=path, images=folder / "images")
+    layout = survives(lambda: find_layout(path))
+    for sources in (layout.train, layout.val, layout.test) if layout else ():
+        if sources:
+            check_split(survives(lambda sources=sources: read_split(sources)))
 
 
 @pytest.mark.parametrize("kind", SINGLE_FILES)

@@ -7,17 +7,25 @@ objects.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ssdlite.data.formats.base import Annotations, unopened
 from ssdlite.data.formats.folders import IMAGE_SUFFIXES, plain_path
 from ssdlite.data.formats.problems import Problems
-from ssdlite.data.formats.single_file import FileSource, ImageFinder, SingleFileFormat, finite
-from ssdlite.data.records import MAX_SIDE, check_class_name
+from ssdlite.data.formats.single_file import (
+    FileSource,
+    ImageFinder,
+    SingleFileFormat,
+    annotated_size,
+    finite,
+)
+from ssdlite.data.records import check_class_name
 from ssdlite.errors import DataError
 from ssdlite.io import read_text
 
@@ -62,6 +70,14 @@ class CsvSource(FileSource):
         return str(self.file)
 
 
+class LineAnnotations(Annotations):
+    """Annotations with one object per line: the position of an object is the number of its line, from 1."""
+
+    def name_object(self, index: int, *, with_id: bool = True) -> str:
+        name, item = self.class_names[self.labels[index]], self.items[self.owners[index]]
+        return f"line {int(self.positions[index])} ({name}) of {item}"
+
+
 class CsvFormat(SingleFileFormat[CsvSource]):
     """One box per line, as TensorFlow or RetinaNet write it."""
 
@@ -72,11 +88,7 @@ class CsvFormat(SingleFileFormat[CsvSource]):
     source_type = CsvSource
 
     def first_images(self, file: Path, start: bytes) -> list[str] | None:
-        lines = start.decode("utf-8-sig", "replace").splitlines()[:40]
-        try:
-            rows = [row for row in csv.reader(lines, delimiter=_delimiter(lines)) if row]
-        except csv.Error:
-            return None
+        rows = first_rows(start)
         columns = _columns(rows[0]) if rows else None
         if columns is None:
             return None
@@ -85,20 +97,23 @@ class CsvFormat(SingleFileFormat[CsvSource]):
 
     def read(self, source: CsvSource, problems: Problems) -> Annotations:
         """Classes are sorted by name: a CSV file numbers none."""
-        found = Annotations(source, source.file)
+        found = LineAnnotations(source, source.file)
         with problems.catch("annotations-unreadable", source.file):
-            images = ImageFinder(found, problems)
-            columns: dict[str, int] | None = None
-            for number, row in read_rows(source.file):
-                if columns is None:
-                    columns = _columns(row)
-                    if columns is None:
-                        raise DataError(
-                            f"{source.file}: line 1 is neither a header with filename, class, xmin, ymin, xmax and "
-                            "ymax nor path,x1,y1,x2,y2,class; correct it"
-                        )
-                    if not _is_box_row(row):
-                        continue
+            rows = list(read_rows(source.file))
+            if not rows:
+                return found
+            number, first = rows[0]
+            columns = _columns(first)
+            if columns is None:
+                raise DataError(
+                    f"{source.file}: line {number} is neither a header with filename, class, xmin, ymin, xmax and "
+                    "ymax nor path,x1,y1,x2,y2,class; correct it"
+                )
+            if not _is_box_row(first):
+                del rows[0]
+            position = columns["image"]
+            images = ImageFinder(found, problems, (row[position] for _, row in rows if len(row) > position))
+            for number, row in rows:
                 with problems.catch("object-broken", source.file, f"line {number}"):
                     _read_row(found, images, row, columns, number)
             images.finish()
@@ -120,6 +135,18 @@ def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                 yield reader.line_num, [field.strip() for field in row]
     except csv.Error as error:
         raise DataError(f"{path}: line {reader.line_num} is not CSV ({error}); correct it") from error
+
+
+def first_rows(start: bytes) -> list[list[str]]:
+    """Return the rows with something in them at the start of a file, up to what is no CSV; cut at any byte."""
+    is_utf16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    lines = start.decode("utf-16" if is_utf16 else "utf-8-sig", "replace").splitlines()
+    rows = []
+    with suppress(csv.Error):
+        for row in csv.reader(lines, delimiter=_delimiter(lines)):
+            if any(map(str.strip, row)):
+                rows.append([field.strip() for field in row])
+    return rows
 
 
 def _delimiter(lines: Sequence[str]) -> str:
@@ -161,9 +188,7 @@ def _read_row(
         raise DataError(f"{path}: {where} names no image; correct or remove it")
     size = None
     if "width" in columns and "height" in columns and len(row) > max(columns.values()):
-        height, width = row[columns["height"]], row[columns["width"]]
-        if height.isdecimal() and width.isdecimal() and 0 < int(height) <= MAX_SIDE and 0 < int(width) <= MAX_SIDE:
-            size = int(height), int(width)
+        size = annotated_size(row[columns["height"]], row[columns["width"]])
     fields = [row[columns[side]] for side in ("xmin", "ymin", "xmax", "ymax")]
     owner = images.add(name, size)
     class_name = row[columns["class"]] if "class" in columns else NO_CLASS

@@ -10,26 +10,42 @@ import html
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ssdlite.data.formats.base import Annotations, Box, unopened
+from ssdlite.data.formats.folders import split_of_name
 from ssdlite.data.formats.problems import Problems
-from ssdlite.data.formats.single_file import FileSource, ImageFinder, SingleFileFormat, box_of_points, finite
+from ssdlite.data.formats.single_file import (
+    FileSource,
+    ImageFinder,
+    SingleFileFormat,
+    annotated_size,
+    box_of_points,
+    finite,
+)
 from ssdlite.data.formats.voc import NoDoctype
-from ssdlite.data.records import MAX_SIDE, check_class_name
+from ssdlite.data.records import check_class_name
 from ssdlite.errors import DataError
-from ssdlite.io import one_line, read_bytes
+from ssdlite.io import one_line, quoted, read_bytes
+
+SUBSET = re.compile(rb'\ssubset="([^"]*)"')
+
 
 SHAPES = ("box", "polygon", "polyline", "ellipse", "mask", "cuboid")
 
 
 @dataclass(frozen=True)
 class CvatSource(FileSource):
-    """A file of CVAT for images, and the folder under which its images lie."""
+    """A file of CVAT for images, and the folder under which its images lie.
+
+    `subset` is the one subset of a project to read (default: all images of the file).
+    """
+
+    subset: str = ""
 
     def __str__(self) -> str:
-        return str(self.file)
+        return f"{self.file} (subset {self.subset})" if self.subset else str(self.file)
 
 
 class CvatFormat(SingleFileFormat[CvatSource]):
@@ -47,20 +63,44 @@ class CvatFormat(SingleFileFormat[CvatSource]):
         names = re.findall(rb'<image\s[^>]*?\bname="([^"]*)"', start)
         return [html.unescape(name.decode("utf-8", "replace")) for name in names]
 
+    def by_split(self, source: CvatSource) -> dict[str | None, list[CvatSource]]:
+        """Subsets of a project, where they are called as splits; images of other subsets are training images."""
+        try:
+            subsets = _subsets(source.file)
+        except OSError:
+            return {None: [source]}
+        splits = {subset: split_of_name(subset) for subset in subsets}
+        if "" in subsets or len({split or "train" for split in splits.values()}) < 2:
+            return {None: [source]}
+        found: dict[str | None, list[CvatSource]] = {}
+        for subset, split in splits.items():
+            found.setdefault(split or "train", []).append(replace(source, subset=subset))
+        return found
+
     def read(self, source: CvatSource, problems: Problems) -> Annotations:
-        """Classes are sorted by name; labels that the file lists and no shape has are classes too."""
+        """Classes are the labels of shapes, sorted by name."""
         found = Annotations(source, source.file)
         with problems.catch("annotations-unreadable", source.file):
             root = _parse(source.file)
-            images = ImageFinder(found, problems)
-            for position, image in enumerate(root.iter("image"), 1):
-                name = image.get("name") or ""
+            entries = [*enumerate(root.iter("image"), 1)]
+            if source.subset:
+                subsets = {image.get("subset") or "" for _, image in entries}
+                if source.subset not in subsets:
+                    listed = ", ".join(map(quoted, sorted(subsets)))
+                    raise DataError(
+                        f"{source.file}: has no image of the subset {quoted(source.subset)}; its subsets are "
+                        f"{listed}"
+                    )
+                entries = [each for each in entries if each[1].get("subset") == source.subset]
+            images = ImageFinder(found, problems, (_name(image) for _, image in entries))
+            for position, image in entries:
+                name = _name(image)
                 with problems.catch("image-entry-broken", source.file, f"image {position}"):
                     if not name:
                         raise DataError(f"{source.file}: image {position} has no name; correct or remove it")
-                    owner = images.add(name, _size(image))
+                    owner = images.add(name, annotated_size(image.get("height"), image.get("width")))
                     if owner is not None:
-                        _read_shapes(found, owner, image, name, problems)
+                        _read_shapes(found, owner, image, problems)
             images.finish()
         return found
 
@@ -77,14 +117,26 @@ def _parse(path: Path) -> ET.Element:
     return root
 
 
-def _size(image: ET.Element) -> tuple[int, int] | None:
-    """(height, width), None where they are not said or are no size."""
-    sides = [int(text) if (text := image.get(name) or "").isdecimal() else 0 for name in ("height", "width")]
-    return (sides[0], sides[1]) if all(0 < side <= MAX_SIDE for side in sides) else None
+def _name(image: ET.Element) -> str:
+    """Path of an image, in the folder of its subset as CVAT exports a project; "" where it has no name."""
+    name, subset = image.get("name") or "", image.get("subset")
+    return f"{subset}/{name}" if name and subset else name
 
 
-def _read_shapes(found: Annotations, owner: int, image: ET.Element, name: str, problems: Problems) -> None:
-    path = found.file
+def _subsets(path: Path) -> list[str]:
+    """Return the subsets of a file in their order, with "" if an image has none; a file without any is only looked
+    at to its first image. Raises OSError."""
+    data = read_bytes(path)
+    first = re.search(rb"<image\s[^>]*>", data)
+    if first is None or not SUBSET.search(first[0]):
+        return [""]
+    given = (SUBSET.search(tag[0]) for tag in re.finditer(rb"<image\s[^>]*>", data))
+    texts = dict.fromkeys(found[1] if found else b"" for found in given)
+    return [html.unescape(text.decode("utf-8", "replace")) for text in texts]
+
+
+def _read_shapes(found: Annotations, owner: int, image: ET.Element, problems: Problems) -> None:
+    path, name = found.file, found.items[owner]
     for number, shape in enumerate(image, 1):
         where = f"{name} object {number}"
         with problems.catch("object-broken", path, where):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
@@ -36,22 +36,33 @@ def list_folder(folder: Path) -> list[Path]:
 
     Raises OSError for a folder that may not be looked into.
     """
-    try:
-        with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if is_data(entry.name))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return [folder / name for name in names]
+    return _list_where(folder, lambda _: True)
 
 
 def list_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     """Return the files in `folder` that can be data and end on one of `suffixes`, in any case, sorted by name."""
-    return [path for path in list_folder(folder) if path.suffix.lower() in suffixes and path.is_file()]
+
+    def is_wanted(entry: os.DirEntry[str]) -> bool:
+        if not entry.name.lower().endswith(tuple(suffixes)):
+            return False
+        return Path(entry.path).is_file() if entry.is_symlink() else entry.is_file()
+
+    return _list_where(folder, is_wanted)
 
 
 def subfolders(folder: Path) -> list[Path]:
     """Return the folders in `folder` that can be data, sorted by name."""
-    return [path for path in list_folder(folder) if path.is_dir()]
+    return _list_where(folder, lambda entry: Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir())
+
+
+def _list_where(folder: Path, is_wanted: Callable[[os.DirEntry[str]], bool]) -> list[Path]:
+    """Return what can be data; only what is wanted becomes a Path, because a folder may hold 100,000 images."""
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if is_data(entry.name) and is_wanted(entry))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [folder / name for name in names]
 
 
 def walk_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
@@ -157,20 +168,20 @@ class ImageIndex:
         return self._by_stem.get(name_key(stem), [])
 
 
+def num_shared_folders(given: PurePosixPath, path: Path) -> int:
+    """Return how many folders two paths share, counted from the file up."""
+    shared = 0
+    for part, other in zip(reversed(given.parts[:-1]), reversed(path.parts[:-1]), strict=False):
+        if name_key(part) != name_key(other):
+            break
+        shared += 1
+    return shared
+
+
 def _most_alike(given: PurePosixPath, candidates: Sequence[Path]) -> Path | None:
     if len(candidates) < 2:
         return candidates[0] if candidates else None
-    wanted = [name_key(part) for part in reversed(given.parts)]
-
-    def num_shared(path: Path) -> tuple[int, bool]:
-        shared = 0
-        for part, other in zip(wanted[1:], reversed(path.parts[:-1]), strict=False):
-            if part != name_key(other):
-                break
-            shared += 1
-        return shared, path.name == given.name
-
-    return max(candidates, key=num_shared)
+    return max(candidates, key=lambda path: (num_shared_folders(given, path), path.name == given.name))
 
 
 MOST_SEEN = 100_000  # files that are counted in a folder that no format recognises

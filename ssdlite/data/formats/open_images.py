@@ -6,12 +6,10 @@ Start with `OpenImagesFormat`. See https://storage.googleapis.com/openimages/web
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssdlite.data.formats.base import Annotations
-from ssdlite.data.formats.csv_boxes import read_rows
+from ssdlite.data.formats.csv_boxes import LineAnnotations, first_rows, read_rows
 from ssdlite.data.formats.folders import list_files
 from ssdlite.data.formats.problems import Problems
 from ssdlite.data.formats.single_file import FileSource, ImageFinder, SingleFileFormat, finite
@@ -39,22 +37,23 @@ class OpenImagesFormat(SingleFileFormat[OpenImagesSource]):
     source_type = OpenImagesSource
 
     def first_images(self, file: Path, start: bytes) -> list[str] | None:
-        lines = start.decode("utf-8-sig", "replace").splitlines()[:40]
-        header = lines[0].split(",") if lines else []
+        header, *rows = first_rows(start) or [[]]
         if "ImageID" not in header or not set(SIDES) <= set(header):
             return None
         position = header.index("ImageID")
-        try:
-            return [row[position] for row in csv.reader(lines[1:]) if len(row) > position]
-        except csv.Error:
-            return None
+        return [row[position] for row in rows if len(row) > position]
 
-    def read(self, source: OpenImagesSource, problems: Problems) -> Annotations:
+    def choose(self, files: list[Path]) -> list[Path]:
+        """jetson-inference leaves the list of a whole split beside the part whose images it fetched (sub-...)."""
+        names = {file.name for file in files}
+        return [file for file in files if f"sub-{file.name}" not in names]
+
+    def read(self, source: OpenImagesSource, problems: Problems) -> LineAnnotations:
         """Groups (IsGroupOf) are crowds. Classes are sorted by name; codes such as /m/0fp6w are looked up
         beside."""
         from ssdlite.data.headers import read_header
 
-        found = Annotations(source, source.file)
+        found = LineAnnotations(source, source.file)
         found.box_form = None
         with problems.catch("annotations-unreadable", source.file):
             rows = read_rows(source.file)

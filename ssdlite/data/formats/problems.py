@@ -52,6 +52,7 @@ KINDS: dict[str, Severity] = {
     "annotation-without-image": "warning",
     "annotation-repeated": "warning",  # LabelMe: another file is of the same image
     "flag-unclear": "warning",  # difficult, truncated or occluded is neither 0 nor 1
+    "class-missing": "warning",  # VIA: a region has not the attribute that is the class of the others
     "object-without-box": "warning",  # a point, or a shape of no area
     "box-degenerate": "warning",  # a side of 0, or not a number
     "box-inverted": "warning",
@@ -96,6 +97,7 @@ REPAIRS: dict[str, str] = {
     "annotation-without-image": "left out {} without an image",
     "annotation-repeated": "left out {} of images that have another one",
     "flag-unclear": "took {} as not difficult, because a flag is neither 0 nor 1",
+    "class-missing": "took {} without a class as class_name",
     "object-without-box": "left out {} without an area, such as points",
 }
 """Sentences about warnings that training mends or leaves out, said once for each kind with a count of `ITEMS`."""
@@ -111,6 +113,7 @@ ITEMS: dict[str, tuple[str, str]] = {
     "annotation-without-image": ("annotation", "annotations"),
     "annotation-repeated": ("annotation", "annotations"),
     "flag-unclear": ("object", "objects"),
+    "class-missing": ("region", "regions"),
     "object-without-box": ("object", "objects"),
 }
 """Singular and plural of what the count in `REPAIRS` is of."""

@@ -72,7 +72,7 @@ class ViaFormat(SingleFileFormat[ViaSource]):
         with problems.catch("annotations-unreadable", source.file):
             entries = _entries(load_json(source.file), source.file)
             attribute = source.class_attribute or _class_attribute(entries)
-            images = ImageFinder(found, problems)
+            images = ImageFinder(found, problems, filter(None, map(_name_of, entries)))
             for position, entry in enumerate(entries, 1):
                 with problems.catch("image-entry-broken", source.file, f"image {position}"):
                     name, regions = _parse_entry(entry, position, source.file)
@@ -80,10 +80,15 @@ class ViaFormat(SingleFileFormat[ViaSource]):
                     if owner is None:
                         continue
                     for number, region in enumerate(regions, 1):
-                        where = f"{name} region {number}"
+                        where = f"{found.items[owner]} region {number}"
                         with problems.catch("object-broken", source.file, where):
                             box = _box(region, where, source.file)
                             class_name = _class_of(region, attribute, source, where)
+                            if class_name is None:
+                                class_name = source.class_name
+                                if attribute:
+                                    text = f"has no {quoted(attribute)}, and is taken as {quoted(class_name)}"
+                                    problems.add("class-missing", source.file, text, item=where)
                             if box is None:
                                 text = "a point has no area, and is left out"
                                 problems.add("object-without-box", source.file, text, item=where)
@@ -103,10 +108,16 @@ def _entries(content: Any, path: Path) -> list[Any]:
     return entries
 
 
+def _name_of(entry: Any) -> str | None:
+    """File name of an image; None where it has none."""
+    name = entry.get("filename") if isinstance(entry, dict) else None
+    return name if isinstance(name, str) and name.strip() else None
+
+
 def _parse_entry(entry: Any, position: int, path: Path) -> tuple[str, list[Any]]:
     """File name and regions of an image. Raises DataError."""
-    name = entry.get("filename") if isinstance(entry, dict) else None
-    if not isinstance(name, str) or not name.strip():
+    name = _name_of(entry)
+    if name is None:
         raise DataError(f"{path}: image {position} has no 'filename'; correct or remove it")
     regions = entry.get("regions") or []
     regions = list(regions.values()) if isinstance(regions, dict) else regions
@@ -121,24 +132,29 @@ def _attributes(region: Any) -> dict[str, Any]:
 
 
 def _class_attribute(entries: list[Any]) -> str:
-    """The region attribute that is the class: a usual name, otherwise the one that most regions have; "" for
-    none."""
+    """Return the region attribute that is the class, "" for none.
+
+    Of those that regions have at least half as often as the most frequent one it is the one with the likeliest name
+    (`CLASS_ATTRIBUTES`), otherwise the most frequent.
+    """
     counts: Counter[str] = Counter()
     for position, entry in enumerate(entries, 1):
         with suppress(DataError):
             for region in _parse_entry(entry, position, Path())[1]:
                 counts.update(name for name, value in _attributes(region).items() if value)
-    usual = [name for word in CLASS_ATTRIBUTES for name in counts if name.strip().lower() == word]
-    return (usual or [name for name, _ in counts.most_common(1)] or [""])[0]
+    ranked = counts.most_common()
+    common = [name for name, count in ranked if 2 * count >= ranked[0][1]]
+    usual = [name for word in CLASS_ATTRIBUTES for name in common if name.strip().lower() == word]
+    return (usual or common or [""])[0]
 
 
-def _class_of(region: Any, attribute: str, source: ViaSource, where: str) -> str:
-    """The class of a region. Raises DataError for a name that cannot be shown."""
+def _class_of(region: Any, attribute: str, source: ViaSource, where: str) -> str | None:
+    """The class of a region, None where it has none. Raises DataError for a name that cannot be shown."""
     value = _attributes(region).get(attribute)
     if isinstance(value, dict):  # a choice of several: {"cat": true}
         value = next((name for name, chosen in value.items() if chosen), None)
     if value is None or value == "":
-        return source.class_name
+        return None
     if not isinstance(value, str | int):
         raise DataError(f"{source.file}: {where} has the class {quoted(value)}; make it text")
     check_class_name(str(value), where, source.file)
