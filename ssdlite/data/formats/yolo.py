@@ -200,8 +200,12 @@ def _from_yaml(path: Path) -> Found:
         if entry is None:
             continue
         entries = entry if isinstance(entry, list) else [entry]
-        places = [place for text in entries if isinstance(text, str) and (place := _resolve(text, roots))]
-        absent = [str(text) for text in entries if not isinstance(text, str) or not _resolve(text, roots)]
+        places = [
+            place for text in entries if isinstance(text, str) and (place := _resolve(text, roots, path.parent))
+        ]
+        absent = [
+            str(text) for text in entries if not isinstance(text, str) or not _resolve(text, roots, path.parent)
+        ]
         if absent:
             remarks.append(f"{path.name} names {quoted(absent[0])} for {split}, which is not there")
         splits[split] = [YoloSource(place, path) for place in dict.fromkeys(places)]
@@ -217,8 +221,15 @@ def _from_yaml(path: Path) -> Found:
     return Found("YOLO", train, val or test, test, tuple(remarks))
 
 
-def _resolve(text: str, roots: Sequence[Path]) -> Path | None:
-    """The folder or list that a data.yaml or .data file means by `text`, which may be of another machine.
+def _resolve(text: str, roots: Sequence[Path], home: Path) -> Path | None:
+    """The folder or list that a data.yaml or .data file in `home` means by `text`, but for folders far above it: a
+    slip such as `/` is no data set."""
+    place = _find_place(text, roots)
+    return None if place is None or place.resolve() in list(home.resolve().parents)[1:] else place
+
+
+def _find_place(text: str, roots: Sequence[Path]) -> Path | None:
+    """The place that `text` means, which may be of another machine.
 
     Parts are taken off its front, `..` first, until it is under one of `roots`.
     """
@@ -252,7 +263,7 @@ def _from_darknet(path: Path) -> Found | None:
     }
     if "names" not in options or not {"train", "valid", "test"} & options.keys():
         return None
-    names = _resolve(options["names"], [path.parent])
+    names = _resolve(options["names"], [path.parent], path.parent)
     if names is None:
         candidates = list_files(path.parent, (".names",))
         if not candidates:
@@ -263,7 +274,7 @@ def _from_darknet(path: Path) -> Found | None:
     for split, key in (("train", "train"), ("val", "valid"), ("test", "test")):
         if not (entry := options.get(key)):
             continue
-        place = _resolve(entry, [path.parent])
+        place = _resolve(entry, [path.parent], path.parent)
         if place is None:
             remarks.append(f"{path.name} names {quoted(entry)} for {key}, which is not there")
         else:

@@ -223,3 +223,12 @@ def test_images_of_one_name_in_two_folders_have_ids_of_their_own(tmp_path):
     split = read_split([YoloSource(tmp_path / "images", names)])
     assert [record.image_id for record in split.records] == ["x/a.jpg", "y/a.jpg"]
     assert [len(record.boxes) for record in split.records] == [1, 0]
+
+
+@pytest.mark.parametrize("text", ["/", "../../..", "//"])
+def test_folders_far_above_are_no_data_set(tmp_path, text):
+    """A slip in data.yaml must not look through the whole disk."""
+    root = write_set(tmp_path / "a/b/set", train=text)
+    assert find_layout(root).train[0].images.is_relative_to(root)
+    write(root / "data.yaml", f"path: {text}\ntrain: .\nnames: [cat, dog]")
+    assert find_layout(root).train[0].images.is_relative_to(root)
