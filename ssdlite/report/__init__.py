@@ -1,4 +1,4 @@
-"""The HTML report of a training or an evaluation, from ready-made figures: it knows no options and no networks.
+"""HTML report of a training or an evaluation, from ready-made figures; nothing here knows options or networks.
 
-Start with `data` (what a report holds) and `page` (how it becomes HTML); `recommendations` has the rules.
+Start with `data` (content of a report) and `page` (its HTML); `recommendations` has the rules.
 """

@@ -2,51 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ssdlite.report.data import History, Series, thinned
-from ssdlite.report.figure import LEFT, SERIES, SMALL, Chart, Key, draw
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-from ssdlite.report.data import PriorFitSummary, SplitStatistics
-from ssdlite.report.figure import BLUE, GREEN, ORANGE, room_for
-from ssdlite.report.formatting import count
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-from typing import TYPE_CHECKING, Any
-
 from ssdlite.evaluation.analysis import Analysis
 from ssdlite.evaluation.curves import Curve
-from ssdlite.report.figure import INK, SOFT, WIDTH, shortened
-from ssdlite.report.formatting import figure
-from ssdlite.report.summary import comparable_classes, evaluated_classes
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-from typing import TYPE_CHECKING
-
 from ssdlite.evaluation.errors import ERROR_TYPES
 from ssdlite.evaluation.sizes import SizeTable
-from ssdlite.report.figure import BOTTOM, LINE
+from ssdlite.report.data import History, PriorFitSummary, Series, SplitStatistics, thinned
+from ssdlite.report.figure import (
+    BLUE,
+    BOTTOM,
+    GREEN,
+    INK,
+    LEFT,
+    LINE,
+    ORANGE,
+    SERIES,
+    SMALL,
+    SOFT,
+    WIDTH,
+    Chart,
+    Key,
+    draw,
+    room_for,
+    shortened,
+)
+from ssdlite.report.formatting import count, figure
+from ssdlite.report.summary import ERROR_NAMES, comparable_classes, evaluated_classes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-MAX_TERMS = 4  # of the loss
+MAX_TERMS = 4  # loss terms that are drawn
 
 
 def training_charts(history: History) -> list[Chart]:
-    """One chart for each thing that was logged."""
+    """Draw a chart for each logged quantity: loss, AP, learning rate, throughput and waiting for data."""
     terms = dict(list(history.terms.items())[:MAX_TERMS])
     losses = {"loss": history.train.get("loss"), **(terms if len(terms) > 1 else {})}
     waiting = history.train.get("waiting_for_data")
@@ -54,17 +50,17 @@ def training_charts(history: History) -> list[Chart]:
     aps = {name: history.val.get(name) for name in ("AP", "AP50", "AP75")}
     draw_lines = partial(_line_chart, max(1, history.last_step))
     charts = [
-        draw_lines("loss", "Loss while training", losses, y_label="loss", log=True),
-        draw_lines("ap", "AP at the validations", aps, y_label="AP", marker="o"),
-        draw_lines("rate", "Learning rate", {"": history.train.get("lr")}, y_label="rate", left=0.85),
+        draw_lines("loss", "Training loss", losses, y_label="loss", log=True),
+        draw_lines("ap", "Validation AP", aps, y_label="AP", marker="o"),
+        draw_lines("rate", "Learning rate", {"": history.train.get("lr")}, y_label="learning rate", left=0.85),
         draw_lines("throughput", "Throughput", {"": history.train.get("images_per_second")}, y_label="images/s"),
         draw_lines(
             "waiting",
             "Waiting for data",
             {"": percent},
-            y_label="percent of the time",
+            y_label="% of the time",
             top=100,
-            note="Near 0 the network sets the pace; above about 20 the loader does.",
+            note="Near 0, the network limits the speed of training; above about 20, loading the data does.",
         ),
     ]
     return [chart for chart in charts if chart]
@@ -83,7 +79,7 @@ def _line_chart(
     note: str = "",
     left: float = LEFT,
 ) -> Chart | None:
-    """A line for each series that has a number; None if none has."""
+    """Draw a line for each series that has a finite value; return None if there is none."""
     shown = {key: thinned(series) for key, series in lines.items() if series and np.isfinite(series.values).any()}
     if not shown:
         return None
@@ -127,11 +123,11 @@ SIDES = np.geomspace(0.01, 1, 25)  # edges of the bins
 RATIOS = np.geomspace(1 / 8, 8, 25)
 
 
-MOST_OBJECTS = 20  # of an image that has a bar of its own
+MOST_OBJECTS = 20  # in an image; fuller images share the last bar
 
 
 def data_charts(splits: Mapping[str, SplitStatistics]) -> list[Chart]:
-    """Distributions of the splits, by their names 'train' and 'val', on top of each other."""
+    """Draw object sizes, aspect ratios and objects per image; `splits` has the names 'train' and 'val'."""
     shown = {name: split for name, split in splits.items() if split.num_images}
     with_objects = {name: split for name, split in shown.items() if split.total}
     charts = []
@@ -143,7 +139,7 @@ def data_charts(splits: Mapping[str, SplitStatistics]) -> list[Chart]:
 
 
 def fit_chart(fit: PriorFitSummary) -> Chart | None:
-    """The share of the objects that a prior overlaps by half, by their size."""
+    """Draw the share of the objects that have a prior of IoU .5 or more, by size; None without objects."""
     if not any(row.num_objects for row in fit.rows):
         return None
     rows = fit.rows[::-1]
@@ -155,9 +151,9 @@ def fit_chart(fit: PriorFitSummary) -> Chart | None:
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="y", visible=False)
         axes.set_xlim(0, 100)
-        axes.set_xlabel("percent with a prior of IoU .50 or more")
+        axes.set_xlabel("% of the objects that have a prior of IoU ≥ .50")
 
-    return draw("fit", "Objects that a prior fits, by size", plot, note=fit.unit, left=room_for(labels))
+    return draw("fit", "Fit of the priors by object size", plot, note=fit.unit, left=room_for(labels))
 
 
 def _size_chart(splits: Mapping[str, SplitStatistics]) -> Chart:
@@ -165,11 +161,11 @@ def _size_chart(splits: Mapping[str, SplitStatistics]) -> Chart:
         for name, split in splits.items():
             _steps(axes, np.clip(split.sides, SIDES[0], SIDES[-1]), SIDES, COLORS[name])
         _log_ticks(axes, [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1], lambda value: f"{100 * value:g}%")
-        axes.set_xlabel("side of the object, of the image's side")
-        axes.set_ylabel("percent of the objects")
+        axes.set_xlabel("size of the object: √(box area / image area)")
+        axes.set_ylabel("% of the objects")
 
-    note = "The side is √(area of the box / area of the image). Objects under about 8% are hard for this network."
-    return draw("sizes", "How large the objects are", plot, keys=_keys(splits), note=note)
+    note = "Objects below about 8% of the image's side are hard to detect for this network."
+    return draw("sizes", "Object size", plot, keys=_keys(splits), note=note)
 
 
 def _ratio_chart(splits: Mapping[str, SplitStatistics]) -> Chart:
@@ -179,9 +175,9 @@ def _ratio_chart(splits: Mapping[str, SplitStatistics]) -> Chart:
         labels = {0.125: "1:8", 0.25: "1:4", 0.5: "1:2", 1: "1:1", 2: "2:1", 4: "4:1", 8: "8:1"}
         _log_ticks(axes, list(labels), lambda value: labels[value])
         axes.set_xlabel("width : height")
-        axes.set_ylabel("percent of the objects")
+        axes.set_ylabel("% of the objects")
 
-    return draw("ratios", "What shape they have", plot, keys=_keys(splits))
+    return draw("ratios", "Aspect ratio", plot, keys=_keys(splits))
 
 
 def _crowding_chart(splits: Mapping[str, SplitStatistics]) -> Chart:
@@ -193,11 +189,11 @@ def _crowding_chart(splits: Mapping[str, SplitStatistics]) -> Chart:
 
         for name, split in splits.items():
             _steps(axes, np.minimum(split.objects_per_image, most), edges, COLORS[name])
-        axes.set_xlabel("objects in an image" + (f" ({most}: so many or more)" if most == MOST_OBJECTS else ""))
-        axes.set_ylabel("percent of the images")
+        axes.set_xlabel("objects in an image" + (f" ({most}: {most} or more)" if most == MOST_OBJECTS else ""))
+        axes.set_ylabel("% of the images")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
-    return draw("crowding", "How many an image has", plot, keys=_keys(splits))
+    return draw("crowding", "Objects per image", plot, keys=_keys(splits))
 
 
 def _keys(splits: Mapping[str, SplitStatistics]) -> tuple[Key, ...]:
@@ -205,7 +201,7 @@ def _keys(splits: Mapping[str, SplitStatistics]) -> tuple[Key, ...]:
 
 
 def _steps(axes: Axes, values: np.ndarray, edges: np.ndarray, color: str) -> None:
-    """A histogram in percent of `values`, as an outline over a light ground."""
+    """Draw a histogram of `values` in percent, as an outline over a light fill."""
     counts, _ = np.histogram(values, edges)
     percent = 100 * counts / max(len(values), 1)
     axes.stairs(percent, edges, fill=True, color=color, alpha=0.18)
@@ -220,32 +216,35 @@ def _log_ticks(axes: Axes, ticks: list[float], label: Callable[[float], str]) ->
     axes.set_xlim(ticks[0], ticks[-1])
 
 
-TALL = (WIDTH, 3.3)  # of charts with both axes from 0 to 1
+TALL = (WIDTH, 3.3)  # inches; for charts with both axes from 0 to 1
 
 
 MAX_COLORED = len(SERIES)  # classes with a colour of their own
 
 
-NUM_WEAKEST = 3  # that are told apart where there are more
+NUM_WEAKEST = 3  # classes with a colour of their own where there are more than MAX_COLORED
 
 
-MAX_CURVES = 100  # that are drawn
+MAX_CURVES = 100  # classes whose curve is drawn, the weakest first
 
 
-OTHER_STYLE: dict[str, Any] = {"color": SOFT, "linewidth": 0.6, "alpha": 0.35}  # of curves without a colour
+OTHER_STYLE: dict[str, Any] = {"color": SOFT, "linewidth": 0.6, "alpha": 0.35}  # curves of the other classes
 
 
 THRESHOLDS = np.linspace(0, 1, 201)
 
 
 def curve_chart(analysis: Analysis) -> Chart | None:
-    """Precision over recall for each class, with its best F1; None where nothing could be found."""
+    """Draw precision over recall per class, with a dot at the best F1.
+
+    Return None if no class has both objects and detections.
+    """
     order = [row for row in evaluated_classes(analysis) if len(analysis.curves[row.name].scores)]
     if not order:
         return None
     weakest = [row for row in comparable_classes(analysis) if row in order][:NUM_WEAKEST]
-    told = order if len(order) <= MAX_COLORED else weakest
-    colors = {row.name: color for row, color in zip(told, SERIES, strict=False)}
+    colored = order if len(order) <= MAX_COLORED else weakest
+    colors = {row.name: color for row, color in zip(colored, SERIES, strict=False)}
 
     def plot(axes: Axes) -> None:
         for row in order[: -MAX_CURVES - 1 : -1]:
@@ -257,25 +256,28 @@ def curve_chart(analysis: Analysis) -> Chart | None:
         if len(order) > MAX_COLORED:
             pooled = analysis.pooled.thinned(200)
             axes.plot(np.append(0, pooled.recall), _from_start(pooled), color=INK, linewidth=2)
-        _unit_square(axes, "recall: share of the objects that is found", "precision: share that is right")
+        _unit_square(axes, "recall: share of the objects that are found", "precision: share of correct detections")
 
-    keys = [Key(f"{shortened(row.name)}, AP50 {figure(row.ap50, 2)}", colors[row.name]) for row in told]
+    keys = [Key(f"{shortened(row.name)}, AP50 {figure(row.ap50, 2)}", colors[row.name]) for row in colored]
     if len(order) > MAX_COLORED:
-        keys += [Key("all together", INK), Key("the other classes", SOFT)]
-    note = "A dot is where F1 is best. The further a curve reaches to the upper right, the better."
+        keys += [Key("all classes together", INK), Key("other classes", SOFT)]
+    note = "A dot marks the best F1. The closer a curve comes to the upper right corner, the better."
     return draw("curves", "Precision and recall", plot, keys=tuple(keys), note=note, size=TALL)
 
 
 def threshold_chart(analysis: Analysis) -> Chart | None:
-    """Precision, recall and F1 of all classes together over the score threshold."""
+    """Draw precision, recall and F1 of all classes together over the score threshold.
+
+    Return None without objects or detections.
+    """
     curve = analysis.pooled
     if not len(curve.scores) or not curve.num_objects:
         return None
-    right, wrong = curve.counts_at(THRESHOLDS)
+    true, false = curve.counts_at(THRESHOLDS)
     lines = {
-        "precision": (np.where(right + wrong > 0, right / np.maximum(right + wrong, 1), np.nan), BLUE),
-        "recall": (right / curve.num_objects, ORANGE),
-        "F1": (2 * right / (right + wrong + curve.num_objects), INK),
+        "precision": (np.where(true + false > 0, true / np.maximum(true + false, 1), np.nan), BLUE),
+        "recall": (true / curve.num_objects, ORANGE),
+        "F1": (2 * true / (true + false + curve.num_objects), INK),
     }
 
     def plot(axes: Axes) -> None:
@@ -285,12 +287,15 @@ def threshold_chart(analysis: Analysis) -> Chart | None:
         _unit_square(axes, "score threshold", "all classes together")
 
     keys = tuple(Key(name, color) for name, (_, color) in lines.items())
-    note = "The dashed line is the recommended threshold. To its left more is found, to its right less is wrong."
-    return draw("threshold", "What a threshold gives", plot, keys=keys, note=note, size=TALL)
+    note = (
+        "The dashed line is the recommended threshold. Lower thresholds find more objects, higher ones give fewer "
+        "false positives."
+    )
+    return draw("threshold", "Precision, recall and F1 by threshold", plot, keys=keys, note=note, size=TALL)
 
 
 def false_positive_chart(analysis: Analysis) -> Chart | None:
-    """False detections an image over the threshold."""
+    """Draw false positives per image over the score threshold; return None if there are none."""
     false_positives = analysis.false_positives
     lines = {
         "all images": (false_positives.per_image, BLUE),
@@ -305,19 +310,19 @@ def false_positive_chart(analysis: Analysis) -> Chart | None:
             axes.plot(false_positives.thresholds, values, color=color)
         _mark_threshold(axes, analysis.threshold)
         axes.set_xlim(0, 1)
-        # Below thresholds that anybody would use the curve only hides the rest.
+        # The axis is scaled to thresholds that are of use: at lower ones the curve is far higher.
         usable = false_positives.thresholds >= min(0.1, analysis.threshold / 2)
         highest = max(float(np.nanmax(values[usable])) for values, _ in shown.values())
         axes.set_ylim(0, 1.1 * highest or 1)
         axes.set_xlabel("score threshold")
-        axes.set_ylabel("false detections an image")
+        axes.set_ylabel("false positives per image")
 
     keys = tuple(Key(name, color) for name, (_, color) in shown.items())
-    return draw("false-positives", "False detections", plot, keys=keys)
+    return draw("false-positives", "False positives by threshold", plot, keys=keys)
 
 
 def calibration_chart(analysis: Analysis) -> Chart | None:
-    """Precision of the detections in bins by score, against the score."""
+    """Draw the precision of detections over their score, in bins (a reliability diagram); None without any."""
     bins = analysis.calibration
     if not bins.counts.any():
         return None
@@ -329,14 +334,17 @@ def calibration_chart(analysis: Analysis) -> Chart | None:
         axes.bar(centers[filled], bins.precision[filled], np.diff(bins.edges)[filled] * 0.92, color=BLUE, alpha=0.3)
         axes.plot(bins.scores[filled], bins.precision[filled], "o", color=BLUE, ms=5)
         _mark_threshold(axes, analysis.threshold)
-        _unit_square(axes, "score", "share that is right")
+        _unit_square(axes, "score", "precision")
 
-    note = "Dots on the dashed diagonal: a score is the probability to be right. Below it, scores promise too much."
+    note = (
+        "On the dashed diagonal, a score equals the probability that the detection is correct. Below it, scores "
+        "are too high; above it, too low."
+    )
     return draw("calibration", "Calibration", plot, note=note, size=TALL)
 
 
 def _from_start(curve: Curve) -> np.ndarray:
-    """The precision of `curve` with the start of its line at recall 0."""
+    """Return the precision of `curve`, preceded by its first value for recall 0: (T,) -> (T + 1,)."""
     precision = curve.precision
     return np.append(precision[:1], precision)
 
@@ -352,41 +360,41 @@ def _unit_square(axes: Axes, x_label: str, y_label: str) -> None:
     axes.set_ylabel(y_label)
 
 
-MAX_BARS = 10  # classes of a bar chart
+MAX_BARS = 10  # classes in a bar chart
 
 
-MOST_NUMBERED = 16  # rows of a confusion matrix whose cells hold numbers
+MOST_NUMBERED = 16  # rows up to which the cells of a confusion matrix hold numbers
 
 
-TINT = (0.18, 0.42, 0.70)  # RGB of a full cell: between the two themes' blue; how full it is, is its opacity
+TINT = (0.18, 0.42, 0.70)  # RGB in 0..1, between the blues of the two themes; the share of a cell is its opacity
 
 
 def size_chart(table: SizeTable) -> Chart | None:
-    """AP, and the highest recall, by the size of the objects."""
+    """Draw AP and the highest recall at IoU .50 by object size; return None without objects."""
     if not any(bucket.total for bucket in table.buckets):
         return None
-    progress_bars = {
+    bars = {
         "AP": ([bucket.mean_ap for bucket in table.buckets], BLUE),
         "highest recall at IoU .50": ([bucket.mean_recall50 for bucket in table.buckets], ORANGE),
     }
     labels = [f"{bucket.name}\n{count(bucket.total)}" for bucket in table.buckets]
 
     def plot(axes: Axes) -> None:
-        _grouped(axes, labels, list(progress_bars.values()))
+        _grouped(axes, labels, list(bars.values()))
         axes.set_ylim(0, 1)
-        axes.set_xlabel("side of the object, of the image's side; objects beneath")
+        axes.set_xlabel("object side / image side; number of objects")
 
-    keys = tuple(Key(name, color) for name, (_, color) in progress_bars.items())
-    return draw("by-size", "By size of the object", plot, keys=keys, bottom=0.68)
+    keys = tuple(Key(name, color) for name, (_, color) in bars.items())
+    return draw("by-size", "AP and recall by object size", plot, keys=keys, bottom=0.68)
 
 
 def error_chart(analysis: Analysis) -> Chart | None:
-    """Return what AP50 would gain without the errors of a type."""
+    """Draw ΔAP50, the AP50 that is lost to each error type (TIDE); return None if no type costs any."""
     costs = {kind: analysis.delta_ap.get(kind, np.nan) for kind in ERROR_TYPES}
     if not any(np.isfinite(cost) and cost > 0 for cost in costs.values()):
         return None
     kinds = sorted(ERROR_TYPES, key=lambda kind: np.nan_to_num(costs[kind]))
-    labels = [f"{kind} ({count(analysis.errors.get(kind, 0))})" for kind in kinds]
+    labels = [f"{ERROR_NAMES[kind]} ({count(analysis.errors.get(kind, 0))})" for kind in kinds]
 
     def plot(axes: Axes) -> None:
         values = [100 * float(np.nan_to_num(costs[kind])) for kind in kinds]
@@ -394,14 +402,17 @@ def error_chart(analysis: Analysis) -> Chart | None:
         axes.set_yticks(range(len(kinds)), labels)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel("points of AP50 that would be won without them")
+        axes.set_xlabel("ΔAP50: points that AP50 would rise without them")
 
-    note = "In brackets: how many there are at the recommended threshold. The costs are over all thresholds (TIDE)."
-    return draw("errors", "What the errors cost", plot, note=note, left=room_for(labels))
+    note = (
+        "In brackets: the number of errors at the recommended threshold. ΔAP50 takes in all thresholds (TIDE, "
+        "Bolya et al. 2020)."
+    )
+    return draw("errors", "AP50 lost by error type", plot, note=note, left=room_for(labels))
 
 
 def class_error_chart(analysis: Analysis) -> Chart | None:
-    """Return how many errors of each kind the classes have that have most."""
+    """Draw the number of errors by type for the classes with the most errors; return None without errors."""
     rows = [row for row in analysis.classes if sum(row.errors.values())]
     rows = sorted(rows, key=lambda row: sum(row.errors.values()))[-MAX_BARS:]
     if not rows:
@@ -424,21 +435,21 @@ def class_error_chart(analysis: Analysis) -> Chart | None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("errors at the recommended threshold")
 
-    keys = tuple(Key(kind, colors[kind]) for kind in kinds)
-    title = "Faults by class" + (f", the {len(rows)} with most" if len(rows) < len(analysis.classes) else "")
+    keys = tuple(Key(ERROR_NAMES[kind], colors[kind]) for kind in kinds)
+    title = "Errors by class" + (f": the {len(rows)} with the most" if len(rows) < len(analysis.classes) else "")
     height = float(np.clip(0.9 + 0.24 * len(rows), 1.6, 3.3))
     return draw("class-errors", title, plot, keys=keys, size=(WIDTH, height), left=room_for(names))
 
 
 def confusion_chart(analysis: Analysis) -> Chart | None:
-    """The matrix, in shares of each row."""
+    """Draw the confusion matrix, coloured by the share of each row; return None if it is empty."""
     confusion = analysis.confusion
     size = len(confusion.names)
     if not confusion.counts.any():
         return None
     shares = np.nan_to_num(confusion.shares())
     side = float(np.clip(1.7 + 0.32 * size, WIDTH, 10.5))
-    small = min(9.0, 48 * side / size)  # points: four fifths of a row
+    small = min(9.0, 48 * side / size)  # font size in points: at most four fifths of a row
     names = [shortened(name, 18) for name in confusion.names]
     is_turned = size > 4
 
@@ -455,19 +466,19 @@ def confusion_chart(analysis: Analysis) -> Chart | None:
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
         axes.set_xlabel("detected as")
-        axes.set_ylabel("is")
+        axes.set_ylabel("true class")
         for i, j in np.argwhere(confusion.counts > 0).tolist() if size <= MOST_NUMBERED else ():
             text = count(int(confusion.counts[i, j]))
             axes.text(j, i, text, ha="center", va="center", color=INK, fontsize=small)
 
     note = (
-        "A row holds the objects of one class, the last one detections where nothing is. The fuller a cell, the "
-        "greater its share of the row. The diagonal is right."
+        "A row holds the objects of one class; the last row holds detections where there is no object. The "
+        "stronger the colour, the greater the share of the row. The diagonal is correct."
     )
     room = room_for(names, small)
     return draw(
         "confusion",
-        "What is taken for what",
+        "Confusion matrix",
         plot,
         note=note,
         size=(side, side * (0.8 if size < 8 else 0.95)),
@@ -476,11 +487,11 @@ def confusion_chart(analysis: Analysis) -> Chart | None:
     )
 
 
-def _grouped(axes: Axes, labels: list[str], progress_bars: list[tuple[list[float], str]]) -> None:
-    """Groups of bars over `labels`; what is undefined has none."""
-    width = 0.76 / len(progress_bars)
-    for number, (values, color) in enumerate(progress_bars):
-        places = np.arange(len(labels)) + (number - (len(progress_bars) - 1) / 2) * width
+def _grouped(axes: Axes, labels: list[str], bars: list[tuple[list[float], str]]) -> None:
+    """Draw groups of bars, (values, colour) each, over `labels`; a NaN has no bar."""
+    width = 0.76 / len(bars)
+    for number, (values, color) in enumerate(bars):
+        places = np.arange(len(labels)) + (number - (len(bars) - 1) / 2) * width
         axes.bar(places, np.nan_to_num(np.array(values, float)), 0.92 * width, color=color)
     axes.set_xticks(range(len(labels)), labels)
     axes.tick_params(axis="x", length=0)

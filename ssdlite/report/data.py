@@ -17,12 +17,12 @@ from ssdlite.evaluation.voc import count_objects
 from ssdlite.io import read_text
 from ssdlite.structures import DataSplit, Detections
 
-WIDEST = 1e4  # the longest ratio of sides that is told apart; a box may have no height
+WIDEST = 1e4  # aspect ratios are clipped to 1 / WIDEST .. WIDEST: a box may have no height
 
 
 @dataclass(frozen=True, eq=False)
 class SplitStatistics:
-    """Numbers of one split. Objects are those that count, neither crowd nor difficult."""
+    """Statistics of one split. Its objects are those that count: neither crowd nor difficult."""
 
     num_images: int
     num_empty: int  # images without an object that counts
@@ -34,11 +34,12 @@ class SplitStatistics:
 
     @property
     def total(self) -> int:
+        """Number of objects that count."""
         return len(self.sides)
 
 
 def describe_split(split: DataSplit) -> SplitStatistics:
-    """Counts, sizes and shapes of the annotated boxes of `split`; no image is opened."""
+    """Return counts, sizes and aspect ratios of the annotated boxes of `split`; no image is opened."""
     counted = [~(record.ignore | record.crowd) for record in split.records]
     chosen = [record.boxes[kept].astype(np.float64) for record, kept in zip(split.records, counted, strict=True)]
     per_image = np.array([len(boxes) for boxes in chosen], np.int64)
@@ -61,7 +62,7 @@ NO_TERMS = ("kind", "step", "epoch", "lr", "loss", "images_per_second", "waiting
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """One figure over the steps of a run; NaN where it is undefined."""
+    """Values of one logged quantity over the steps of a run; NaN where it is undefined."""
 
     steps: np.ndarray  # (L,) int64, rising
     values: np.ndarray  # (L,) float64
@@ -79,16 +80,20 @@ class History:
 
     @property
     def terms(self) -> dict[str, Series]:
-        """The terms that the loss is the sum of."""
+        """Terms of the loss, which is their sum, by name."""
         return {name: series for name, series in self.train.items() if name not in NO_TERMS}
 
     @property
     def last_step(self) -> int:
+        """Last step that was logged; 0 if none was."""
         return max((int(series.steps[-1]) for series in self.train.values() if len(series)), default=0)
 
 
 def read_history(path: Path) -> History:
-    """The history in a `metrics.jsonl`; an empty one if there is none. A line that a kill cut short is left out."""
+    """Read a `metrics.jsonl`; return an empty history if there is none.
+
+    Lines that are not JSON objects are skipped, such as one that was cut short when the run was killed.
+    """
     try:
         lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError):
@@ -105,8 +110,7 @@ def read_history(path: Path) -> History:
 
 
 def make_history(rows: Iterable[Mapping[str, Any]]) -> History:
-    """Return the history of the lines of a logbook, `{"kind": "train" or "val", "step": ..., name: number,
-    ...}`."""
+    """Return the history in the rows of a log: `{"kind": "train" or "val", "step": ..., name: number, ...}`."""
     found: dict[str, dict[str, list[tuple[int, float]]]] = {"train": {}, "val": {}}
     for row in rows:
         kind, step = row.get("kind"), row.get("step")
@@ -119,7 +123,7 @@ def make_history(rows: Iterable[Mapping[str, Any]]) -> History:
 
 
 def thinned(series: Series, most: int = 400) -> Series:
-    """At most `most` points, each the mean of its neighbours."""
+    """Return `series` with at most `most` points, each the mean of consecutive ones."""
     if len(series) <= most:
         return series
     edges = np.linspace(0, len(series), most + 1).astype(int)[:-1]
@@ -138,7 +142,7 @@ def _series(points: list[tuple[int, float]]) -> Series:
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedSplit:
-    """A split, what was found in it, and what that is worth."""
+    """Split with the detections of a model and their analysis."""
 
     split: DataSplit
     split_name: str  # 'val' or 'train'
@@ -150,9 +154,9 @@ class EvaluatedSplit:
 class PriorFitRow:
     """Fit of the priors to the objects of one size."""
 
-    name: str  # of the size, such as '8 to 16 px'
+    name: str  # the range of sizes, such as '8 to 16 px'
     num_objects: int
-    share: float  # of them, in 0..1, whose best prior reaches IoU .5; NaN where there are none
+    share: float  # of the objects whose best prior reaches IoU .5, in 0..1; NaN where there are none
 
 
 @dataclass(frozen=True)
@@ -160,37 +164,37 @@ class PriorFitSummary:
     """Fit of the priors to the training objects; shares in 0..1."""
 
     num_objects: int
-    reached: float  # the best prior overlaps the object by IoU .5
-    forced: float  # none does, and the object is given to its best prior all the same
-    unmatched: float  # no prior learns it
+    reached: float  # objects whose best prior has IoU .5 or more
+    forced: float  # objects whose best prior has less, and is assigned to them all the same
+    unmatched: float  # objects that no prior is assigned to
     rows: tuple[PriorFitRow, ...] = ()
-    unit: str = ""  # of the rows' names, a sentence
+    unit: str = ""  # sentence that explains the names of the rows
 
 
 class Recommendation(NamedTuple):
-    """Something that stands out."""
+    """Observation about a run, with advice."""
 
-    text: str  # what is so, with its number
-    advice: str  # what to do about it
-    anchor: str  # of the section that shows it
-    weight: float  # the heaviest come first
+    text: str  # the observation, with its figure
+    advice: str  # next step
+    anchor: str  # id of the section of the page that shows it
+    weight: float  # recommendations are listed by falling weight
 
 
 @dataclass(frozen=True, eq=False)
 class ReportData:
-    """Data of one page. What is not known is None or empty, and the page says so or leaves it out."""
+    """Data of one page. Unknown data are None or empty; the page says so or leaves them out."""
 
     title: str  # the run's name or the model's file
     history: History
-    model: Mapping[str, str] = field(default_factory=dict)  # lines of the model card: what it is
-    origin: Mapping[str, str] = field(default_factory=dict)  # where, when and with which versions it was made
+    model: Mapping[str, str] = field(default_factory=dict)  # model card: the network and its options
+    origin: Mapping[str, str] = field(default_factory=dict)  # model card: data, time, machine and versions
     evaluated: EvaluatedSplit | None = None
-    why_not_evaluated: str = ""  # a sentence
-    data: Mapping[str, SplitStatistics] = field(default_factory=dict)  # by 'train' and 'val'
-    num_shared: int = 0  # image files that are in both splits
+    why_not_evaluated: str = ""  # a sentence, where `evaluated` is None
+    data: Mapping[str, SplitStatistics] = field(default_factory=dict)  # 'train' and 'val' -> statistics
+    num_shared: int = 0  # image files that both splits have
     input_size: tuple[int, int] | None = None  # (height, width) of the network
-    has_priors: bool | None = True  # None where that is not known
+    has_priors: bool | None = True  # of the head; None if unknown
     fit: PriorFitSummary | None = None
-    epochs: int | None = None  # that were planned
+    epochs: int | None = None  # planned
     config: str = ""  # all options, as YAML
     written: datetime = field(default_factory=lambda: datetime.now().astimezone())

@@ -1,6 +1,6 @@
-"""Charts by matplotlib as SVG that belongs to its page: its fonts, and its colours in light, dark and print.
+"""Charts as inline SVG, drawn by matplotlib, with the fonts and colours of the page in light, dark and print.
 
-Text stays text, and colours leave as the page's CSS variables, so that one drawing serves every theme.
+Text stays text, and colours become CSS variables of the page, so that one drawing serves every theme.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ VARIABLES = {
     LINE: "line",
     **{color: f"c{number}" for number, color in enumerate(SERIES, start=1)},
 }
-"""Colours that nothing else has -> the CSS variable that each becomes."""
+"""Placeholder colours, which matplotlib uses for nothing else -> the CSS variable that replaces each."""
 
 
-WIDTH, HEIGHT = 4.4, 2.75  # inches: text of 9 points is read on a telephone, where a chart is as wide as the page
+WIDTH, HEIGHT = 4.4, 2.75  # inches: text of 9 points is readable on a phone, where a chart is as wide as the page
 
 
-SMALL = (3.5, 2.5)  # of charts that stand three in a row
+SMALL = (3.5, 2.5)  # inches; for charts of which three share a row
 
 
-LEFT, BOTTOM = 0.62, 0.52  # inches, for numbers and what they are
+LEFT, BOTTOM = 0.62, 0.52  # margins in inches, for tick labels and axis labels
 
 
-RIGHT, TOP = 0.2, 0.1  # inches, for half of the last number
+RIGHT, TOP = 0.2, 0.1  # margins in inches, for half of the last tick label
 
 
-LONGEST_NAME = 22  # characters of a class name
+LONGEST_NAME = 22  # characters of a class name in a chart
 
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
-    "text.parse_math": False,  # a class may be called "$"
+    "text.parse_math": False,  # a class name may contain "$"
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.labelsize": 9,
@@ -84,24 +84,25 @@ _STYLE: dict[Any, Any] = {
 
 
 class Key(NamedTuple):
-    """A line of a chart's legend, which the page sets as text."""
+    """Entry of a chart's legend, which the page sets as text."""
 
     name: str
-    color: str  # one of `VARIABLES`
+    color: str  # a key of `VARIABLES`
     dashed: bool = False
 
     @property
     def variable(self) -> str:
+        """CSS variable of the colour."""
         return VARIABLES[self.color]
 
 
 class Chart(NamedTuple):
-    """A drawing and what is written around it."""
+    """Drawing with its title, legend and note."""
 
     title: str
     svg: Markup
     keys: tuple[Key, ...] = ()
-    note: str = ""  # how to read it, beneath
+    note: str = ""  # how to read the chart, below it
 
 
 def draw(
@@ -115,9 +116,13 @@ def draw(
     left: float = LEFT,
     bottom: float = BOTTOM,
 ) -> Chart:
-    """Return what `plot` does to the axes, as a chart. `name` is distinct on its page; lengths are in inches.
+    """Draw a chart by calling `plot(axes)`.
 
-    Room for what stands at the axes is given, not measured: that takes matplotlib longer than drawing the rest.
+    Args:
+        name: unique on the page; ids inside the SVG are derived from it.
+        size: (width, height), inches.
+        left, bottom: margins for labels, inches. They are given and not measured, because measuring takes
+            matplotlib longer than drawing the rest.
     """
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -129,18 +134,18 @@ def draw(
         room = (width - left - RIGHT, height - bottom - TOP)
         plot(figure.add_axes((left / width, bottom / height, room[0] / width, room[1] / height)))
         file = io.StringIO()
-        unsaid = {"Date": None, "Creator": None, "Format": None, "Type": None}
-        figure.savefig(file, format="svg", transparent=True, metadata=unsaid)
+        no_metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        figure.savefig(file, format="svg", transparent=True, metadata=no_metadata)
     return Chart(title, _for_page(file.getvalue(), title), keys, note)
 
 
 def room_for(names: Iterable[str], points: float = 8.5) -> float:
-    """Inches that the longest of `names` takes, in a font as wide as any."""
+    """Return the width in inches of the longest of `names`, for a wide font of `points` points."""
     return 0.12 + 0.62 * points / 72 * max((len(name) for name in names), default=0)
 
 
 def shortened(name: str, longest: int = LONGEST_NAME) -> str:
-    """Return a class name that is short enough to leave room for the chart."""
+    """Return `name` in one line of at most `longest` characters."""
     name = one_line(name)
     return name if len(name) <= longest else name[: longest - 1] + "…"
 
@@ -150,13 +155,13 @@ def _styled(name: str) -> Iterator[None]:
     import matplotlib
 
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
-        # The browser has the letters that matplotlib's own font lacks, and it sets the text.
+        # The browser sets the text, and has the glyphs that matplotlib's own font lacks.
         warnings.filterwarnings("ignore", message=r".*Glyph .* missing from")
         yield
 
 
 def _for_page(svg: str, title: str) -> Markup:
-    """The `<svg>` element without what would reach beyond it: style sheets, ids, sizes, fonts."""
+    """Return the `<svg>` element without style sheets, ids, sizes and fonts, which would affect the page."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
     view = re.search(r"<svg[^>]*?(viewBox=\"[^\"]*\")[^>]*>", svg)

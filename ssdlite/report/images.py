@@ -1,4 +1,4 @@
-"""The images to look at, with what is right and wrong in them."""
+"""Pictures of the worst and the best images, with true positives, errors by type and missed objects."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ssdlite.evaluation.errors import ERROR_TYPES, ErrorType, MatchedImage, best
 from ssdlite.report.data import EvaluatedSplit
 from ssdlite.report.figure import shortened
 from ssdlite.report.formatting import counted
+from ssdlite.report.summary import ERROR_NAMES
 from ssdlite.structures import Detections, Record
 
 NUM_WORST, NUM_BEST = 10, 4
@@ -24,25 +25,25 @@ NUM_WORST, NUM_BEST = 10, 4
 LONGEST_SIDE = 640  # pixels of a picture
 
 
-MOST_ENLARGED = 4  # times, for images so small that names would cover them
+MOST_ENLARGED = 4  # largest scale, for images so small that class names would cover them
 
 
 JPEG_QUALITY = 78
 
 
-MAX_MARKS = 60  # boxes of a picture; more would hide it
+MAX_MARKS = 60  # boxes in a picture; more would hide the image
 
 
-MAX_NAMED = 12  # right detections and missed objects that are named; of more the names would hide the image
+MAX_NAMED = 12  # true positives and errors up to which class names are drawn; more would hide the image
 
 
-RIGHT_COLOR: Color = (52, 168, 83)
+TRUE_POSITIVE_COLOR: Color = (52, 168, 83)
 
 
 MISSED_COLOR: Color = (255, 214, 10)
 
 
-EXCUSED_COLOR: Color = (150, 150, 150)
+IGNORED_COLOR: Color = (150, 150, 150)
 
 
 ERROR_COLORS: dict[ErrorType, Color] = {
@@ -56,35 +57,35 @@ ERROR_COLORS: dict[ErrorType, Color] = {
 
 
 ERROR_WORDS: dict[ErrorType, str] = {
-    "missed": "an object that was not found",
-    "wrong class": "an object was found, but taken for another class",
-    "badly placed": "the class is right, but the box fits too badly (IoU under .5)",
-    "both": "another class, and a box that fits badly",
-    "duplicate": "a second box for an object that was found already",
-    "background": "a box where no object is",
+    "missed": "an object that no detection explains",
+    "wrong class": "the box fits an object of another class",
+    "badly placed": "the class is correct, but the box fits the object too loosely (IoU under .5)",
+    "both": "the class is wrong, and the box fits too loosely",
+    "duplicate": "another box on an object that was found already",
+    "background": "a box where there is no object",
 }
 
 
 class Chip(NamedTuple):
     """Number of errors of a type in one image."""
 
-    kind: str
+    kind: str  # name of the type, as in `legend`
     text: str
 
 
 class Picture(NamedTuple):
-    """One image as the page shows it."""
+    """Image with its matches, as the page shows it."""
 
-    name: str  # of the file and its folder
+    name: str  # the last folder and the file name
     size: tuple[int, int]  # (width, height) of the picture, pixels
     data: str  # a data URI, or "" where the image cannot be read
-    problem: str  # why it cannot
+    problem: str  # why the image cannot be read, or ""
     chips: tuple[Chip, ...]
     summary: str  # '3 of 5 objects found'
 
 
 def choose_pictures(evaluated: EvaluatedSplit) -> tuple[list[Picture], list[Picture]]:
-    """The worst images and the best, drawn."""
+    """Draw the worst images, then the best."""
     images = evaluated.analysis.images
     worst = worst_images(images, NUM_WORST)
     best = best_images(images, NUM_BEST)
@@ -92,7 +93,7 @@ def choose_pictures(evaluated: EvaluatedSplit) -> tuple[list[Picture], list[Pict
 
 
 def draw_matches(evaluated: EvaluatedSplit, image: MatchedImage) -> Picture:
-    """`image` with its detections and errors; a picture without data where it cannot be read."""
+    """Draw `image` with its detections and errors; an image that cannot be read gives a picture without data."""
     record = evaluated.split.records[image.index]
     detections = evaluated.detections[image.index]
     try:
@@ -112,13 +113,13 @@ def draw_matches(evaluated: EvaluatedSplit, image: MatchedImage) -> Picture:
 
 
 def legend() -> list[tuple[str, str, str]]:
-    """(name, CSS colour, meaning) of everything that a picture may show."""
-    rows = [("right", _css(RIGHT_COLOR), "an object that was found")]
-    return rows + [(kind, _css(ERROR_COLORS[kind]), ERROR_WORDS[kind]) for kind in ERROR_TYPES]
+    """Return (name, CSS colour, meaning) of true positives and of each error type."""
+    rows = [("true positive", _css(TRUE_POSITIVE_COLOR), "a detection that found an object")]
+    return rows + [(ERROR_NAMES[kind], _css(ERROR_COLORS[kind]), ERROR_WORDS[kind]) for kind in ERROR_TYPES]
 
 
 def _marks(image: MatchedImage, record: Record, found: Detections, class_names: tuple[str, ...]) -> list[Mark]:
-    """Return what is wrong on top of what is right, and beneath in dashes the objects that were not found."""
+    """Return boxes, the uppermost first: false positives, missed objects (dashed), true positives, ignored ones."""
 
     def name(label: int) -> str:
         return shortened(class_names[int(label) - 1])
@@ -128,29 +129,32 @@ def _marks(image: MatchedImage, record: Record, found: Detections, class_names: 
         return Mark(found.boxes[detection], color, text)
 
     errors = [(error.detection, error.kind) for error in image.errors]
-    false = [box(number, ERROR_COLORS[kind]) for number, kind in errors if number is not None]
+    false_positives = [box(number, ERROR_COLORS[kind]) for number, kind in errors if number is not None]
     missed = {error.object for error in image.errors if error.kind == "missed"}
     named = len(image.right) + len(image.errors) <= MAX_NAMED
-    right = [box(number, RIGHT_COLOR, named) for number in image.right]
-    excused = [box(number, EXCUSED_COLOR, named=False) for number in image.excused]
-    ignored = record.ignore | record.crowd
+    true_positives = [box(number, TRUE_POSITIVE_COLOR, named) for number in image.right]
+    ignored = [box(number, IGNORED_COLOR, named=False) for number in image.excused]
+    does_not_count = record.ignore | record.crowd
 
     def dashes(number: int) -> Mark:
-        color = EXCUSED_COLOR if ignored[number] else MISSED_COLOR if number in missed else WHITE
+        color = IGNORED_COLOR if does_not_count[number] else MISSED_COLOR if number in missed else WHITE
         text = f"missed {name(record.labels[number])}" if number in missed and named else ""
         return Mark(record.boxes[number], color, text, is_dashed=True)
 
     objects = [dashes(number) for number in range(len(record.boxes)) if number not in image.found]
-    return false + sorted(objects, key=lambda mark: mark.color != MISSED_COLOR) + right + excused
+    objects.sort(key=lambda mark: mark.color != MISSED_COLOR)
+    return false_positives + objects + true_positives + ignored
 
 
 def _chips(image: MatchedImage) -> tuple[Chip, ...]:
     counts = Counter(error.kind for error in image.errors)
-    return tuple(Chip(kind, f"{counts[kind]} {kind}") for kind in ERROR_TYPES if counts[kind])
+    return tuple(
+        Chip(ERROR_NAMES[kind], f"{counts[kind]} {ERROR_NAMES[kind]}") for kind in ERROR_TYPES if counts[kind]
+    )
 
 
 def _fitted(image: np.ndarray) -> tuple[np.ndarray, float]:
-    """`image` with a longest side of LONGEST_SIDE, as far as that is sensible, and by how much it was scaled."""
+    """Return `image` scaled to a longest side of LONGEST_SIDE, at most MOST_ENLARGED times, and the scale."""
     height, width = image.shape[:2]
     scale = min(LONGEST_SIDE / max(height, width), MOST_ENLARGED)
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -158,7 +162,7 @@ def _fitted(image: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _as_uri(image: np.ndarray) -> str:
-    # Halving the resolution of colour, as JPEG else does, would dull thin lines.
+    # JPEG's usual chroma subsampling would dull thin coloured lines.
     sampling = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, *sampling]
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)

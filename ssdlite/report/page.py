@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else."""
+"""Rendering of a report as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TEMPLATE = "page.html"
 
 
 def render(report: ReportData) -> str:
-    """The whole page. All text in it, such as class and file names, is escaped."""
+    """Return the HTML of the page. All text, such as class and file names, is escaped."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -52,7 +52,7 @@ def render(report: ReportData) -> str:
 
 
 def _evaluated(evaluated: EvaluatedSplit, report: ReportData) -> dict[str, Any]:
-    """Return what the template shows of a split that was evaluated."""
+    """Return the template's values for an evaluated split: charts, tables and pictures."""
     analysis = evaluated.analysis
     charts: dict[str, Chart | None] = {
         "curves": curve_chart(analysis),
@@ -84,24 +84,24 @@ def _evaluated(evaluated: EvaluatedSplit, report: ReportData) -> dict[str, Any]:
 
 
 def _headline(report: ReportData) -> list[tuple[str, str, str]]:
-    """(number, what it is, more about it): the few that everybody wants."""
+    """Return (number, name, condition) of the most important metrics."""
     if not report.evaluated:
         return []
     analysis = report.evaluated.analysis
+    threshold = figure(analysis.threshold, 2)
     false_positives = analysis.false_positives
-    rate = (figure(false_positives.per_image_here, 2), "false boxes an image", "no image is without objects")
+    rate = (figure(false_positives.per_image_here, 2), "false positives per image", "all images have objects")
     if false_positives.num_empty:
-        images = counted(false_positives.num_empty, "such image")
         rate = (
             figure(false_positives.per_empty_image_here, 2),
-            "false boxes an image without objects",
-            f"over {images}",
+            "false positives per image without objects",
+            f"mean over {counted(false_positives.num_empty, 'such image')}",
         )
     return [
         (figure(analysis.coco["AP"]), "AP", "COCO, IoU .50 to .95"),
         (figure(analysis.coco["AP50"]), "AP50", "at IoU .50"),
-        (percent(analysis.here.recall), "of the objects found", f"at threshold {figure(analysis.threshold, 2)}"),
-        (percent(analysis.here.precision), "of its boxes right", f"at threshold {figure(analysis.threshold, 2)}"),
+        (percent(analysis.here.recall), "of the objects found", f"recall at threshold {threshold}"),
+        (percent(analysis.here.precision), "of the detections correct", f"precision at threshold {threshold}"),
         rate,
     ]
 

@@ -1,7 +1,7 @@
-"""Recommendations: rules about a training, its data and its detections, each with the number that it rests on.
+"""Rules that derive recommendations from a training, its data and its detections.
 
-A rule looks at the report and returns a recommendation or None. None of them guesses: what was not measured is left
-out.
+A rule takes the report and returns a recommendation with the figure that it rests on, or None. Quantities that were
+not measured give no recommendation.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from ssdlite.report.data import Recommendation, ReportData
 from ssdlite.report.formatting import count, counted, figure, listed, named, percent
 from ssdlite.report.summary import ERROR_PLURALS, comparable_classes, evaluated_classes, failing_sizes, size_words
 
-MOST = 8  # that are shown
+MOST = 8  # recommendations on a page
 
 
 def find(report: ReportData) -> list[Recommendation]:
-    """Return what stands out, the heaviest first."""
+    """Return the recommendations of all rules by falling weight, MOST at most."""
     found = [recommendation for rule in TRAINING_RULES if (recommendation := rule(report))]
     if report.evaluated:
         analysis = report.evaluated.analysis
@@ -43,24 +43,24 @@ STILL_RISING = 0.01  # AP between the last two validations
 FALLEN = 0.02  # AP below the best
 
 
-SHIFT = 1.4  # times that the median size differs between the splits
+SHIFT = 1.4  # ratio of the median object sizes of the two splits
 
 
 def _unfinished(report: ReportData) -> Recommendation | None:
     epochs = report.history.train.get("epoch")
     if epochs is None or not report.epochs or epochs.values[-1] + 1 >= report.epochs:
         return None
-    text = f"Training is not done: the log ends in epoch {int(epochs.values[-1]) + 1} of {report.epochs}."
-    return Recommendation(text, "The same command with --resume continues it.", "training", 4)
+    text = f"Training is unfinished: the log ends in epoch {int(epochs.values[-1]) + 1} of {report.epochs}."
+    return Recommendation(text, "Continue it with the same command and --resume.", "training", 4)
 
 
 def _poor_fit(report: ReportData) -> Recommendation | None:
     fit = report.fit
     if fit is None or not fit.num_objects or fit.reached >= POOR_FIT:
         return None
-    text = f"Only {percent(fit.reached)} of the training objects have a prior that overlaps them by IoU .5"
-    text += f", and {percent(fit.unmatched)} are learnt by none." if fit.unmatched else "."
-    advice = "Fit the priors to the data: ssdlite fit-priors CONFIG, or model.priors=auto."
+    text = f"Only {percent(fit.reached)} of the training objects have a prior with IoU .5 or more"
+    text += f", and {percent(fit.unmatched)} are assigned to no prior." if fit.unmatched else "."
+    advice = "Fit the priors to the data: run ssdlite fit-priors CONFIG, or train with model.priors=auto."
     return Recommendation(text, advice, "priors", 3 + 5 * (POOR_FIT - fit.reached))
 
 
@@ -75,7 +75,7 @@ def _still_rising(report: ReportData) -> Recommendation | None:
     if best - last >= FALLEN:
         step = int(ap.steps[int(np.nanargmax(ap.values))])
         text = f"AP was best at step {count(step)}, {figure(best)}, and fell to {figure(last)} by the end."
-        advice = "best.pt holds the better weights; train shorter, or augment more."
+        advice = "Use best.pt, which holds the better weights; train for fewer epochs, or augment more."
         return Recommendation(text, advice, "training", 2 + 5 * (best - last))
     return None
 
@@ -88,28 +88,30 @@ def _waiting(report: ReportData) -> Recommendation | None:
     if not share >= WAITING:
         return None
     text = f"Training waits for data {percent(share)} of the time."
-    return Recommendation(text, "Set data.cache=memory (or disk), or more data.workers.", "training", 1 + share)
+    return Recommendation(text, "Set data.cache=memory (or disk), or raise data.workers.", "training", 1 + share)
 
 
 def _shared_images(report: ReportData) -> Recommendation | None:
     if not report.num_shared:
         return None
     text = f"{counted(report.num_shared, 'image file is', 'image files are')} in both splits."
-    return Recommendation(text, "Take them out of one: figures on known images promise too much.", "data", 5)
+    advice = "Remove them from one of the two: figures on images that were trained on are too high."
+    return Recommendation(text, advice, "data", 5)
 
 
 def _other_sizes(report: ReportData) -> Recommendation | None:
     train, val = report.data.get("train"), report.data.get("val")
     if not train or not val or not train.total or not val.total:
         return None
-    ours, theirs = float(np.median(train.sides)), float(np.median(val.sides))
-    if not min(ours, theirs) > 0 or max(ours, theirs) / min(ours, theirs) < SHIFT:
+    trained, validated = float(np.median(train.sides)), float(np.median(val.sides))
+    if not min(trained, validated) > 0 or max(trained, validated) / min(trained, validated) < SHIFT:
         return None
     text = (
-        f"The middle object takes {percent(ours, 1)} of the image's side in the training images, and "
-        f"{percent(theirs, 1)} in the validation images."
+        f"The median object has {percent(trained, 1)} of the image's side in the training images, and "
+        f"{percent(validated, 1)} in the validation images."
     )
-    return Recommendation(text, "Make the two alike, or expect other figures in use.", "data", 1.8)
+    advice = "Split the data so that both have objects of the sizes that occur in use."
+    return Recommendation(text, advice, "data", 1.8)
 
 
 TRAINING_RULES: tuple[Callable[[ReportData], Recommendation | None], ...] = (
@@ -122,46 +124,50 @@ TRAINING_RULES: tuple[Callable[[ReportData], Recommendation | None], ...] = (
 )
 
 
-DEAR = 0.03  # AP50 that a type of error must cost
+COSTLY = 0.03  # AP50 that an error type must cost
 
 
 CLASS_GAP = 0.1  # AP between the weakest class and the mean of the others
 
 
-MANY_CONFUSED = 0.05  # share of a class's objects, and at least
+MANY_CONFUSED = 0.05  # share of the objects of a class
 
 
-LEAST_CONFUSED = 5  # objects
+LEAST_CONFUSED = 5  # objects of a class
 
 
 HIT_EMPTY = 0.1  # share of the images without objects that have a false positive
 
 
-FEW_EMPTY = 10  # such images, to speak of a share
+FEW_EMPTY = 10  # images without objects, below which no share is reported
 
 
-FEW_OBJECTS = 30  # of a class, to evaluate it by
+FEW_OBJECTS = 30  # objects of a class, below which its figures are called uncertain
 
 
-UNCALIBRATED = 0.1  # mean difference between score and precision
+UNCALIBRATED = 0.1  # expected calibration error: mean difference between score and precision
 
 
 ERROR_ADVICE: dict[ErrorType, str] = {
-    "missed": "See which sizes and classes they are; a larger input, fitted priors or more such images help.",
-    "wrong class": "Look at the confusion matrix, and check the labels of what is confused.",
-    "badly placed": "Check how tight the labels are; try loss.box_loss=giou, or a larger model.input_size.",
-    "both": "Check the labels of what is confused, and train longer.",
-    "duplicate": "Lower eval.iou_threshold, so that of two boxes that overlap the weaker goes.",
-    "background": "See whether they are objects that nobody labelled; if not, add images without objects.",
+    "missed": "Look up their sizes and classes; a larger input, fitted priors or more images with them help.",
+    "wrong class": "Look at the confusion matrix, and check the labels of the classes that are confused.",
+    "badly placed": "Check how tight the labelled boxes are; try loss.box_loss=giou, or a larger model.input_size.",
+    "both": "Check the labels of the classes that are confused, and train longer.",
+    "duplicate": "Lower eval.iou_threshold, so that suppression removes more overlapping boxes.",
+    "background": "Check whether they are unlabelled objects; if not, train on images without objects too.",
 }
 
 
-def _nothing_right(analysis: Analysis, report: ReportData) -> Recommendation | None:
+def _nothing_correct(analysis: Analysis, report: ReportData) -> Recommendation | None:
     if analysis.pooled.right.any() or not evaluated_classes(analysis):
         return None
     kept = sum(len(found.scores) for found in report.evaluated.detections) if report.evaluated else 0
-    text = f"None of its {counted(kept, 'detection')} is right." if kept else "It detects nothing at all."
-    advice = "Train longer, and see whether the loss falls; if it does not, the rate or the labels are wrong."
+    text = (
+        f"None of its {counted(kept, 'detection')} is correct." if kept else "It detects nothing at any threshold."
+    )
+    advice = (
+        "Train longer if the loss still falls; if it does not, check the learning rate (optim.lr) and the labels."
+    )
     return Recommendation(text, advice, "training", 100)
 
 
@@ -169,18 +175,18 @@ def _nothing_to_find(analysis: Analysis, report: ReportData) -> Recommendation |
     if evaluated_classes(analysis):
         return None
     text = f"None of the {counted(analysis.num_images, 'image')} has an object that counts, so there is no AP."
-    return Recommendation(text, "Evaluate it on images with objects.", "data", 100)
+    return Recommendation(text, "Evaluate on images that have objects.", "data", 100)
 
 
 def _costliest_error(analysis: Analysis, report: ReportData) -> Recommendation | None:
     costs = {kind: cost for kind, cost in analysis.delta_ap.items() if math.isfinite(cost)}
     kind = max(costs, key=lambda kind: costs[kind], default=None)
-    if kind is None or costs[kind] < DEAR:
+    if kind is None or costs[kind] < COSTLY:
         return None
     number = count(analysis.errors.get(kind, 0))
     text = (
-        f"{ERROR_PLURALS[kind].capitalize()} cost most ({number} at the recommended threshold): without them AP50 "
-        f"would be {figure(costs[kind], 2)} higher."
+        f"{ERROR_PLURALS[kind].capitalize()} cost the most ({number} at the recommended threshold): without them "
+        f"AP50 would be {figure(costs[kind], 2)} higher."
     )
     return Recommendation(text, ERROR_ADVICE[kind], "errors", 3 + 10 * costs[kind])
 
@@ -195,13 +201,13 @@ def _failing_size(analysis: Analysis, report: ReportData) -> Recommendation | No
     recall = sum(bucket.total * bucket.mean_recall50 for bucket in buckets) / objects
     sizes = listed([size_words(bucket) for bucket in buckets])
     text = (
-        f"{percent(share)} of the objects are of a size that it fails at, {sizes} of the image's side: it can find "
+        f"{percent(share)} of the objects have a size at which it fails, {sizes} of the image's side: it can find "
         f"{percent(recall)} of them, but {percent(best.mean_recall50)} of those {size_words(best)}."
     )
     advice = "Train on more images with objects of that size."
     if buckets[0].low < best.low:
         now = f" (now {report.input_size[1]}x{report.input_size[0]})" if report.input_size else ""
-        advice = f"Enlarge model.input_size{now}, or cut large images into tiles."
+        advice = f"Raise model.input_size{now}, or cut large images into tiles."
     return Recommendation(text, advice, "sizes", 2 + 6 * share * (best.mean_recall50 - recall))
 
 
@@ -224,12 +230,12 @@ def _class_advice(weakest: ClassFigures, report: ReportData) -> str:
         typical = float(np.median(list(train.num_objects.values())))
         if objects < typical / 2:
             return (
-                f"Label more of it: it has {counted(objects, 'training object')}, where the middle class has "
-                f"{count(typical)}; or try loss.class_weights=balanced."
+                f"Label more objects of it (it has {counted(objects, 'training object')}, the median class has "
+                f"{count(typical)}), or try loss.class_weights=balanced."
             )
     kind = max(weakest.errors, key=lambda kind: weakest.errors[kind], default=None)
     if kind is None or not weakest.errors[kind]:
-        return "Look at its curve."
+        return "Look at its precision-recall curve."
     return f"Most of its errors are {ERROR_PLURALS[kind]} ({count(weakest.errors[kind])})."
 
 
@@ -244,8 +250,9 @@ def _confused_pair(analysis: Analysis, report: ReportData) -> Recommendation | N
     if share < MANY_CONFUSED:
         return None
     pair = named(confusion.names[i]), named(confusion.names[j])
-    text = f"{pair[0]} is taken for {pair[1]} {count(int(counts[i, j]))} times: {percent(share)} of its objects."
-    advice = "Check the labels of both, and add images that show the difference."
+    times = count(int(counts[i, j]))
+    text = f"{pair[0]} is detected as {pair[1]} {times} times, which is {percent(share)} of its objects."
+    advice = "Check the labels of both classes, and add images that show the difference."
     return Recommendation(text, advice, "confusion", 2 + 4 * share)
 
 
@@ -255,12 +262,12 @@ def _false_positives(analysis: Analysis, report: ReportData) -> Recommendation |
         return None
     text = (
         f"{percent(false_positives.share_of_empty_hit)} of the {counted(false_positives.num_empty, 'image')} "
-        "without objects have a false detection at the recommended threshold, "
-        f"{figure(false_positives.per_empty_image_here, 2)} an image."
+        "without objects have a false positive at the recommended threshold, "
+        f"{figure(false_positives.per_empty_image_here, 2)} per image."
     )
     train = report.data.get("train")
     has = f" (it has {count(train.num_empty)})" if train else ""
-    advice = f"Add images without objects to the training set{has}, or take a higher threshold."
+    advice = f"Add images without objects to the training set{has}, or use a higher threshold."
     return Recommendation(text, advice, "threshold", 2 + 2 * false_positives.share_of_empty_hit)
 
 
@@ -270,14 +277,15 @@ def _uncalibrated(analysis: Analysis, report: ReportData) -> Recommendation | No
         return None
     excess = mean_excess(bins)
     text = (
-        f"Scores are no probabilities: above the recommended threshold they are {figure(abs(excess), 2)} "
-        f"{'higher' if excess > 0 else 'lower'}, on average, than the share of detections that is right."
+        f"Scores are not calibrated: above the recommended threshold they are {figure(abs(excess), 2)} "
+        f"{'higher' if excess > 0 else 'lower'}, on average, than the precision of the detections."
     )
-    return Recommendation(text, "Compare scores with the threshold only, not between models.", "calibration", 1)
+    advice = "Do not read scores as probabilities, and do not compare them between models."
+    return Recommendation(text, advice, "calibration", 1)
 
 
 def mean_excess(bins: Calibration) -> float:
-    """Return how much higher scores are than the precision of what has them, on average; 0 without detections."""
+    """Return the mean of score minus precision over the detections in `bins`; 0 without detections."""
     excess = np.nan_to_num((bins.scores - bins.precision) * bins.counts)
     return float(excess.sum() / max(bins.counts.sum(), 1))
 
@@ -290,7 +298,7 @@ def _few_objects(analysis: Analysis, report: ReportData) -> Recommendation | Non
     have = f"{len(rare)} of {len(rows)} classes {'has' if len(rare) == 1 else 'have'}"
     few = listed([f"{named(row.name)} {row.num_objects}" for row in rare], 3)
     text = f"{have} fewer than {FEW_OBJECTS} objects to evaluate with: {few}."
-    advice = "Such figures are uncertain; evaluate on more images before you act on them."
+    advice = "Their figures are uncertain; evaluate on more images before you act on them."
     return Recommendation(text, advice, "classes", 1.5)
 
 
@@ -300,15 +308,15 @@ def _absent_classes(analysis: Analysis, report: ReportData) -> Recommendation | 
         return None
     have = f"{len(absent)} of {len(analysis.classes)} classes {'has' if len(absent) == 1 else 'have'}"
     names = listed([named(name) for name in absent], 3)
-    text = f"{have} no object in the evaluated images, and no part in the means: {names}."
-    return Recommendation(text, "Evaluate on images that show them.", "classes", 1.2)
+    text = f"{have} no object in the evaluated images and are left out of the means: {names}."
+    return Recommendation(text, "Evaluate on images that have them.", "classes", 1.2)
 
 
 Rule: TypeAlias = Callable[[Analysis, ReportData], Recommendation | None]
 
 
 DETECTION_RULES: tuple[Rule, ...] = (
-    _nothing_right,
+    _nothing_correct,
     _nothing_to_find,
     _costliest_error,
     _failing_size,

@@ -1,4 +1,4 @@
-"""The rows of the page's tables, as text."""
+"""Rows of the tables of the page, as text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ssdlite.evaluation.errors import ERROR_TYPES
 from ssdlite.evaluation.sizes import SizeTable
 from ssdlite.report.data import SplitStatistics
 from ssdlite.report.formatting import UNKNOWN, count, figure, percent
-from ssdlite.report.summary import evaluated_classes
+from ssdlite.report.summary import ERROR_NAMES, evaluated_classes
 
 MEANINGS = {
     "AP": "IoU .50 to .95",
@@ -23,25 +23,25 @@ MEANINGS = {
     "AP_small": "under 32² pixels",
     "AP_medium": "32² to 96² pixels",
     "AP_large": "over 96² pixels",
-    "AR1": "of 1 box an image",
-    "AR10": "of 10 boxes",
-    "AR100": "of 100 boxes",
+    "AR1": "1 detection per image",
+    "AR10": "10 detections per image",
+    "AR100": "100 detections per image",
     "AR_small": "under 32² pixels",
     "AR_medium": "32² to 96² pixels",
     "AR_large": "over 96² pixels",
-    "VOC07_AP50": "at eleven recalls",
-    "VOC12_AP50": "under the curve",
+    "VOC07_AP50": "mean over eleven recalls",
+    "VOC12_AP50": "area under the curve",
 }
 
 
-NUM_CONFUSED, LEAST_CONFUSED = 12, 2  # pairs that are listed; times that a pair is confused
+NUM_CONFUSED, LEAST_CONFUSED = 12, 2  # pairs that are listed at most; confusions that a pair needs to be listed
 
 
 SHAPES = {"wide": "wider than 2:1", "tall": "taller than 1:2"}
 
 
 class FigureRow(NamedTuple):
-    """Row of the table of figures."""
+    """Name, value and meaning of a metric."""
 
     name: str
     value: str
@@ -49,27 +49,27 @@ class FigureRow(NamedTuple):
 
 
 class ClassRow(NamedTuple):
-    """Row of the table of classes."""
+    """Figures of one class."""
 
     name: str
-    train_objects: str  # "" where that is not known
+    train_objects: str  # "" if unknown
     objects: str
     ap: str
-    share: float | None  # AP in 0..1 for its bar; None where it is undefined
+    share: float | None  # AP in 0..1 as the length of a bar; None where AP is undefined
     ap50: str
     ap75: str
     ar: str
     voc07: str
     voc12: str
-    threshold: str  # its own best
-    f1: str  # at that
-    precision: str  # at the operating threshold, as the following
+    threshold: str  # the one with the class's best F1
+    f1: str  # at `threshold`
+    precision: str  # at the operating threshold, as are the next two
     recall: str
-    error: str  # its most frequent
+    error: str  # the most frequent type and its number
 
 
 def figure_tables(analysis: Analysis) -> dict[str, list[FigureRow]]:
-    """COCO's twelve figures and VOC's two, by name."""
+    """Return title -> rows for COCO's twelve metrics and VOC's two."""
     coco = [FigureRow(name, figure(value), MEANINGS.get(name, "")) for name, value in analysis.coco.items()]
     voc = {"VOC07_AP50": analysis.voc07, "VOC12_AP50": analysis.voc12}
     return {
@@ -80,7 +80,7 @@ def figure_tables(analysis: Analysis) -> dict[str, list[FigureRow]]:
 
 
 def class_rows(analysis: Analysis, train: SplitStatistics | None) -> list[ClassRow]:
-    """The classes with objects, the weakest first; then those without, of which little is known."""
+    """Return the classes with objects, the weakest first, then those without, whose figures are undefined."""
     evaluated = evaluated_classes(analysis)
     absent = [row for row in analysis.classes if not row.num_objects]
     rows = []
@@ -103,14 +103,14 @@ def class_rows(analysis: Analysis, train: SplitStatistics | None) -> list[ClassR
                 f1=figure(row.best.f1, 2) if row.best else UNKNOWN,
                 precision=percent(row.here.precision),
                 recall=percent(row.here.recall),
-                error=f"{kind} ({number})" if number else UNKNOWN,
+                error=f"{ERROR_NAMES[kind]} ({number})" if number else UNKNOWN,
             )
         )
     return rows
 
 
 def threshold_rows(analysis: Analysis) -> list[tuple[str, ...]]:
-    """(what it is for, threshold, precision, recall, false detections an image)."""
+    """Return (goal, threshold, precision, recall, false positives per image) of thresholds to choose from."""
     points: list[tuple[str, ThresholdPoint | None]] = [("recommended", analysis.here)]
     points += [(f"precision ≥ {percent(goal)}", point) for goal, point in sorted(analysis.alternatives.items())]
     rows: list[tuple[str, ...]] = []
@@ -125,7 +125,10 @@ def threshold_rows(analysis: Analysis) -> list[tuple[str, ...]]:
 
 
 def confusion_rows(analysis: Analysis) -> list[tuple[str, str, str, str]]:
-    """(class, taken for, times, share of its objects), the most frequent first; background is no class here."""
+    """Return (class, class it was detected as, times, share of its objects), the most frequent first.
+
+    Background is left out.
+    """
     confusion = analysis.confusion
     counts = confusion.counts[:-1, :-1].copy()
     np.fill_diagonal(counts, 0)
@@ -144,7 +147,7 @@ def confusion_rows(analysis: Analysis) -> list[tuple[str, str, str, str]]:
 
 
 def size_rows(table: SizeTable) -> list[tuple[str, ...]]:
-    """(size, objects, AP, AP50, AR, highest recall at IoU .5)."""
+    """Return (size, objects, AP, AP50, AR100, highest recall at IoU .5) of each size."""
     return [
         (
             bucket.name,
@@ -159,10 +162,10 @@ def size_rows(table: SizeTable) -> list[tuple[str, ...]]:
 
 
 def data_rows(splits: Mapping[str, SplitStatistics]) -> list[tuple[str, ...]]:
-    """A line for each thing that was counted, a column for each split."""
+    """Return a row for each statistic: its name, then its value in each split."""
     found = list(splits.values())
 
-    def middle(values: np.ndarray) -> float:
+    def median(values: np.ndarray) -> float:
         return float(np.median(values)) if len(values) else float("nan")
 
     def share(mask: np.ndarray) -> str:
@@ -174,11 +177,11 @@ def data_rows(splits: Mapping[str, SplitStatistics]) -> list[tuple[str, ...]]:
         ("objects", *(count(split.total) for split in found)),
         ("difficult or crowd, not counted", *(count(split.num_ignored) for split in found)),
         (
-            "objects an image, on average",
+            "mean objects per image",
             *(figure(split.total / split.num_images if split.num_images else None, 1) for split in found),
         ),
-        ("most objects in an image", *(count(int(split.objects_per_image.max(initial=0))) for split in found)),
-        ("side of the middle object, of the image's", *(percent(middle(split.sides), 1) for split in found)),
+        ("most objects in one image", *(count(int(split.objects_per_image.max(initial=0))) for split in found)),
+        ("median object side / image side", *(percent(median(split.sides), 1) for split in found)),
         ("objects under 8 % of the image's side", *(share(split.sides < 0.08) for split in found)),
         (SHAPES["wide"], *(share(split.ratios > 2) for split in found)),
         (SHAPES["tall"], *(share(split.ratios < 0.5) for split in found)),

@@ -91,7 +91,7 @@ def test_detections_of_other_weights_are_not_believed(cli, run, monkeypatch, qui
     assert cli("report", run, "eval.score_threshold=0.1").code == 0 and len(evaluated) == 3
 
 
-def test_a_run_without_a_best_checkpoint_is_judged_by_its_last(cli, run, quick_page):
+def test_a_run_without_a_best_checkpoint_is_evaluated_by_its_last(cli, run, quick_page):
     (run / "best.pt").unlink()
     result = cli("report", run, "--output", run / "deep" / "page.html")
     assert result.code == 0 and "there is no best.pt" in result.out
@@ -120,7 +120,7 @@ def test_a_corner_head_has_no_priors_to_speak_of(cli, drawn, tmp_path):
     options = [f"data={drawn}", f"run.dir={tmp_path}", "run.name=corner", "train.epochs=1", *TINY]
     result = cli("train", *options, "model.head=corner", REPORT)
     assert result.code == 0, result.err
-    assert "This head has no priors." in text_of(tmp_path / "corner" / "report.html")
+    assert "The head of this network has no priors." in text_of(tmp_path / "corner" / "report.html")
 
 
 def test_eval_writes_it_beside_the_model(cli, run, tmp_path, quick_page):

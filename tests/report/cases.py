@@ -1,4 +1,4 @@
-"""A split of four small photographs with errors that are known, and reports made of it."""
+"""Split of four small images with known errors, and reports about it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def make_evaluated(
     threshold: float | None = 0.5,
     split_name: str = "val",
 ) -> EvaluatedSplit:
-    """`scene` as images in `folder`, evaluated."""
+    """Write the images of `scene` into `folder` and evaluate its detections."""
     records = [_record(folder, f"image{number}", objects) for number, (objects, _) in enumerate(scene)]
     split = make_split(*records, class_names=class_names)
     detections = [make_detections(*found) for _, found in scene]
@@ -60,7 +60,7 @@ def _record(folder: Path, name: str, objects: list[Any]) -> Record:
 
 
 def make_log(steps: int = 10, **last: float) -> History:
-    """A log of a line every ten steps and two validations."""
+    """Return a history with a row every ten steps and two validations; `last` overrides values of the second."""
     train = [
         {
             **{"kind": "train", "step": 10 * number, "epoch": number // 5, "lr": 0.1 / number},
@@ -78,7 +78,7 @@ def make_log(steps: int = 10, **last: float) -> History:
 
 
 def make_report(evaluated: EvaluatedSplit | None = None, **options: Any) -> ReportData:
-    """A report with everything in it but the fit of the priors."""
+    """Return a report with everything but the fit of the priors."""
     data = {"train": describe_split(evaluated.split), "val": describe_split(evaluated.split)} if evaluated else {}
     defaults = {
         "title": "a run",

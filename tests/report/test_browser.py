@@ -1,4 +1,4 @@
-"""The page in a real browser: it loads alone, fits telephones and desks, and reads in light, dark and print."""
+"""The page in a real browser: it loads nothing else, fits phones and desktops, and is readable in every theme."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page with everything in it, of classes with hostile names, and one image that is gone."""
+    """Write a page with everything in it, class names that are HTML, and one image that was deleted."""
     folder = tmp_path_factory.mktemp("page")
     evaluated = make_evaluated(folder, [*SCENE, SCENE[0]], class_names=NAMES)
     evaluated.split.records[-1].image_path.unlink()
@@ -58,7 +58,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def look(browser: Any, path: Path) -> Any:
-    """`look(width, theme, media)` opens the page so."""
+    """Function (width, theme, media) that opens the page in this way."""
 
     def open_as(width: int, theme: str = "light", media: str = "screen") -> Any:
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
@@ -112,14 +112,14 @@ def test_it_is_readable_on_a_telephone_and_on_a_desk(look, width, theme):
     )
     straight = [height for height in heights if height > 0]  # of turned text the first entry is 0
     assert min(straight) >= 8, "pixels of a letter"
-    assert contrast(page, "p.answer") > 7 and contrast(page, ".chart svg text") > 4.5  # WCAG's AAA and AA
+    assert contrast(page, "p.lead") > 7 and contrast(page, ".chart svg text") > 4.5  # WCAG's AAA and AA
 
 
 def test_paper_is_white_and_has_no_menu(look):
     page = look(800, "dark", "print")
     assert background(page) == (255, 255, 255)
     assert page.execute_script("return getComputedStyle(document.querySelector('nav')).display") == "none"
-    assert contrast(page, "p.answer") > 7 and contrast(page, ".chart svg text") > 4.5
+    assert contrast(page, "p.lead") > 7 and contrast(page, ".chart svg text") > 4.5
 
 
 def background(page: Any) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""Answers and findings say what is so, each with its number, and nothing where nothing is known."""
+"""Summary and recommendations: sentences with their figures, and none about quantities that are unknown."""
 
 import dataclasses
 
@@ -34,10 +34,10 @@ def many(objects, found, times=10, class_names=("cat", "dog")):
 
 def test_how_good_it_is_in_plain_numbers(tmp_path):
     report = make_report(make_evaluated(tmp_path))
-    # 4 objects, 2 of them found; 4 boxes, 2 of them right
+    # 4 objects, 2 of them found; 4 detections, 2 of them correct
     text = answer(report, "How good")
     assert "on 4 images with 4 objects" in text
-    assert "it finds 50 of 100 objects, and 50 of 100 of its boxes are right" in text
+    assert "it finds 50 of 100 objects, and 50 of 100 of its detections are correct" in text
     assert answer(report, "Which images").startswith("image1.jpg, image2.jpg and image0.jpg.")
     assert "3 images have errors" in answer(report, "Which images")
     assert answer(report, "What does it get wrong").startswith("1 of its 3 errors")
@@ -60,7 +60,7 @@ def test_a_rare_class_is_to_be_labelled():
         class_names=("cat", "dog", "cow"),
     )
     report = make_report(evaluated, data={"train": describe_split(train)})
-    assert "it has 1 training object, where the middle class has 10" in texts(report)
+    assert "it has 1 training object, the median class has 10" in texts(report)
 
 
 def test_few_objects_make_no_weakest_class():
@@ -79,13 +79,14 @@ def test_few_objects_make_no_weakest_class():
 def test_the_size_at_which_it_fails():
     report = make_report(many([(SMALL, CAT), (LARGE, CAT)], [(LARGE, 0.9, CAT)]), data={}, input_size=(288, 384))
     expected = (
-        "Objects under 4 % of the image's side, 50 % of all: it can find 0 %; of those over 32 % it can find 100 %."
+        "At objects under 4 % of the image's side, 50 % of all: it can find 0 % of them; of those over 32 % it can "
+        "find 100 %."
     )
     assert answer(report, "size") == expected
-    assert "50 % of the objects are of a size that it fails at" in texts(report)
-    assert "Enlarge model.input_size (now 384x288)" in texts(report)
+    assert "50 % of the objects have a size at which it fails" in texts(report)
+    assert "Raise model.input_size (now 384x288)" in texts(report)
     fine = make_report(many([(SMALL, CAT), (LARGE, CAT)], [(SMALL, 0.8, CAT), (LARGE, 0.9, CAT)]), data={})
-    assert "fails at" not in texts(fine) and answer(fine, "size").startswith("At none by much")
+    assert "at which it fails" not in texts(fine) and answer(fine, "size").startswith("At none:")
     alone = make_report(many([(LARGE, CAT)], [(LARGE, 0.9, CAT)]), data={})
     assert answer(alone, "size") == "All objects are over 32 % of the image's side; it can find 100 %."
 
@@ -93,16 +94,16 @@ def test_the_size_at_which_it_fails():
 def test_what_costs_most(tmp_path):
     # Every other object is taken for the other class.
     report = make_report(many([(LARGE, CAT), (SMALL, DOG)], [(LARGE, 0.9, DOG), (SMALL, 0.8, DOG)]), data={})
-    assert "Objects taken for another class cost most (10 at the recommended threshold)" in texts(report)
-    assert "‘cat’ is taken for ‘dog’ 10 times: 100 % of its objects." in texts(report)
+    assert "Classification errors cost the most (10 at the recommended threshold)" in texts(report)
+    assert "‘cat’ is detected as ‘dog’ 10 times, which is 100 % of its objects." in texts(report)
 
 
-def test_false_alarms_where_nothing_is():
+def test_false_positives_in_images_without_objects():
     empty = many([], [(LARGE, 0.9, CAT)])
     split = make_split(*empty.split.records, make_record("a", [(SMALL, CAT)]))
     found = [*empty.detections, make_detections((SMALL, 0.95, CAT))]
     report = make_report(evaluate(split, found, threshold=0.5), data={})
-    assert "100 % of the 10 images without objects have a false detection" in texts(report)
+    assert "100 % of the 10 images without objects have a false positive" in texts(report)
     few = make_report(evaluate(split, [make_detections()] * 10 + [found[-1]], threshold=0.5), data={})
     assert "without objects" not in texts(few)
 
@@ -139,14 +140,12 @@ def test_a_run_that_is_not_done_or_waits():
 def test_priors_that_do_not_fit():
     fit = PriorFitSummary(num_objects=100, reached=0.46, forced=0.5, unmatched=0.04)
     report = make_report(fit=fit)
-    assert "Only 46 % of the training objects have a prior that overlaps them by IoU .5, and 4 %" in texts(report)
-    expected = (
-        "46 % of 100 training objects have a prior that overlaps them by IoU .5 or more; 50 % are learnt by a "
-    )
-    assert answer(report, "priors").startswith(expected)
+    assert "Only 46 % of the training objects have a prior with IoU .5 or more, and 4 %" in texts(report)
+    fits = "46 % of 100 training objects have a prior with IoU .5 or more"
+    assert answer(report, "priors") == f"{fits}; 50 % are assigned to a worse one, 4 % to none."
     assert "prior" not in texts(make_report(fit=dataclasses.replace(fit, reached=0.99)))
-    assert answer(make_report(has_priors=False), "priors") == "This head has no priors."
-    assert answer(make_report(), "priors") == "Not measured."
+    assert answer(make_report(has_priors=False), "priors") == "The head of this network has no priors."
+    assert answer(make_report(), "priors") == "The fit was not measured."
     assert not [one for one in summarize(make_report(has_priors=None)) if "priors" in one.question]
 
 
@@ -159,10 +158,10 @@ def test_splits_that_differ_or_share_images():
 
 def test_nothing_found_and_nothing_to_find():
     nothing = make_report(many([(LARGE, CAT)], []), data={})
-    assert texts(nothing).startswith("It detects nothing at all.")
-    assert "It finds nothing" in answer(nothing, "How good")
+    assert texts(nothing).startswith("It detects nothing at any threshold.")
+    assert "It detects nothing at any threshold." in answer(nothing, "How good")
     wrong = make_report(many([(LARGE, CAT)], [(SMALL, 0.9, CAT)]), data={})
-    assert texts(wrong).startswith("None of its 10 detections is right.")
+    assert texts(wrong).startswith("None of its 10 detections is correct.")
     assert answer(wrong, "threshold").startswith("Unknown")
     empty = make_report(many([], [(SMALL, 0.9, CAT)]), data={})
     assert texts(empty).startswith("None of the 10 images has an object that counts")
@@ -170,7 +169,7 @@ def test_nothing_found_and_nothing_to_find():
         assert answer(empty, question).startswith("Unknown"), question
 
 
-def test_of_a_run_that_was_not_judged_only_the_course_is_told():
+def test_a_run_without_an_evaluation_has_only_its_history():
     report = make_report(why_not_evaluated="Not yet.", history=NO_HISTORY)
     assert answer(report, "How good") == "Not yet."
     assert find(report) == []

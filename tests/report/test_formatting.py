@@ -1,4 +1,4 @@
-"""Numbers as a person reads them."""
+"""Numbers, shares, counts, lists and durations as text."""
 
 import math
 

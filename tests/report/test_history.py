@@ -1,4 +1,4 @@
-"""A log becomes series, whatever state a kill left it in."""
+"""Series read from a log, also from one that is damaged or cut short."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The images to look at: which, with which errors, and in which colours."""
+"""Pictures of the worst and best images: choice, errors and colours."""
 
 import base64
 
@@ -6,7 +6,15 @@ import cv2
 import numpy as np
 
 from ssdlite.evaluation.errors import ERROR_TYPES
-from ssdlite.report.images import ERROR_COLORS, MISSED_COLOR, RIGHT_COLOR, choose_pictures, draw_matches, legend
+from ssdlite.report.images import (
+    ERROR_COLORS,
+    MISSED_COLOR,
+    TRUE_POSITIVE_COLOR,
+    choose_pictures,
+    draw_matches,
+    legend,
+)
+from ssdlite.report.summary import ERROR_NAMES
 
 from .cases import CAT, LEFT, SCENE, TRUE_POSITIVE, make_evaluated
 
@@ -17,7 +25,7 @@ def pixels_of(picture) -> np.ndarray:
 
 
 def color_near(picture, x, y) -> np.ndarray:
-    """The mean colour of the line at (x, y) of the original image, which is shown four times as large."""
+    """Return the colour (3,) of the picture at (x, y) of the original image, which is enlarged four times."""
     return pixels_of(picture)[4 * y, 4 * x].astype(float)
 
 
@@ -25,7 +33,7 @@ def test_the_worst_come_first_with_their_errors(tmp_path):
     worst, best = choose_pictures(make_evaluated(tmp_path))
     assert [picture.name.split("/")[-1] for picture in best] == ["image3.jpg"]
     found = {picture.name.split("/")[-1]: [chip.text for chip in picture.chips] for picture in worst}
-    assert found == {"image0.jpg": ["1 missed"], "image1.jpg": ["1 wrong class"], "image2.jpg": ["1 background"]}
+    assert found == {"image0.jpg": ["1 missed"], "image1.jpg": ["1 classification"], "image2.jpg": ["1 background"]}
     assert all(picture.name.startswith(f"{tmp_path.name}/") for picture in worst)
     summaries = {picture.name[-10:]: picture.summary.replace("\u00a0", " ") for picture in worst + best}
     assert summaries["image0.jpg"] == "1 of 2 objects found" and summaries["image2.jpg"] == "no objects"
@@ -36,7 +44,12 @@ def test_boxes_have_the_colour_of_what_they_are(tmp_path):
     evaluated = make_evaluated(tmp_path)
     images = evaluated.analysis.images
     for number, (x, color) in enumerate(
-        [(10, RIGHT_COLOR), (10, ERROR_COLORS["wrong class"]), (60, ERROR_COLORS["background"]), (10, RIGHT_COLOR)]
+        [
+            (10, TRUE_POSITIVE_COLOR),
+            (10, ERROR_COLORS["wrong class"]),
+            (60, ERROR_COLORS["background"]),
+            (10, TRUE_POSITIVE_COLOR),
+        ]
     ):
         picture = draw_matches(evaluated, images[number])
         assert picture.size == (480, 400)
@@ -73,5 +86,5 @@ def test_ten_and_four_at_most(tmp_path):
 
 
 def test_the_legend_explains_every_kind():
-    assert [row[0] for row in legend()] == ["right", *ERROR_TYPES]
+    assert [row[0] for row in legend()] == ["true positive", *(ERROR_NAMES[kind] for kind in ERROR_TYPES)]
     assert TRUE_POSITIVE != LEFT

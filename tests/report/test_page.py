@@ -1,4 +1,4 @@
-"""The page as a whole: everything in it, nothing from outside, and no harm by what it shows."""
+"""The page as a whole: complete, self-contained, and safe whatever names it shows."""
 
 import ast
 import math
@@ -73,9 +73,15 @@ def test_it_holds_all_that_was_asked_for(evaluated):
     ):
         assert heading in page.text
     for title in (
-        *("Precision and recall", "What a threshold gives", "Calibration", "What is taken for what", "By size"),
-        *("What the errors cost", "Loss while training", "Learning rate", "Throughput", "Waiting for data"),
-        *("AP at the validations", "How large the objects are", "Objects that a prior fits"),
+        *(
+            "Precision and recall",
+            "recall and F1 by threshold",
+            "Calibration",
+            "Confusion matrix",
+            "by object size",
+        ),
+        *("AP50 lost by error type", "Training loss", "Learning rate", "Throughput", "Waiting for data"),
+        *("Validation AP", "Object size", "Fit of the priors by object size"),
     ):
         assert title in page.text, title
     assert page.tags.count("img") == 4 and page.tags.count("svg") == 17
@@ -125,15 +131,15 @@ def test_degenerate_splits_have_a_page(tmp_path, scene):
     assert "Model card" in page.text
 
 
-def test_a_run_that_was_not_judged_has_a_page():
+def test_a_run_without_an_evaluation_has_a_page():
     report = make_report(why_not_evaluated="It has no checkpoint yet.")
     page = Page(render(report))
-    assert "It has no checkpoint yet." in page.text and "Loss while training" in page.text
+    assert "It has no checkpoint yet." in page.text and "Training loss" in page.text
     assert "Which class" not in page.text and "img" not in page.tags
 
 
 def test_many_classes_stay_small(tmp_path):
-    """80 classes: no curve of one's own for each, one matrix."""
+    """80 classes give one chart of curves and one matrix."""
     names = tuple(f"class number {number}" for number in range(80))
     records = [make_record(f"i{k}", [(LEFT, 1 + k % 80)]) for k in range(160)]
     found = [make_detections((LEFT, 0.5 + k / 400, 1 + (k + k % 3 // 2) % 80)) for k in range(160)]
@@ -152,7 +158,7 @@ def test_figures_are_those_of_the_analysis():
 
 
 def test_nothing_slow_is_imported_before_it_is_needed():
-    """`ssdlite eval --no-report` need not wait for matplotlib."""
+    """`ssdlite eval --no-report` does not wait for matplotlib."""
     for path in Path(page.__file__).parent.glob("*.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

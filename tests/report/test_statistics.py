@@ -1,4 +1,4 @@
-"""Counts, sizes and shapes of a split, by hand."""
+"""Counts, sizes and aspect ratios of a split, against numbers worked out by hand."""
 
 import pytest
 
@@ -32,4 +32,4 @@ def test_nothing_at_all():
     assert (found.num_images, found.total) == (0, 0)
     assert data_charts({"val": found}) == [] and data_charts({}) == []
     empty = describe_split(make_split(make_record("a", [])))
-    assert [chart.title for chart in data_charts({"val": empty})] == ["How many an image has"]
+    assert [chart.title for chart in data_charts({"val": empty})] == ["Objects per image"]
