@@ -28,6 +28,7 @@ from ssdlite.data.formats.folders import (
     has_suffix,
     is_data,
     list_files,
+    name_key,
     plain_path,
     split_folders,
     split_of_name,
@@ -121,7 +122,7 @@ class YoloFormat(Format[YoloSource]):
         for name in lost:
             problems.add("image-missing", source.images, "the image is not there, and is left out", item=name)
         headers = read_headers(paths)
-        listings: dict[Path, set[str]] = {}
+        listings: dict[Path, dict[str, str]] = {}
         for path in paths:
             header = headers[path]
             item = path.name
@@ -150,7 +151,7 @@ class YoloFormat(Format[YoloSource]):
         text = (
             "the .txt files look like YOLO's labels, but nothing names their classes; add a classes.txt with one "
             f"name per line, or give data.yaml: 'data.train={{kind: {self.name}, images: FOLDER, names: "
-            "classes.txt}}'"
+            "classes.txt}'"
         )
         return seen.num(".txt"), text
 
@@ -339,7 +340,7 @@ def _names_file(folder: Path) -> Path | None:
 
 def _has_labels(folder: Path) -> bool:
     """Return whether one of the first images of a folder, or of the folders in it, has a label file."""
-    listings: dict[Path, set[str]] = {}
+    listings: dict[Path, dict[str, str]] = {}
     paths = list_files(folder, IMAGE_SUFFIXES) or walk_files(folder, IMAGE_SUFFIXES)
     labels = (label for path in paths[:1000] if (label := _label_path(path, listings)))
     return any(_looks_like_labels(path) for path in islice(labels, GLANCE))
@@ -451,21 +452,22 @@ def _image_paths(source: YoloSource) -> tuple[list[Path], list[str]]:
     return list(found), lost
 
 
-def _label_path(path: Path, listings: dict[Path, set[str]]) -> Path | None:
+def _label_path(path: Path, listings: dict[Path, dict[str, str]]) -> Path | None:
     """The label file of an image; None where there is none. `listings` keeps the names in each folder."""
     for folder in _label_folders(path.parent):
         if folder not in listings:
             listings[folder] = _names_in(folder)
-        if (name := f"{path.stem}.txt") in listings[folder]:
+        if name := listings[folder].get(name_key(f"{path.stem}.txt")):
             return folder / name
     return None
 
 
-def _names_in(folder: Path) -> set[str]:
+def _names_in(folder: Path) -> dict[str, str]:
+    """The names in a folder by what two spellings of one name share: a Mac decomposes letters with accents."""
     try:
-        return {entry.name for entry in folder.iterdir()}
+        return {name_key(entry.name): entry.name for entry in folder.iterdir()}
     except OSError:
-        return set()
+        return {}
 
 
 def _label_folders(folder: Path) -> Iterator[Path]:
@@ -542,13 +544,13 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _find_lone_labels(found: YoloAnnotations, listings: dict[Path, set[str]], problems: Problems) -> None:
+def _find_lone_labels(found: YoloAnnotations, listings: dict[Path, dict[str, str]], problems: Problems) -> None:
     """Add a problem for each label file without an image, in the folders that the labels of images lie in."""
     used = set(found.files)
-    for folder in sorted({path.parent for path in used if path.suffix == ".txt"}):
-        for name in sorted(listings.get(folder, ())):
+    for folder in sorted({path.parent for path in used if path.suffix.lower() == ".txt"}):
+        for name in sorted(listings.get(folder, {}).values()):
             path = folder / name
-            if path.suffix == ".txt" and path not in used and is_data(name) and _looks_like_labels(path):
+            if path.suffix.lower() == ".txt" and path not in used and is_data(name) and _looks_like_labels(path):
                 problems.add("annotation-without-image", path, "there is no image of these labels", item=name)
 
 

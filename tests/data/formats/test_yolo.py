@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ssdlite.config.schema import parse_options
 from ssdlite.data.formats.layout import find_layout, read_split
 from ssdlite.data.formats.yolo import YoloSource, read_names
 from ssdlite.errors import DataError
@@ -232,3 +233,21 @@ def test_folders_far_above_are_no_data_set(tmp_path, text):
     assert find_layout(root).train[0].images.is_relative_to(root)
     write(root / "data.yaml", f"path: {text}\ntrain: .\nnames: [cat, dog]")
     assert find_layout(root).train[0].images.is_relative_to(root)
+
+
+def test_labels_in_another_spelling_are_those_of_the_image(tmp_path):
+    """A Mac's disk decomposes letters with accents, and some tools write .TXT."""
+    write_images(tmp_path / "images", "caf\u00e9.jpg", "b.jpg")
+    write(tmp_path / "labels/cafe\u0301.txt", f"0 {HALF}")
+    write(tmp_path / "labels/b.TXT", f"0 {HALF}")
+    write(tmp_path / "classes.txt", "cat")
+    assert [*rows_of(read_train(tmp_path)).values()] == [[("cat", MIDDLE)]] * 2
+
+
+def test_the_option_that_is_proposed_can_be_read(tmp_path):
+    write_images(tmp_path, "a.jpg")
+    write(tmp_path / "a.txt", f"0 {HALF}")
+    with pytest.raises(DataError) as caught:
+        find_layout(tmp_path)
+    option = str(caught.value).split("'")[-2]
+    assert option.startswith("data.train={kind: yolo, ") and parse_options([option])
