@@ -512,6 +512,8 @@ def _read_plain(chunk: list[Any], start: int, images: _Ids, categories: _Ids) ->
         boxes = [item["bbox"] for item in chunk]
         crowds, areas = [item.get("iscrowd", 0) for item in chunk], [item.get("area", -1) for item in chunk]
         numbers = list(chain(*boxes))
+        if [0, 0, 0, 0] in boxes:  # which stands for none where there is a segmentation
+            return None
         if {*map(type, boxes)} != {list} or {*map(len, boxes)} != {4} or not {*map(type, numbers)} <= NUMBERS:
             return None
         if not ({*map(type, image_ids)} <= ID_TYPES and {*map(type, category_ids)} <= {int}):
@@ -620,8 +622,11 @@ def _parse_object(item: dict[str, Any], labels: dict[Any, int], size: tuple[int,
 
 
 def _read_box(item: dict[str, Any], size: tuple[int, int], path: Path) -> Box:
-    """x, y, width, height; around the segmentation where there is no bbox."""
+    """x, y, width, height; around the segmentation where there is no bbox, or one of zeros beside a polygon."""
     box = item.get("bbox")
+    if box == [0, 0, 0, 0] and isinstance(item.get("segmentation"), list):
+        with contextlib.suppress(ValueError, OverflowError, TypeError):
+            return mask_bounds(item["segmentation"], size)
     try:
         if box is None or box == []:
             return mask_bounds(item.get("segmentation"), size)

@@ -163,3 +163,22 @@ def test_captions_beside_instances_are_passed_over(tmp_path):
     layout = find_layout(tmp_path)
     assert [source.annotations.name for source in layout.train] == ["train.json"]
     assert len(read_split(layout.train)) == 1
+
+
+def test_a_box_of_zeros_beside_a_polygon_is_that_of_the_polygon(tmp_path):
+    polygon = [[5, 6, 25, 6, 25, 16]]
+    objects = [
+        {"bbox": [0, 0, 0, 0], "segmentation": polygon},
+        {"bbox": [0, 0, 0, 0], "segmentation": []},
+        {"bbox": [0, 0, 0, 0]},
+        {"bbox": [1, 2, 3, 4], "segmentation": polygon},
+    ]
+    document = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 40, "width": 60}],
+        "annotations": [{"id": n, "image_id": 1, "category_id": 1, **each} for n, each in enumerate(objects)],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    write_image(tmp_path / "a.png")
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    (record,) = read_coco(tmp_path, tmp_path / "a.json").records
+    assert record.boxes.tolist() == [[5, 6, 25, 16], [1, 2, 4, 6]]
