@@ -91,7 +91,7 @@ def read_header(path: Path) -> Header:
             file.seek(-min(TAIL, file.seek(0, os.SEEK_END)), os.SEEK_END)
             if mark in file.read(TAIL):
                 return Header(height, width, turned, "good")
-        return Header(height, width, turned, _state_of_cut(path))
+        return Header(height, width, turned, _state_without_mark(path, mark))
     except Exception:  # a damaged file makes Pillow raise nearly anything
         return _decoded_header(path)
 
@@ -104,8 +104,11 @@ def _orientation(image: Image.Image) -> int:
     return int(image.getexif().get(EXIF_ORIENTATION, 1)) if "exif" in image.info or image.format == "WEBP" else 1
 
 
-def _state_of_cut(path: Path) -> State:
-    """Decode a file without its end mark, to see whether enough of it is there."""
+def _state_without_mark(path: Path, mark: bytes) -> State:
+    """Decode a file whose last bytes are not its end mark, to see whether enough of it is there.
+
+    Some programs write more behind the mark; a thumbnail's own is in the first half.
+    """
     from ssdlite.data.images import decode_image  # here, because OpenCV takes a tenth of a second
     from ssdlite.errors import DataError
 
@@ -114,7 +117,7 @@ def _state_of_cut(path: Path) -> State:
         decode_image(data, path)
     except (OSError, DataError):
         return "unreadable"
-    return "cut"
+    return "good" if mark in data[len(data) // 2 :] else "cut"
 
 
 def _decoded_header(path: Path) -> Header:

@@ -40,6 +40,7 @@ FILES = {
     "a.bmp": (encoded("BMP"), Header(40, 60, False, "good")),
     "gif in name only.png": (encoded("GIF"), Header(40, 60, False, "good")),
     "padded.jpg": (encoded() + b"\0" * 20, Header(40, 60, False, "good")),
+    "more behind.jpg": (encoded() + b"written by a camera " * 20, Header(40, 60, False, "good")),
     "cut.jpg": (encoded()[:-40], Header(40, 60, False, "cut")),
     "half.jpg": (encoded()[: len(encoded()) // 2], Header(40, 60, False, "unreadable")),
     "half.png": (encoded("PNG")[: len(encoded("PNG")) // 2], Header(40, 60, False, "unreadable")),
