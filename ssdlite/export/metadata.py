@@ -1,6 +1,6 @@
-"""Metadata of exported files: writing and reading `metadata_props`, and the sidecar JSON where a format has none.
+"""Metadata of exported files, written and read: `metadata_props`, or a sidecar JSON where a format has none.
 
-Nothing that a file says is believed without a check.
+Everything that is read from a file is checked.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from ssdlite.io import one_line, read_json, write_text
 from ssdlite.structures import ResizeAlignment, ScoreActivation
 
 PROPERTIES = ("names", "ssdlite", "ssdlite.priors")
-"""The keys above."""
+"""Keys of the metadata."""
 
 
 SCHEMA = 2
-"""1 had neither `precision` nor other inputs than float32 NCHW, and held the paths of its data set."""
+"""Version of the metadata. Schema 1 had no `precision` and no inputs but float32 NCHW, and held data set paths."""
 
 
 WeightPrecision: TypeAlias = Literal["fp32", "fp16"]
-"""Precision of the weights in the file of another runtime than ONNX's."""
+"""Precision of the weights in a file that is not ONNX."""
 
 
 HeadKind: TypeAlias = Literal["nms", "decoded", "raw", "raw-levels"]
-"""End of the graph: with detections, with boxes and scores, with logits and deltas, or with those by level."""
+"""Outputs of the graph: detections; boxes and scores; logits and deltas; logits and deltas of each level."""
 
 
 SuppressionKind: TypeAlias = Literal["op", "tensor"]
-"""ONNX's NonMaxSuppression, or plain arithmetic."""
+"""Suppression by ONNX's NonMaxSuppression, or by arithmetic on tensors."""
 
 
 InputForm: TypeAlias = Literal["float-nchw", "float-nhwc", "uint8-nchw", "uint8-nhwc"]
@@ -50,11 +50,11 @@ OUTPUT_NAMES: dict[HeadKind, tuple[str, ...]] = {
     "decoded": ("boxes", "scores"),
     "raw": ("logits", "deltas"),
 }
-"""Names of the outputs of the heads whose outputs are as many for every network; `output_names` knows all."""
+"""Output names of the heads with a fixed number of outputs; `output_names` gives those of every head."""
 
 
 CORNER_MAPS = ("heatmaps", "embeddings", "offsets")
-"""Maps that a corner head gives before decoding; no file has them as outputs."""
+"""Maps that a corner head computes before decoding; no file has them as outputs."""
 
 
 BOX_FORMATS: dict[HeadKind, str] = {
@@ -71,11 +71,11 @@ LAYOUTS: dict[InputForm, tuple[str, str]] = {
     "uint8-nchw": ("NCHW", "uint8"),
     "uint8-nhwc": ("NHWC", "uint8"),
 }
-"""Axes and type of the input."""
+"""Axes and data type of each input form."""
 
 
 def output_names(head: HeadKind, num_levels: int) -> tuple[str, ...]:
-    """The outputs of a file of `head`, in their order: by level, the logits of all levels come first."""
+    """Return the names of the outputs in order; with 'raw-levels', the logits of all levels come first."""
     if head == "raw-levels":
         return tuple(f"{name}_{level}" for name in OUTPUT_NAMES["raw"] for level in range(num_levels))
     return OUTPUT_NAMES[head]
@@ -83,44 +83,46 @@ def output_names(head: HeadKind, num_levels: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class FileForm:
-    """Choices of an exported file, apart from its network."""
+    """Options of an exported file that do not depend on its network."""
 
     head: HeadKind = "nms"
-    suppression: SuppressionKind = "op"  # for the head 'nms'
+    suppression: SuppressionKind = "op"  # has an effect with head 'nms' only
     input: InputForm = "float-nchw"
     precision: Precision = "fp32"
 
 
 @dataclass(frozen=True)
 class ExportMetadata:
-    """Origin of a network, which is written into the exported file."""
+    """Description of a network and its training that is written into the exported file."""
 
     class_names: tuple[str, ...]
-    config: Mapping[str, Any]  # options that mean something on another machine: no paths
+    config: Mapping[str, Any]  # options without paths, which have no meaning on another machine
     dialect: str
     width: float
-    metrics: Mapping[str, Any]  # of the checkpoint, or {}
-    version: str  # of ssdlite
+    metrics: Mapping[str, Any]  # metrics of the checkpoint, or {}
+    version: str  # version of ssdlite
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Options by which detections are chosen among all boxes; see `models.decode.Decoder`. Both thresholds are
-    exclusive."""
+    """Options by which detections are selected from all boxes; see `models.decode.Decoder`.
+
+    Both thresholds are exclusive: a score must be above, and an IoU that suppresses too.
+    """
 
     score_threshold: float
     iou_threshold: float
     candidates_per_class: int
     max_detections: int
-    candidates: int | None = None  # the best of all classes together that take part; None: all
+    candidates: int | None = None  # boxes of all classes together that enter suppression, the best; None: all
 
 
 class Level(NamedTuple):
-    """A feature map, of which every cell has the same number of priors."""
+    """Size of a feature map and the number of priors in each of its cells."""
 
     height: int  # cells
     width: int
-    priors: int  # of a cell
+    priors: int  # per cell
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,13 +139,13 @@ class NetworkFacts:
 def to_properties(
     metadata: ExportMetadata, form: FileForm, facts: NetworkFacts, selection: Selection
 ) -> dict[str, str]:
-    """The strings to put into a file."""
+    """Return the metadata of a file: property name -> text."""
     is_raw = form.head in ("raw", "raw-levels")
     assert not is_raw or facts.priors is not None
     layout, dtype = LAYOUTS[form.input]
     output: dict[str, Any] = {
         "box_format": BOX_FORMATS[form.head],
-        # Raw logits have a column for background in front; everything else counts classes from 0.
+        # Raw logits have a leading column for the background; all other outputs count classes from 0.
         "score_activation": facts.score_activation if is_raw else "none",
         "score_threshold": selection.score_threshold,
         "iou_threshold": selection.iou_threshold,
@@ -178,11 +180,11 @@ def to_properties(
     }
     properties = {
         "names": json.dumps(list(metadata.class_names), ensure_ascii=False),
-        # JavaScript's parser knows no NaN.
+        # JavaScript's JSON parser rejects NaN.
         "ssdlite": json.dumps(document, ensure_ascii=False, allow_nan=False),
     }
     if is_raw and facts.priors is not None:
-        # numpy prints the shortest decimals that give the float32 back; Python's float prints twice as many.
+        # numpy prints the shortest decimals that give the float32 back; Python prints twice as many for a float.
         rows = [[float(str(value)) for value in row] for row in facts.priors.astype(np.float32)]
         properties["ssdlite.priors"] = json.dumps(rows)
     return properties
@@ -190,39 +192,41 @@ def to_properties(
 
 @dataclass(frozen=True, eq=False)
 class FileMetadata:
-    """The metadata of a file, read back."""
+    """Metadata that was read from a file."""
 
     class_names: tuple[str, ...]
-    document: dict[str, Any]  # the object under 'ssdlite'
+    document: dict[str, Any]  # object of the property 'ssdlite'
     head: HeadKind
     precision: Precision
     input_form: InputForm
     input_size: tuple[int, int]  # (height, width), pixels
-    resize_alignment: ResizeAlignment  # of images that are brought to that size
-    score_activation: ScoreActivation | None  # of the logits; None unless `head` is raw or raw-levels
+    resize_alignment: ResizeAlignment  # how images are resized to that size
+    score_activation: ScoreActivation | None  # of the logits; None unless `is_raw`
     selection: Selection
     variances: tuple[float, float] | None  # of centre and size; None for a network without priors
-    priors: np.ndarray | None  # (P, 4) float32 cxcywh, input pixels; None unless `head` is raw or raw-levels
-    levels: tuple[Level, ...]  # in the order of the priors; () unless `head` is raw or raw-levels
+    priors: np.ndarray | None  # (P, 4) float32 cxcywh, input pixels; None unless `is_raw`
+    levels: tuple[Level, ...]  # in the order of the priors; () unless `is_raw`
 
     @property
     def is_raw(self) -> bool:
+        """True for the heads whose outputs are logits and deltas."""
         return self.head in ("raw", "raw-levels")
 
     @property
     def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs, in order."""
         return output_names(self.head, len(self.levels))
 
 
 def from_properties(properties: Mapping[str, str], source: str) -> FileMetadata:
-    """Read what `metadata.to_properties` wrote, now or with schema 1.
+    """Read the metadata that `to_properties` writes, of this schema or an earlier one.
 
-    Raises CheckpointError that names `source` if it is not all there.
+    Raises CheckpointError, with `source` in its message, if it is incomplete, damaged or of a later schema.
     """
     if "ssdlite" not in properties or "names" not in properties:
         raise CheckpointError(
-            f"{source} was not exported by ssdlite: it names no classes and no sizes; "
-            "write it with 'ssdlite export-onnx'."
+            f"{source} was not exported by ssdlite: it has no metadata of classes and sizes; "
+            "export the checkpoint with 'ssdlite export-onnx'."
         )
     try:
         metadata = _read(properties, source)
@@ -254,7 +258,7 @@ def _read(properties: Mapping[str, str], source: str) -> FileMetadata:
         precision=document.get("precision", "fp32"),
         input_form=forms[given.get("layout", "NCHW"), given.get("dtype", "float32")],
         input_size=(height, width),
-        resize_alignment=given.get("resize_alignment", "half_pixel"),  # the oldest files do not say
+        resize_alignment=given.get("resize_alignment", "half_pixel"),  # the oldest files have no entry
         score_activation=output["score_activation"] if is_raw else None,
         selection=Selection(
             output["score_threshold"],
@@ -270,7 +274,7 @@ def _read(properties: Mapping[str, str], source: str) -> FileMetadata:
 
 
 def _damaged_part(metadata: FileMetadata) -> str | None:
-    """The first part of the metadata that prediction could not follow, if there is one."""
+    """Return the name of the first invalid part of the metadata, or None."""
     chosen = metadata.selection
     numbers = [chosen.score_threshold, chosen.iou_threshold, *(metadata.variances or ())]
     counts = [*metadata.input_size, chosen.candidates_per_class, chosen.max_detections]
@@ -278,7 +282,7 @@ def _damaged_part(metadata: FileMetadata) -> str | None:
     counts += [count for level in metadata.levels for count in level]
     are_counts = all(type(count) is int and 0 < count < 2**31 for count in counts)
     activations = get_args(ScoreActivation) if metadata.is_raw else (None,)
-    sound = {
+    valid = {
         "head": isinstance(metadata.head, str) and metadata.head in get_args(HeadKind),
         "precision": metadata.precision in get_args(Precision),
         "sizes and counts": are_counts,
@@ -290,12 +294,11 @@ def _damaged_part(metadata: FileMetadata) -> str | None:
         "levels": are_counts and _levels_fit(metadata),
         "config": isinstance(metadata.document.get("config"), dict),
     }
-    return next((name for name, is_sound in sound.items() if not is_sound), None)
+    return next((name for name, is_valid in valid.items() if not is_valid), None)
 
 
 def _levels_fit(metadata: FileMetadata) -> bool:
-    """Return whether the maps have all the priors. Files of schema 1 do not speak of maps, and have none as
-    outputs."""
+    """Tell whether the levels have as many priors as there are. Files of schema 1 have no levels."""
     if metadata.priors is None or (metadata.head == "raw" and not metadata.levels):
         return True
     return sum(math.prod(level) for level in metadata.levels) == len(metadata.priors)
@@ -309,8 +312,7 @@ def _read_names(properties: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _is_name(name: object) -> bool:
-    """Return whether it can be printed on one line. Raises UnicodeEncodeError, a ValueError, for half a
-    character."""
+    """Tell whether `name` is text of one line. Raises UnicodeEncodeError, a ValueError, for a lone surrogate."""
     return isinstance(name, str) and bool(name.strip()) and not {*name} & {*"\r\n"} and bool(name.encode())
 
 
@@ -319,29 +321,29 @@ def _read_priors(properties: Mapping[str, str]) -> np.ndarray:
 
 
 def sidecar_path(path: Path) -> Path:
-    """Return the path of the sidecar of the file at `path`: its name and .json."""
+    """Return the path of the sidecar of the file at `path`: its name with .json appended."""
     return path.with_name(f"{path.name}.json")
 
 
 def write_sidecar(path: Path, facts: Mapping[str, Any], properties: Mapping[str, str]) -> None:
-    """Write the document of the file at `path`, a line a key."""
+    """Write the sidecar of the file at `path`: a JSON object with one line per key."""
     parts = {**facts, **{name: json.loads(text) for name, text in properties.items()}}
     lines = (f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in parts.items())
     write_text(sidecar_path(path), "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def read_metadata(path: Path) -> FileMetadata:
-    """Return what the document of the file at `path` says of it. Raises CheckpointError if there is no good one."""
-    document = sidecar_path(path)
+    """Read the sidecar of the file at `path`. Raises CheckpointError if it is missing or damaged."""
+    sidecar = sidecar_path(path)
     try:
-        parts = read_json(document)
+        parts = read_json(sidecar)
     except FileNotFoundError:
         raise CheckpointError(
-            f"{path} needs {document.name} beside it, which names its classes and sizes; copy that too."
+            f"{path} needs the file {sidecar.name} beside it, which has its classes and sizes; copy that file too."
         ) from None
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{document} cannot be read: {one_line(str(error))}.") from None
+        raise CheckpointError(f"{sidecar} cannot be read: {one_line(str(error))}.") from None
     if not isinstance(parts, dict):
-        raise CheckpointError(f"{document} is no JSON object; export the checkpoint again.")
+        raise CheckpointError(f"{sidecar} is not a JSON object; export the checkpoint again.")
     properties = {name: json.dumps(value) for name, value in parts.items() if name in PROPERTIES}
-    return from_properties(properties, source=str(document))
+    return from_properties(properties, source=str(sidecar))

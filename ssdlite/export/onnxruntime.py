@@ -1,4 +1,4 @@
-"""An .onnx file in onnxruntime: what every head and form of it needs, guided by its metadata alone."""
+"""Inference with an .onnx file of any head and form in onnxruntime, configured by the file's metadata alone."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from ssdlite.export.metadata import LAYOUTS, FileMetadata, from_properties
 from ssdlite.export.predictor import FilePredictor
 from ssdlite.export.runtime import EXACT_INT8, may_overflow
 
-ERRORS_ONLY = 3  # onnxruntime's severity
+ERRORS_ONLY = 3  # onnxruntime's log severity for errors
 
 
-TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}  # onnxruntime's words
+TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}  # data type -> onnxruntime's name of it
 
 
 class OnnxSession:
-    """A file of `export_onnx`, run on the CPU.
+    """File written by `export_onnx`, run on the CPU.
 
     Args:
-        threads: of one operator; None leaves it to onnxruntime (one a physical core).
-        exact_int8: no overflow in files of 8 bits, see `EXACT_INT8`; it changes nothing else, and nothing where the
-            processor cannot overflow.
-        names: the outputs that it gives; those that its head has if None.
+        threads: threads of one operator; None leaves the number to onnxruntime (one per physical core).
+        exact_int8: avoid overflow in files of 8 bits, see `EXACT_INT8`. It has no effect on other files, nor on
+            processors that cannot overflow.
+        names: outputs to compute; None takes those of the file's head.
 
-    Raises CheckpointError for a file that is missing, broken or not ours.
+    Raises CheckpointError for a file that is missing, damaged, or was not exported by ssdlite.
     """
 
     runs_in_threads = True
@@ -45,11 +45,12 @@ class OnnxSession:
         self.names = tuple(names or self.metadata.output_names)
 
     def answer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the outputs by name; see `InferenceSession`."""
         return dict(zip(self.names, self.session.run(self.names, {"images": images}), strict=True))
 
 
 class OnnxPredictor(FilePredictor):
-    """Batch -> the Detections of each image, by the file at `path`; see `OnnxSession`."""
+    """Predictor for the .onnx file at `path`: Batch -> Detections of each image; see `OnnxSession`."""
 
     def __init__(self, path: Path | str, threads: int | None = None, *, exact_int8: bool = True) -> None:
         super().__init__(OnnxSession(Path(path), threads, exact_int8=exact_int8))
@@ -57,7 +58,7 @@ class OnnxPredictor(FilePredictor):
 
 def _open(path: Path, threads: int | None, exact_int8: bool) -> onnxruntime.InferenceSession:
     try:
-        if not path.is_file():  # a folder or a pipe is none either
+        if not path.is_file():  # neither a folder nor a pipe is a model
             raise CheckpointError(f"there is no model file {path}.")
     except OSError as error:
         raise CheckpointError(f"{path} cannot be opened: {error.strerror}.") from None
@@ -69,16 +70,16 @@ def _open(path: Path, threads: int | None, exact_int8: bool) -> onnxruntime.Infe
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         for node in (*session.get_inputs(), *session.get_outputs()):
-            _ = node.name, node.shape  # raises here if it is no text, and so does the next
+            _ = node.name, node.shape  # raises if the text is not UTF-8, as does the next line
         _ = session.get_modelmeta().custom_metadata_map
         return session
-    except Exception as error:  # its exceptions have no common base
+    except Exception as error:  # onnxruntime's exceptions have no common base
         reason = "".join(filter(str.isprintable, " ".join(str(error).split())))[-200:]
         raise CheckpointError(f"{path} cannot be loaded by onnxruntime: {reason}") from None
 
 
 def _require_fit(session: onnxruntime.InferenceSession, metadata: FileMetadata, path: Path) -> None:
-    """Raise CheckpointError if the network is not what its metadata says: someone changed one of the two."""
+    """Raise CheckpointError if inputs or outputs of the network differ from its metadata."""
     inputs, outputs = session.get_inputs(), {output.name for output in session.get_outputs()}
     is_ours = len(inputs) == 1 and inputs[0].name == "images" and outputs.issuperset(metadata.output_names)
     shape = inputs[0].shape if is_ours else []
@@ -93,14 +94,14 @@ def _require_fit(session: onnxruntime.InferenceSession, metadata: FileMetadata, 
     )
     if len(shape) != 4 or not fits or inputs[0].type != TYPES[dtype]:
         raise CheckpointError(
-            f"{path} has damaged metadata: its network is not one of head '{metadata.head}' for "
+            f"{path} has damaged metadata: its network does not have head '{metadata.head}', an input of "
             f"{metadata.input_size[1]}x{metadata.input_size[0]} pixels of {dtype} and "
             f"{len(metadata.class_names)} classes; export the checkpoint again."
         )
 
 
 def _output_shapes(metadata: FileMetadata) -> dict[str, tuple[int | None, ...]]:
-    """Return what follows the batch in the shapes of the outputs; None where the metadata does not say."""
+    """Return the shape of each output without the batch axis; None for a size that the metadata do not give."""
     num_classes = len(metadata.class_names)
     if metadata.head == "raw-levels":
         logits = {f"logits_{i}": (a * (num_classes + 1), h, w) for i, (h, w, a) in enumerate(metadata.levels)}
@@ -112,7 +113,7 @@ def _output_shapes(metadata: FileMetadata) -> dict[str, tuple[int | None, ...]]:
 
 
 def _agree(shape: Sequence[object], expected: tuple[int | None, ...]) -> bool:
-    """Return whether `shape` may be (B, *expected); a side that is text, for any number, agrees with all."""
+    """Tell whether `shape` may be (B, *expected). A size that is text is open and agrees with any number."""
     return len(shape) == 1 + len(expected) and all(
         known is None or not isinstance(size, int) or size == known
         for size, known in zip(shape[1:], expected, strict=True)

@@ -1,4 +1,4 @@
-"""Predicting with an exported file of any format; without PyTorch, where its runtime needs none."""
+"""Prediction with an exported file of any format, without PyTorch unless its runtime needs it."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from ssdlite.structures import Batch, Detections
 
 
 class InferenceSession(Protocol):
-    """A file that a runtime has loaded, ready to run on the CPU."""
+    """Exported file that a runtime has loaded, ready to run on the CPU."""
 
     metadata: FileMetadata
-    batch_size: int | None  # images of one run; None if any number will do
+    batch_size: int | None  # images per run; None if any number is accepted
     runs_in_threads: bool  # whether several threads may call `answer` at once
 
     def answer(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Run (B, 3, H, W) or (B, H, W, 3) RGB pixels 0..255, as `metadata.input_form` says.
+        """Run RGB pixels 0..255, (B, 3, H, W) or (B, H, W, 3) depending on `metadata.input_form`.
 
-        Returns the outputs of the file by name, one row an image.
+        Return the outputs of the file by name, with one row per image.
         """
 
 
 class FilePredictor:
-    """Batch -> the Detections of each image, in pixels of the original images.
+    """Predictor for an exported file: Batch -> Detections of each image, in pixels of the original images.
 
-    Several threads may call it; they take turns where the runtime asks for that. Raises CheckpointError where a
-    file finds a class that it does not name.
+    Several threads may call it; calls are serialised if the runtime needs that. Raises CheckpointError if the file
+    detects a class that its metadata do not name.
     """
 
     def __init__(self, session: InferenceSession) -> None:
         self.session = session
         self.metadata = session.metadata
         self.batch_size = session.batch_size
-        """Images of one run, None if any number will do."""
+        """Images per run; None if any number is accepted."""
         self._turn = contextlib.nullcontext() if session.runs_in_threads else threading.Lock()
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """`class_names[label - 1]` for the labels of Detections."""
+        """Names of the classes; label l of Detections is `class_names[l - 1]`."""
         return self.metadata.class_names
 
     @property
@@ -55,15 +55,16 @@ class FilePredictor:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The options that the network was trained with."""
+        """Options that the network was trained with."""
         return self.metadata.document["config"]
 
     def __call__(self, batch: Batch) -> list[Detections]:
+        """Return the detections of each image, in pixels of the original image. Raises CheckpointError."""
         outputs = self.run(np.asarray(batch.images))
         if self.metadata.head == "nms" and outputs["detection_labels"].max(initial=-1) >= len(self.class_names):
             raise CheckpointError(
-                f"the model names {len(self.class_names)} classes and finds more: its metadata is damaged; export "
-                "the checkpoint again."
+                f"the model detects a class beyond the {len(self.class_names)} that its metadata name: they are "
+                "damaged; export the checkpoint again."
             )
         height, width = self.input_size
         scales = [(w / width, h / height, w / width, h / height) for h, w in batch.original_sizes]
@@ -73,9 +74,9 @@ class FilePredictor:
         ]
 
     def run(self, images: np.ndarray, batch_size: int | None = None) -> dict[str, np.ndarray]:
-        """Outputs of the file by name, for (N, 3, H, W) RGB pixels 0..255 of any type; N may be 0.
+        """Return the outputs of the file by name for (N, 3, H, W) RGB pixels 0..255 of any type; N may be 0.
 
-        Runs `batch_size` images at a time: by default as many as the file is fixed to, or all.
+        Runs `batch_size` images at a time: by default the size that the file is fixed to, or all.
         """
         assert images.shape[1:] == (3, *self.input_size), f"{images.shape} is not (N, 3, *{self.input_size})"
         assert self.batch_size in (None, batch_size) or batch_size is None
@@ -87,7 +88,7 @@ class FilePredictor:
         return {name: np.concatenate([outputs[name] for outputs in runs])[: len(images)] for name in runs[0]}
 
     def select(self, outputs: Mapping[str, np.ndarray]) -> Iterator[Detections]:
-        """Outputs of `run` -> the detections of each image, in input pixels."""
+        """Yield the detections of each image, in input pixels, from the outputs of `run`."""
         if self.metadata.head == "nms":
             rows = zip(*(outputs[name] for name in self.metadata.output_names), strict=True)
             for boxes, scores, labels, count in rows:
@@ -97,7 +98,10 @@ class FilePredictor:
             yield select(boxes, scores, self.metadata.selection, self.input_size)
 
     def decode(self, outputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Outputs of `run`, before suppression -> boxes (N, P, 4), input pixels, not clipped; scores (N, P, K)."""
+        """Return boxes (N, P, 4) in input pixels, not clipped, and scores (N, P, K) before suppression.
+
+        `outputs` are those of `run`, of any head but 'nms'.
+        """
         metadata = self.metadata
         if not metadata.is_raw:
             return outputs["boxes"], outputs["scores"]
@@ -109,7 +113,7 @@ class FilePredictor:
         return boxes, class_scores(logits, metadata.score_activation)
 
     def join(self, outputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Outputs of a raw head -> logits (N, P, C) and deltas (N, P, 4)."""
+        """Return logits (N, P, C) and deltas (N, P, 4) from the outputs of a raw head."""
         if self.metadata.head == "raw":
             return outputs["logits"], outputs["deltas"]
         maps = [outputs[name] for name in self.metadata.output_names]
@@ -121,7 +125,7 @@ class FilePredictor:
             return self.session.answer(images)
 
     def _feed(self, images: np.ndarray, size: int) -> np.ndarray:
-        """(n, 3, H, W) as the file takes them: with black images up to `size` where it asks for that many."""
+        """Return (n, 3, H, W) in the form of the file, padded with black images to a fixed batch `size`."""
         missing = size - len(images) if self.batch_size is not None or not len(images) else 0
         images = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
         layout, dtype = LAYOUTS[self.metadata.input_form]
@@ -131,7 +135,10 @@ class FilePredictor:
 
 
 def select(boxes: np.ndarray, scores: np.ndarray, selection: Selection, input_size: tuple[int, int]) -> Detections:
-    """(P, 4) and (P, K) of one image -> its detections, clipped to the `input_size` (height, width) of `boxes`."""
+    """Select the detections of one image from `boxes` (P, 4) and `scores` (P, K), and clip them to `input_size`.
+
+    Boxes are in input pixels; `input_size` is (height, width).
+    """
     found, found_scores, labels = select_detections(
         boxes,
         scores,

@@ -1,11 +1,11 @@
-"""A detector in one file, to be copied into a product: NumPy, onnxruntime, and a file of `ssdlite export-onnx`.
+"""Stand-alone detector for files of `ssdlite export-onnx`, to be copied into a product; NumPy and onnxruntime only.
 
     detector = OnnxDetector("best.onnx")
     boxes, scores, labels = detector(image)  # (H, W, 3) uint8 RGB of any size
     names = [detector.class_names[label] for label in labels]
 
-It runs files of every head, input form and precision, and imports nothing else of ssdlite, which uses the same
-functions. It believes what a file says of itself; `ssdlite predict` checks that first.
+It runs files of every head, input form and precision, and imports nothing of ssdlite, which uses the same
+functions. It does not check the metadata of a file; `ssdlite predict` does.
 """
 
 from __future__ import annotations
@@ -19,18 +19,21 @@ import numpy as np
 import onnxruntime
 
 EXACT_INT8 = "session.x64quantprecision"
-"""Processors with AVX2 but without VNNI add two products of 8 bits in 16 bits, which can overflow: a pedestrian
-network of 8 bit weights had an AP of .113 that way, and .188 without. With this option onnxruntime computes there
-as it does elsewhere, in 1.4 times the time. Files of 7 bit weights never overflow, and are as fast with it."""
+"""Session option that prevents overflow in int8 files.
+
+Processors with AVX2 but without VNNI add two products of 8 bits in 16 bits, which can overflow: a pedestrian
+network with 8 bit weights had an AP of .113 that way, and .188 with this option, at 1.4 times the time. Files with
+7 bit weights never overflow, and the option costs them nothing."""
 
 
-FRAME = 1  # sides of the input that a box reaches beyond it at most, before suppression; see `box_arrays.FRAME`
+FRAME = 1  # before suppression, boxes reach at most this many input sides beyond the input; see `boxes_np.FRAME`
 
 
 class OnnxDetector:
-    """An image -> its objects, best first: boxes (D, 4) xyxy in its pixels, scores (D,), and labels (D,) from 0.
+    """Detector that returns boxes (D, 4) xyxy in pixels of the image, scores (D,), and labels (D,) from 0.
 
-    `threads` are those of one operator; 0 leaves it to onnxruntime (one a physical core).
+    The best detection comes first. `threads` is the number of threads of one operator; 0 leaves it to onnxruntime
+    (one per physical core).
     """
 
     def __init__(self, path: Path | str, threads: int = 0) -> None:
@@ -48,14 +51,14 @@ class OnnxDetector:
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         pixels = resize(image, self.size, self.input["resize_alignment"]).astype(self.input["dtype"])
         pixels = pixels if self.input["layout"] == "NHWC" else pixels.transpose(2, 0, 1)
-        count = self.session.get_inputs()[0].shape[0]  # text if it is any number
+        count = self.session.get_inputs()[0].shape[0]  # text if any number is accepted
         batch = np.repeat(pixels[None], count if isinstance(count, int) else 1, axis=0)
         boxes, scores, labels = self._select([output[0] for output in self.session.run(None, {"images": batch})])
         height, width = np.divide(image.shape[:2], self.size)
         return boxes * np.array([width, height, width, height], np.float32), scores, labels
 
     def _select(self, outputs: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The file's outputs for one image -> its objects, boxes in pixels of the input."""
+        """Return boxes in input pixels, scores and labels from the outputs of the file for one image."""
         if self.head == "nms":
             boxes, scores, labels, count = outputs
             return boxes[:count], scores[:count], labels[:count]
@@ -72,20 +75,20 @@ class OnnxDetector:
 
 
 def may_overflow() -> bool:
-    """Return whether this processor needs `EXACT_INT8`, which doubles the time of 8 bit weights where it is of no
-    use."""
+    """Tell whether this processor needs `EXACT_INT8`, which doubles the time of 8 bit weights on others."""
     try:
         return "vnni" not in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:  # not Linux; be careful
+    except OSError:  # not Linux: assume that it may
         return True
 
 
 def resize(image: np.ndarray, size: tuple[int, int], alignment: str = "half_pixel") -> np.ndarray:
-    """(H, W, 3) -> (*size, 3) uint8, within one grey level of what the network was trained on (`data.resize`).
+    """Resize (H, W, 3) to (*size, 3) uint8, within one grey level of the resizing that the network was trained
+    with.
 
-    Two products of matrices: 10 ms for 640x480 and 50 for 1920x1080, on one core. It leaves an image alone that
-    has its size already: for "half_pixel" from cv2.resize, say, with INTER_AREA if both sides shrink to less than
-    half, else with INTER_LINEAR.
+    Two matrix products: 10 ms for 640x480 and 50 ms for 1920x1080 on one core. An image that has the size already
+    is returned unchanged, so it can be resized faster before: for "half_pixel" by cv2.resize with INTER_AREA if
+    both sides shrink to less than half, else with INTER_LINEAR.
     """
     if image.shape[:2] == tuple(size):
         return image
@@ -98,19 +101,19 @@ def resize(image: np.ndarray, size: tuple[int, int], alignment: str = "half_pixe
 
 
 def _weights(length: int, target: int, alignment: str, averages: bool) -> np.ndarray:
-    """(target, length) float32: how much of each old pixel is in each new one."""
+    """Return (target, length) float32: the weight of each old pixel in each new one."""
     scale, old = length / target, np.arange(length)
     start = np.arange(target)[:, None] * scale
-    if averages:  # what the two have in common
+    if averages:  # weight by the length that an old and a new pixel share
         weights = (np.minimum(start + scale, old + 1) - np.maximum(start, old)).clip(0) / scale
-    else:  # the two old pixels on either side, by their nearness
+    else:  # interpolate linearly between the two nearest old pixels
         position = start + (scale - 1) / 2 if alignment == "half_pixel" else start
         weights = (1 - np.abs(position.clip(0, length - 1) - old)).clip(0)
     return weights.astype(np.float32)
 
 
 def join_levels(maps: Sequence[np.ndarray], columns: int) -> np.ndarray:
-    """(..., priors of a cell · columns, h, w) of each level -> (..., P, columns), in the order of the priors."""
+    """Join maps (..., priors per cell · columns, h, w), one per level, to (..., P, columns) in prior order."""
     rows = [np.moveaxis(level, -3, -1) for level in maps]
     return np.concatenate(
         [level.reshape(*level.shape[:-3], math.prod(level.shape[-3:]) // columns, columns) for level in rows],
@@ -119,9 +122,9 @@ def join_levels(maps: Sequence[np.ndarray], columns: int) -> np.ndarray:
 
 
 def class_scores(logits: np.ndarray, activation: str) -> np.ndarray:
-    """(..., C) logits, background first -> (..., K) scores of the classes, by "softmax" or "sigmoid"."""
+    """Return the scores (..., K) of the classes from logits (..., C), background first, by softmax or sigmoid."""
     if activation == "sigmoid":
-        with np.errstate(over="ignore"):  # a score of 0
+        with np.errstate(over="ignore"):  # overflow gives a score of 0
             return (1 / (1 + np.exp(-logits)))[..., 1:]
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return (exponentials / exponentials.sum(axis=-1, keepdims=True))[..., 1:]
@@ -130,10 +133,13 @@ def class_scores(logits: np.ndarray, activation: str) -> np.ndarray:
 def decode_boxes(
     deltas: np.ndarray, priors: np.ndarray, variances: Sequence[float], size: tuple[int, int]
 ) -> np.ndarray:
-    """(..., P, 4) deltas and (P, 4) cxcywh -> (..., P, 4) xyxy, pixels of the input; see `model.decode`."""
+    """Decode deltas (..., P, 4) of priors (P, 4) cxcywh to xyxy boxes (..., P, 4), all in input pixels.
+
+    The formula is that of `boxes.decode`.
+    """
     center_variance, size_variance = map(np.float32, variances)
     centers = priors[..., :2] + deltas[..., :2] * center_variance * priors[..., 2:]
-    with np.errstate(over="ignore"):  # an infinite side ends at the frame
+    with np.errstate(over="ignore"):  # an infinite side is clipped below
         sizes = priors[..., 2:] * np.exp(deltas[..., 2:] * size_variance)
     ends = _ends(size)
     return np.concatenate([centers - sizes / 2, centers + sizes / 2], axis=-1).clip(
@@ -145,12 +151,15 @@ def select_detections(
     boxes: np.ndarray, scores: np.ndarray, size: tuple[int, int], *,
     score_threshold: float, iou_threshold: float, candidates_per_class: int, max_detections: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-    """(P, 4) and (P, K) of one image -> boxes clipped to `size`, scores and labels from 0, best first."""
+    """Select detections of one image from `boxes` (P, 4) and `scores` (P, K) by suppression within each class.
+
+    Return boxes clipped to `size`, scores, and labels from 0, the best first. Boxes outside the image are left out.
+    """
     clipped = boxes.clip(0, _ends(size))
-    is_seen = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+    has_area = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
     found = []
     for label, column in enumerate(scores.T):
-        candidates = np.flatnonzero(is_seen & (column > score_threshold))
+        candidates = np.flatnonzero(has_area & (column > score_threshold))
         candidates = candidates[np.argsort(-column[candidates], kind="stable")[:candidates_per_class]]
         kept = candidates[suppress(boxes[candidates], iou_threshold)]
         found.append((clipped[kept], column[kept], np.full(len(kept), label, np.int64)))
@@ -160,9 +169,9 @@ def select_detections(
 
 
 def suppress(boxes: np.ndarray, iou_threshold: float) -> np.ndarray:
-    """Greedy suppression of (N, 4) xyxy boxes, best first -> positions of those kept, best first.
+    """Greedy non-maximum suppression of xyxy boxes (N, 4), best first; return the positions of those kept.
 
-    A box goes when its IoU with one that was kept before it is above `iou_threshold`.
+    A box is removed when its IoU with one that was kept before it is above `iou_threshold`.
     """
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     kept = []
@@ -172,12 +181,12 @@ def suppress(boxes: np.ndarray, iou_threshold: float) -> np.ndarray:
         kept.append(best)
         sides = np.minimum(boxes[best, 2:], boxes[left, 2:]) - np.maximum(boxes[best, :2], boxes[left, :2])
         common = sides.clip(min=0).prod(axis=1)
-        # Without a division, boxes of no area overlap nothing.
+        # Multiplied out, so that boxes without area overlap nothing.
         left = left[common <= iou_threshold * (areas[best] + areas[left] - common)]
     return np.array(kept, np.int64)
 
 
 def _ends(size: tuple[int, int]) -> np.ndarray:
-    """The limits of x1, y1, x2, y2."""
+    """Return the upper limits (4,) float32 of x1, y1, x2, y2 for `size` (height, width)."""
     height, width = size
     return np.array([width, height, width, height], np.float32)

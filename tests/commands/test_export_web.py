@@ -74,8 +74,8 @@ def test_an_exported_file_is_put_in_as_it_is(cli, exported, runtime):
     [
         (["none.onnx", "--runtime", "RUNTIME"], 1, "there is no model file none.onnx"),
         (["none.pt", "--runtime", "RUNTIME"], 1, "there is no checkpoint none.pt"),
-        (["MODEL", "--runtime", "gone"], 1, "in gone; run 'npm install onnxruntime-web' here"),
-        (["MODEL"], 1, "there is no ONNX Runtime Web"),
+        (["MODEL", "--runtime", "gone"], 1, "in gone; run 'npm install onnxruntime-web' in this folder"),
+        (["MODEL"], 1, "ONNX Runtime Web (ort.wasm.bundle.min.mjs and"),
         (
             ["MODEL", "eval.score_threshold=.2", "--runtime", "RUNTIME"],
             2,

@@ -1,4 +1,4 @@
-"""One small network and its exported files, shared by the whole room: tracing takes most of the time."""
+"""Fixtures: one small network and its exported files, shared because tracing takes most of the time."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ DECODER = Decoder(SIZE, score_threshold=0.5, iou_threshold=0.5, candidates_per_c
 
 
 def draw_images(count: int, size: tuple[int, int], seed: int) -> np.ndarray:
-    """(count, 3, H, W) uint8: coloured squares with noise, so that no two places look the same."""
+    """Return (count, 3, H, W) uint8: coloured squares with noise, so that no two places look alike."""
     generator = np.random.default_rng(seed)
     height, width = size
     squares = generator.integers(0, 256, (count, 3, height // 16, width // 16)).repeat(16, 2).repeat(16, 3)
@@ -52,7 +52,7 @@ def draw_images(count: int, size: tuple[int, int], seed: int) -> np.ndarray:
 
 @torch.no_grad()
 def make_detector(dialect: str, size: tuple[int, int], seed: int = 0, **options: Any) -> Detector:
-    """A random network whose norms have seen images and whose scores and boxes differ from place to place."""
+    """Random network whose norms were fitted to images and whose scores and boxes vary over the image."""
     torch.manual_seed(seed)
     detector = Detector(DIALECTS[dialect], num_classes=3, input_size=size, width=0.25, **options).train()
     norms = [module for module in detector.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -72,7 +72,7 @@ def assert_same_detections(
     pixels: float = 0.05,
     score: float = 1e-3,
 ) -> None:
-    """Equal as sets: a random network turns rounding into 1e-4 in the scores, so neighbours may change places."""
+    """Assert equality as sets: rounding changes scores of a random network by 1e-4, and with them the order."""
     assert len(found.scores) == len(expected.scores)
     same = found.labels[:, None] == expected.labels[None]
     same &= np.abs(found.scores[:, None] - expected.scores[None]) < score
@@ -82,19 +82,19 @@ def assert_same_detections(
 
 @torch.no_grad()
 def shift_mean(network: Network) -> None:
-    """126.5 where 127.5 was meant, say."""
+    """Wrong normalisation: 126.5 instead of 127.5."""
     network.normalize.mean += 1
 
 
 @torch.no_grad()
 def swap_channels(network: Network) -> None:
-    """BGR for RGB."""
+    """Wrong colours: BGR instead of RGB."""
     stem = network.backbone.features[0][0]
     stem.weight.copy_(stem.weight.flip(1))
 
 
 def shift_priors(network: Detector) -> None:
-    """By 50 times what a box may be off by."""
+    """Move boxes by 50 times their allowed error."""
     network.priors[:, 0] += 5
 
 
@@ -122,7 +122,7 @@ def traced(detector: Detector) -> onnx.ModelProto:
 def files(
     detector: Detector, traced: onnx.ModelProto, images: np.ndarray, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
-    """A file of each head, and with suppression by tensors."""
+    """Files of each head, and one with suppression by tensors."""
     folder = tmp_path_factory.mktemp("onnx")
     for head, form in FORMS.items():
         model = build_model(traced, detector, form=form, decoder=DECODER, metadata=METADATA)

@@ -1,5 +1,4 @@
-"""A network with corners as a file: the same pairs as PyTorch's, honest verification, and metadata without
-priors."""
+"""Exported corner networks: pairs equal to PyTorch's, verification that finds errors, metadata without priors."""
 
 import copy
 import dataclasses
@@ -42,14 +41,14 @@ NONE = Margins(0, 0, 0)
 
 
 def draw(count, size, seed):
-    """`draw_images` of any size."""
+    """Return `draw_images` of any size."""
     height, width = (-(-side // 16) * 16 for side in size)
     return draw_images(count, (height, width), seed)[:, :, : size[0], : size[1]].copy()
 
 
 @torch.no_grad()
 def make_corner_detector(size=SIZE, dialect="paper", seed=0, **options) -> CornerDetector:
-    """A random network whose norms have seen images, with many pairs in each."""
+    """Random network whose norms were fitted to images, with many pairs in each image."""
     torch.manual_seed(seed)
     detector = CornerDetector(DIALECTS[dialect], num_classes=3, input_size=size, width=0.25, **options).train()
     for module in detector.modules():
@@ -211,7 +210,7 @@ def test_planted_errors_of_the_decoding_are_found(files, detector, images, tmp_p
         ("iou_threshold", 0.7, "should have suppressed each other"),
         ("iou_threshold", 0.3, "missing"),
         ("score_threshold", 0.8, "missing"),
-        ("score_threshold", 0.2, "score too low"),
+        ("score_threshold", 0.2, "scores that are too low"),
     ],
 )
 def test_planted_errors_of_the_suppression_are_found(files, detector, images, tmp_path, constant, value, problem):
@@ -234,7 +233,7 @@ def test_a_network_that_gives_no_numbers_does_not_pass(files, detector, images):
 
 
 def random_maps(seed, classes=2, cells=(18, 22)):
-    """Of about 85 peaks a kind, and of 500 pairs among the best 64; some embeddings do not fit."""
+    """Maps with about 85 peaks of each kind and 500 pairs among the best 64; some embeddings do not match."""
     generator = np.random.default_rng(seed)
     shapes = ((2, classes, *cells), (2, *cells), (2, 2, *cells))
     scales = (1, 0.15, 0.3)
@@ -250,7 +249,7 @@ def torch_pairs(maps, size):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_without_margins_the_possible_pairs_are_the_certain_ones_and_pytorchs(seed):
-    """Corners and pairs are cut off at 64 and 400 here, which both must do alike."""
+    """Limits of 64 corners and 400 pairs, which both implementations apply."""
     maps, size = random_maps(seed), (144, 176)
     pairs = possible_pairs(*maps, size, NONE, 0.0)
     found = torch_pairs(maps, size)
@@ -285,11 +284,11 @@ def test_missing_and_superfluous_pairs_are_named():
     limits = (pairs.boxes, pairs.scores, ~pairs.is_certain, (1e-3, 1e-5))
     assert list(check_pairs(Detections(*(part[2:] for part in found)), *limits)) == ["2 pairs are missing"]
     doubled = Detections(*(np.concatenate([part, part[:3]]) for part in found))
-    assert list(check_pairs(doubled, *limits)) == ["3 pairs are too many"]
+    assert list(check_pairs(doubled, *limits)) == ["3 pairs are superfluous"]
 
 
-def test_images_that_tell_nothing_are_judged_by_their_maps_with_a_warning(detector, images, tmp_path, caplog):
-    """A map without any slope ties everywhere, and which cells are chosen says nothing."""
+def test_images_that_tell_nothing_are_verified_by_their_maps_with_a_warning(detector, images, tmp_path, caplog):
+    """In a uniform map all cells tie, so the selection of corners cannot be verified."""
     maps = np.zeros((2, 2, 40, 40)), np.zeros((2, 40, 40)), np.zeros((2, 2, 40, 40))
     assert possible_pairs(*maps, (320, 320), NONE, 0.0) is None
     flat = copy.deepcopy(detector)

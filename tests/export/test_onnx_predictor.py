@@ -73,7 +73,7 @@ def test_missing_and_foreign_files_are_refused(files, tmp_path):
         (lambda text: text.replace('"schema": 2', '"schema": 7'), "schema 7"),
         (
             lambda text: text.replace('"dtype": "float32"', '"dtype": "uint8"'),
-            "head 'raw' for 128x96 pixels of uint8",
+            "head 'raw', an input of 128x96 pixels of uint8",
         ),
         (lambda text: text[: len(text) // 2], "damaged"),
         (lambda text: "{}", "damaged"),
@@ -96,14 +96,14 @@ def test_missing_and_foreign_files_are_refused(files, tmp_path):
 @pytest.mark.parametrize("names", [["one", "two"], ["one", "two", "three", "four"]])
 def test_a_file_of_other_classes_than_it_names_is_refused(files, tmp_path, head, names):
     change_names(files[head], tmp_path / "other.onnx", names)
-    with pytest.raises(CheckpointError, match=rf"head '{head}' for .* and {len(names)} classes"):
+    with pytest.raises(CheckpointError, match=rf"head '{head}', an input of .* and {len(names)} classes"):
         OnnxPredictor(tmp_path / "other.onnx")
 
 
 def test_a_detection_of_no_class_is_refused(files, images, tmp_path):
-    """The outputs of head nms do not tell how many classes there are."""
+    """The outputs of head nms have no axis of classes."""
     change_names(files["nms"], tmp_path / "other.onnx", ["one"])
-    with pytest.raises(CheckpointError, match="names 1 classes and finds more"):
+    with pytest.raises(CheckpointError, match="detects a class beyond the 1 that its metadata name"):
         OnnxPredictor(tmp_path / "other.onnx")(make_batch(images, [SIZE] * len(images)))
 
 
@@ -123,7 +123,7 @@ def change_names(path, target, names):
 
 
 def as_schema_1(path, target):
-    """The file as it was written before there were other inputs and precisions, data paths included."""
+    """A file of schema 1, which has no input form and no precision, and holds data set paths."""
     model = onnx.load(path)
     for entry in model.metadata_props:
         if entry.key == "ssdlite":

@@ -12,7 +12,7 @@ from .conftest import SIZE, assert_same_detections
 
 
 class OnnxSession:
-    """An .onnx file as an InferenceSession that counts what it is asked for."""
+    """InferenceSession of an .onnx file that records its calls."""
 
     def __init__(self, path, batch_size=None):
         self.file = OnnxPredictor(path)

@@ -1,4 +1,4 @@
-"""The file that people copy: its functions, and the whole of it where nothing else of ssdlite is."""
+"""The stand-alone runtime: its functions, and a copy of the file without the rest of ssdlite."""
 
 import json
 import shutil
@@ -77,7 +77,7 @@ def test_decoding_undoes_encoding():
 
 
 def test_an_overflowing_size_is_the_whole_frame():
-    """One side of the image beyond it, where overlaps are numbers."""
+    """Boxes are clipped one side beyond the image, so that overlaps are finite."""
     deltas = np.array([[0, 0, 1000, 1000], [0, 0, 1000, 0]], np.float32)
     boxes = decode_boxes(deltas, np.array([[5, 5, 4, 4]], np.float32), (0.1, 0.2), (32, 64))
     np.testing.assert_array_equal(boxes, [[-64, -32, 128, 64], [-64, 3, 128, 7]])
@@ -99,7 +99,7 @@ def test_its_limits_are_those_of_training():
 
 
 def run_copy(folder, images, paths):
-    """What a copy of the file answers in a process that imports nothing of ssdlite: path -> Detections an image."""
+    """Run a copy of the file in a process that imports nothing of ssdlite: path -> Detections per image."""
     shutil.copy(ssdlite.export.runtime.__file__, folder / "detector.py")
     (folder / "program.py").write_text(PROGRAM, encoding="utf-8")
     np.save(folder / "images.npy", images)

@@ -1,4 +1,4 @@
-"""The ONNX graph of a network: tracing, heads, suppression, precision and operator set.
+"""ONNX graph of a network: tracing, heads, suppression, precision and operator set.
 
-Start with `model`, which traces a network and puts the parts together.
+Start with `model`, which traces a network and assembles a file.
 """

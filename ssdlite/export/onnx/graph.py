@@ -1,6 +1,4 @@
-"""Edits and properties of ONNX graphs: outputs, the part that is the network, input form, operator set, supporting
-runtimes.
-"""
+"""Edits and properties of ONNX graphs: outputs, network part, input form, operator set and supporting runtimes."""
 
 from __future__ import annotations
 
@@ -19,13 +17,13 @@ from ssdlite.export.metadata import LAYOUTS, OUTPUT_NAMES, InputForm
 
 
 def keep_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """A copy of `model` that gives the outputs `names` and holds nothing that they do not need."""
+    """Return a copy of `model` with the outputs `names` and only the nodes that they need."""
     inputs = [value.name for value in model.graph.input]
     return onnx.utils.Extractor(model).extract_model(inputs, list(names))
 
 
 def add_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """A copy of `model` that also gives the float32 values `names`, which are computed inside it."""
+    """Return a copy of `model` whose outputs include the inner float32 values `names`."""
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
     copied.graph.output.extend(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
@@ -33,19 +31,19 @@ def add_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto
 
 
 def strip_annotations(model: onnx.ModelProto) -> None:
-    """Remove, in place, what exporters note about the source code: it holds paths of the machine."""
+    """Remove notes of the exporter about source code, in place: they contain paths of this machine."""
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         part.doc_string = ""
         del part.metadata_props[:]
-    del graph.value_info[:]  # shape inference finds them again
+    del graph.value_info[:]  # shape inference restores them
 
 
 def fold_center_taps(model: onnx.ModelProto) -> int:
-    """Make every depthwise 3×3 on a 1×1 map a 1×1, in place; gives their number.
+    """Replace every depthwise 3×3 convolution of a 1×1 map by a 1×1 one, in place; return their number.
 
-    Only the centre tap ever meets the map, so this is exact. OpenCV's DNN (4.x, and the classic engine of 5.0)
-    computes the 3×3 wrongly, by about 1 in the logits, and each SSDLite whose last map is 1×1 has some.
+    This is exact, because only the centre tap meets the map. OpenCV's DNN (4.x, and the classic engine of 5.0)
+    computes the 3×3 incorrectly, by about 1 in the logits, and every SSDLite whose last map is 1×1 has some.
     """
     inferred = shape_inference.infer_shapes(model).graph
     map_sizes = {
@@ -71,7 +69,7 @@ def fold_center_taps(model: onnx.ModelProto) -> int:
 
 
 def drop_unused_weights(graph: onnx.GraphProto) -> None:
-    """Remove, in place, the constants that no node reads."""
+    """Remove the constants that no node reads, in place."""
     used = {name for node in graph.node for name in node.input}
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
@@ -89,14 +87,14 @@ def _set_attributes(node: NodeProto, **values: list[int]) -> None:
 
 
 def raw_outputs(model: onnx.ModelProto) -> list[str]:
-    """The values of a traced graph that a network ends with: the maps of each level, or those of corners."""
+    """Return the names of the last values of the network in a traced graph: maps by level, or corner maps."""
     later = {*OUTPUT_NAMES["raw"], *OUTPUT_NAMES["decoded"]}
     return [value.name for value in model.graph.output if value.name not in later]
 
 
 def last_convolutions(model: onnx.ModelProto) -> set[str]:
-    """The names of the convolutions that no other one comes after."""
-    feeding: set[str] = set()  # values that a convolution is computed from
+    """Return the names of the convolutions that no other convolution depends on."""
+    feeding: set[str] = set()  # values that a convolution depends on
     found = set()
     for node in reversed(model.graph.node):
         feeds = not feeding.isdisjoint(node.output)
@@ -108,9 +106,9 @@ def last_convolutions(model: onnx.ModelProto) -> set[str]:
 
 
 def network_nodes(model: onnx.ModelProto) -> list[NodeProto]:
-    """The nodes from the first convolution to `raw_outputs`, in their order."""
+    """Return the nodes from the first convolution to `raw_outputs`, in order."""
     wanted = set(raw_outputs(model))
-    for node in reversed(model.graph.node):  # in topological order, as any graph of ONNX
+    for node in reversed(model.graph.node):  # the nodes of an ONNX graph are in topological order
         if not wanted.isdisjoint(node.output):
             wanted.update(node.input)
     reached: set[str] = set()
@@ -128,11 +126,11 @@ HALF = "float16"
 
 @dataclass(frozen=True)
 class RuntimeSupport:
-    """A program that reads ONNX, and what of our files it cannot do."""
+    """Runtime that reads ONNX, with the features of our files that it does not support."""
 
     name: str
     lacks: frozenset[str]  # operators, or `HALF`
-    tried: bool  # by us; otherwise from its documentation
+    tried: bool  # tested here; otherwise taken from its documentation
 
 
 QUANTIZATION = frozenset({"QuantizeLinear", "DequantizeLinear"})
@@ -143,58 +141,59 @@ RUNTIMES = (
     RuntimeSupport("ONNX Runtime Web", frozenset(), tried=True),
     RuntimeSupport("OpenVINO", frozenset(), tried=True),
     RuntimeSupport("OpenCV 5", frozenset(), tried=True),
-    # And the classic engine of 5, where it was tried. Its NonMaxSuppression gives other boxes, and no error.
+    # Tested with the classic engine of OpenCV 5. Its NonMaxSuppression gives different boxes without an error.
     RuntimeSupport("OpenCV 4", frozenset({"NonMaxSuppression", HALF}), tried=True),
-    # It takes none but symmetric activations, and ours are not.
+    # TensorRT needs symmetric activations, and ours are asymmetric.
     RuntimeSupport("TensorRT", QUANTIZATION, tried=False),
 )
 
 
 def count_operators(model: onnx.ModelProto) -> dict[str, int]:
-    """Operator -> nodes, by name."""
+    """Return operator -> number of nodes, sorted by name."""
     return dict(sorted(Counter(node.op_type for node in model.graph.node).items()))
 
 
 def needs(model: onnx.ModelProto) -> set[str]:
-    """The operators of a file, and `HALF` if it has numbers of that kind."""
+    """Return the operators of a file, and `HALF` if it has float16 constants."""
     halves = {HALF for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT16}
     return {node.op_type for node in model.graph.node} | halves
 
 
 def obstacles(needed: Collection[str]) -> dict[str, list[str]]:
-    """Runtime -> what it lacks of what `needs` gave; an empty list where it has all."""
+    """Return runtime -> the features of `needed` (see `needs`) that it lacks; an empty list if it has all."""
     return {runtime.name: sorted(runtime.lacks.intersection(needed)) for runtime in RUNTIMES}
 
 
 def count_weights(model: onnx.ModelProto) -> int:
-    """Numbers in all constants."""
+    """Return the number of elements of all constants."""
     return sum(math.prod(tensor.dims) for tensor in model.graph.initializer)
 
 
 MIN_OPSET = 13
-"""The first with quantisation by channel, and with the operators that suppression is made of."""
+"""First opset with quantisation per channel and with the operators that suppression needs."""
 
 
 TRACED_OPSET = 18
-"""Opset that PyTorch writes without a conversion (2.9 to 2.15). Asked for less, it calls ONNX's converter, which
-has no rule for Identity at 13 to 15 nor for Pad at 16 and 17, and then leaves 18 in place without an error."""
+"""Opset that PyTorch (2.9 to 2.15) writes without a conversion.
+
+For a lower opset it calls ONNX's converter, which has no rule for Identity at 13 to 15 nor for Pad at 16 and 17,
+and then writes 18 without an error."""
 
 
 DEFAULT_OPSET = 18
 
 
 def require_known(opset: int) -> None:
-    """Raise ConfigError for an opset that is too old for any of our files."""
+    """Raise ConfigError for an opset below MIN_OPSET."""
     if opset < MIN_OPSET:
         raise ConfigError(f"opset {opset} cannot be written; choose {MIN_OPSET} or above, such as {DEFAULT_OPSET}.")
 
 
 def lower_opset(model: onnx.ModelProto, opset: int) -> None:
-    """Bring `model` down to `opset`, in place; where it is that or less, nothing changes.
+    """Convert `model` to `opset`, in place; a model of that opset or a lower one is not changed.
 
-    An operator of the newer set becomes its namesake of the older one when all that it says can be said there:
-    what the older one does not know must have no effect. Everything in a detector is of this kind. Raises
-    ConfigError for anything else.
+    A node keeps its operator; attributes that the older opset lacks are removed if they have no effect, which is so
+    for all nodes of a detector. Raises ConfigError for a node that the older opset cannot express.
     """
     current = _standard(model).version
     if opset >= current:
@@ -202,31 +201,31 @@ def lower_opset(model: onnx.ModelProto, opset: int) -> None:
     shapes = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         if not defs.has(node.op_type, opset, ""):
-            raise _refusal(opset, f"{node.op_type} came later")
+            raise _refusal(opset, f"{node.op_type} was added later")
         older, newer = (defs.get_schema(node.op_type, version, "") for version in (opset, current))
         while node.input and not node.input[-1]:
             del node.input[-1]
         if len(node.input) > older.max_input:
-            raise _refusal(opset, f"{node.op_type} has an input that came later")
+            raise _refusal(opset, f"{node.op_type} has an input that was added later")
         unknown = [attribute for attribute in node.attribute if attribute.name not in older.attributes]
         for attribute in unknown:
             if not _is_neutral(node, attribute, newer, shapes):
-                raise _refusal(opset, f"{node.op_type} has the attribute {attribute.name}, which came later")
+                raise _refusal(opset, f"{node.op_type} has the attribute {attribute.name}, which was added later")
             node.attribute.remove(attribute)
     _standard(model).version = opset
 
 
 def require_opset(model: onnx.ModelProto, opset: int) -> None:
-    """Raise ConfigError if `model` is not of `opset` alone: no tool that writes graphs says so by an exception."""
+    """Raise ConfigError if `model` is not of `opset`; the tools that write graphs do not report that."""
     written = {entry.domain: entry.version for entry in model.opset_import}
     if written != {"": opset}:
         raise ConfigError(
-            f"the exporter cannot write opset {opset} (it gave {written.get('')}); try --opset {DEFAULT_OPSET}."
+            f"the exporter cannot write opset {opset} (it wrote {written.get('')}); try --opset {DEFAULT_OPSET}."
         )
 
 
 def lower_ir_version(model: onnx.ModelProto) -> None:
-    """Set the lowest IR version that the opset allows, in place: old runtimes refuse files of a new one."""
+    """Set the lowest IR version that the opset allows, in place: old runtimes refuse files of newer ones."""
     model.ir_version = helper.find_min_ir_version_for(model.opset_import)
 
 
@@ -237,8 +236,8 @@ def _standard(model: onnx.ModelProto) -> onnx.OperatorSetIdProto:
 def _is_neutral(
     node: NodeProto, attribute: AttributeProto, schema: defs.OpSchema, tensors: dict[str, onnx.TensorProto]
 ) -> bool:
-    """Return whether the node means the same without `attribute`."""
-    if node.op_type == "Reshape" and attribute.name == "allowzero":  # how a 0 in the new shape is read
+    """Tell whether `attribute` has no effect on the node."""
+    if node.op_type == "Reshape" and attribute.name == "allowzero":  # it has an effect on a 0 in the new shape only
         shape = tensors.get(node.input[1])
         return attribute.i == 0 or (shape is not None and 0 not in numpy_helper.to_array(shape))
     default = schema.attributes[attribute.name].default_value
@@ -250,10 +249,10 @@ def _refusal(opset: int, reason: str) -> ConfigError:
 
 
 def set_input_form(model: onnx.ModelProto, form: InputForm) -> None:
-    """Make a graph that takes `images` (B, 3, H, W) float32 take them in `form`, in place.
+    """Change the input `images` of a graph from (B, 3, H, W) float32 to `form`, in place.
 
-    The forms with nhwc take (B, H, W, 3), those with uint8 bytes. The values are 0..255 with every form, and the
-    first nodes of the network normalise them.
+    The nhwc forms are (B, H, W, 3), the uint8 forms bytes. Pixels are 0..255 in every form; the first nodes of the
+    network normalise them.
     """
     if form == "float-nchw":
         return
@@ -264,7 +263,7 @@ def set_input_form(model: onnx.ModelProto, form: InputForm) -> None:
         node.input[:] = ["pixels" if name == "images" else name for name in node.input]
     layout, dtype = LAYOUTS[form]
     last, nodes = "images", []
-    if layout == "NHWC":  # before the cast: bytes are moved, not floats
+    if layout == "NHWC":  # before the cast, so that bytes are moved and not floats
         sides = [*sides[1:], sides[0]]
         nodes.append(make_node("Transpose", [last], ["channels_first"], perm=[0, 3, 1, 2]))
         last = "channels_first"

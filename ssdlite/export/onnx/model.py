@@ -1,6 +1,4 @@
-"""ONNX model of a network: traced with every output that a file may want, cut to its head, with its precision and
-metadata.
-"""
+"""ONNX model of a network: traced with all outputs, then cut to a head, with its precision and metadata."""
 
 from __future__ import annotations
 
@@ -51,11 +49,11 @@ from ssdlite.models.network import Network
 
 
 def trace_detector(detector: Network, *, batch: int | None = None, opset: int = DEFAULT_OPSET) -> onnx.ModelProto:
-    """The network with all outputs before suppression, in the order that data takes.
+    """Trace a network with all its outputs before suppression.
 
-    `logits_0`, ..., `deltas_0`, ... of each level; `logits` and `deltas`; or the maps of corners; `boxes` and
-    `scores`. Its input is `images` (B, 3, H, W) float32, B being `batch`, or open. Takes 10 seconds or so;
-    `deploy.onnx.export.build_model` makes a file of any head from it.
+    The outputs are `logits_0`, ..., `deltas_0`, ... of each level, `logits` and `deltas`, or the corner maps; then
+    `boxes` and `scores`. The input is `images` (B, 3, H, W) float32, where B is `batch`, or open if that is None.
+    Tracing takes about 10 seconds; `build_model` makes a file of any head from the result.
 
     Raises ConfigError for an opset that cannot be written, CheckpointError if the exporter fails.
     """
@@ -70,8 +68,9 @@ def trace_detector(detector: Network, *, batch: int | None = None, opset: int = 
 
 
 def _trace(detector: Network, batch: int | None, opset: int) -> onnx.ModelProto:
-    wrapper = _AllOutputs(copy.deepcopy(detector).cpu().float()).eval()  # eval of the whole, or the tracer misleads
-    # A symbolic size of 1 would be taken for a constant.
+    # The wrapper itself has to be in evaluation mode too, or the messages of the tracer are misleading.
+    wrapper = _AllOutputs(copy.deepcopy(detector).cpu().float()).eval()
+    # The tracer takes a symbolic size of 1 for a constant.
     example = torch.zeros(batch or 2, 3, *detector.input_size)
     try:
         with _silence():
@@ -85,7 +84,7 @@ def _trace(detector: Network, batch: int | None, opset: int) -> onnx.ModelProto:
                 output_names=wrapper.names,
                 dynamic_shapes=None if batch else {"images": {0: torch.export.Dim("batch")}},
             )
-    except Exception as error:  # the exporter's own types are private, and its message is a log
+    except Exception as error:  # the exporter's exceptions are private types whose messages are logs
         raise CheckpointError(
             f"PyTorch cannot export the network at opset {opset} ({_last_cause(error)}); "
             f"try --opset {DEFAULT_OPSET}."
@@ -121,7 +120,7 @@ class _AllOutputs(nn.Module):
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Keep the exporter's progress, advice and tracebacks that it survives off the screen and the log."""
+    """Suppress the exporter's progress, advice and the tracebacks of errors that it handles."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -144,16 +143,18 @@ def _last_cause(error: BaseException) -> str:
 
 @dataclass(frozen=True, eq=False)
 class QuantizationData:
-    """Images and options that the ranges of 8 bits are chosen by; see `export.onnx.precision`."""
+    """Calibration images and options of int8 quantisation; see `export.onnx.precision.quantize`."""
 
-    images: np.ndarray  # (N, 3, H, W) uint8 RGB, N > 0: what the network is trained on, without augmentation
-    reduce_range: bool
+    images: np.ndarray  # (N, 3, H, W) uint8 RGB, N > 0: training images, without augmentation
+    reduce_range: bool  # weights of 7 bits
 
 
 def require_form(detector: Network, form: FileForm) -> None:
-    """Raise ConfigError if there is no such file of this network, or if a part of `form` would have no effect."""
+    """Raise ConfigError if the network has no file of this form, or if a part of `form` would have no effect."""
     if form.head in ("raw", "raw-levels") and not isinstance(detector, Detector):
-        raise ConfigError(f"a corner network has no file of --head {form.head}; choose --head decoded or nms.")
+        raise ConfigError(
+            f"a corner network cannot be exported with --head {form.head}; choose --head decoded or nms."
+        )
     if form.suppression != "op" and form.head != "nms":
         raise ConfigError(
             f"--nms {form.suppression} has no effect with --head {form.head}, which has no suppression."
@@ -163,7 +164,10 @@ def require_form(detector: Network, form: FileForm) -> None:
 def narrow(
     traced: onnx.ModelProto, precision: Precision, calibration: QuantizationData | None = None
 ) -> onnx.ModelProto:
-    """A copy of `trace_detector(...)` whose network computes in `precision`; what is decoded stays float32."""
+    """Return a copy of a traced model whose network computes in `precision`; decoding stays in float32.
+
+    `calibration` is needed for int8.
+    """
     if precision == "int8":
         from ssdlite.export.onnx.precision import quantize  # takes a second to import
 
@@ -184,7 +188,10 @@ def build_model(
     metadata: ExportMetadata,
     form: FileForm | None = None,
 ) -> onnx.ModelProto:
-    """A checked file from `trace_detector(detector)`, or what `narrow` made of it, which is left as it is."""
+    """Build the file of a head from the result of `trace_detector` or `narrow`, which is not changed.
+
+    The result has passed ONNX's checker. Raises ConfigError for a form that the network does not have.
+    """
     form = form or FileForm()
     assert len(metadata.class_names) == detector.num_classes
     require_form(detector, form)
@@ -211,7 +218,7 @@ def build_model(
 
 
 def network_facts(detector: Network) -> NetworkFacts:
-    """Return what a file of `detector` has to say about it."""
+    """Return the facts about `detector` that its files hold."""
     alignment = detector.dialect.resize_alignment
     if not isinstance(detector, Detector):
         return NetworkFacts(detector.input_size, alignment)

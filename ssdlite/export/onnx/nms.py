@@ -1,6 +1,6 @@
-"""Non-maximum suppression as ONNX nodes behind a decoded network, by the operator or by plain arithmetic.
+"""Non-maximum suppression as ONNX nodes after a decoded network, by the operator or by arithmetic on tensors.
 
-The second form is for runtimes that have no operator for it. Both take any number of images.
+The second form is for runtimes without the operator. Both accept any batch size.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ BOXES, SCORES, LABELS, COUNT = OUTPUT_NAMES["nms"]
 
 
 MAX_CANDIDATES = 512
-"""Candidates of all classes together, for suppression by tensors, which compares every two of them; twice the
-detections, if that is more. The detections are those of all candidates if so many of the best are kept, or no more
-are above the threshold; in 60 images of people with helmets, of 800 candidates 319 were kept (median)."""
+"""Number of candidates of all classes together in suppression by tensors, which compares every pair of them.
+
+It is raised to twice the number of detections if that is more. The result equals that of all candidates if enough
+of the best are kept, or if no more are above the threshold. In 60 images of people with helmets, 319 of 800
+candidates were kept (median)."""
 
 
 def limit_candidates(selection: Selection, kind: SuppressionKind, num_priors: int, num_classes: int) -> Selection:
-    """`selection` as suppression of `kind` follows it, with the number of candidates that it looks at."""
+    """Return `selection` with the number of candidates that suppression of `kind` compares."""
     if kind == "op":
         return selection
     each = min(selection.candidates_per_class, num_priors)
@@ -40,9 +42,9 @@ def append_nms(model: onnx.ModelProto, selection: Selection, input_size: tuple[i
     detection_labels  (B, D) int64       0..K-1; -1 as padding
     num_detections    (B,) int64         without the padding
 
-    By NonMaxSuppression, or by tensors where `selection` says how many candidates there are (`limit_candidates`).
-    D is max_detections, or the number of candidates where that is less: TopK cannot give more. All operators exist
-    since opset 13.
+    Suppression is by tensors if `selection.candidates` is set (see `limit_candidates`), else by NonMaxSuppression.
+    D is max_detections, or the number of candidates if that is less, since TopK cannot give more. All operators
+    exist since opset 13.
     """
     graph = model.graph
     batch, priors, classes = graph.output[1].type.tensor_type.shape.dim
@@ -64,12 +66,12 @@ def append_nms(model: onnx.ModelProto, selection: Selection, input_size: tuple[i
     if limited:
         constants["num_candidates"] = np.array([selection.candidates_per_class])
         constants["last_candidate"] = np.array([selection.candidates_per_class - 1])
-    suppression, its_constants = (
+    suppression, more_constants = (
         _operator_suppression(selection, num_rows, num_scores)
         if selection.candidates is None
         else tensor_suppression(selection, num_scores)
     )
-    constants |= its_constants
+    constants |= more_constants
     nodes = [
         *_clipping_nodes(),
         make_node(
@@ -95,8 +97,10 @@ def _declare_outputs(graph: GraphProto, batch: int | str, num_rows: int) -> None
 
 
 def _clipping_nodes() -> list[NodeProto]:
-    """Return all boxes clipped to the image, for the result; those without area there, as in `model.decode`, score
-    0."""
+    """Return nodes that clip boxes to the image and set the scores of those without area there to 0.
+
+    `models.decode` does so too.
+    """
     return [
         make_node("Max", ["boxes", "image_start"], ["boxes_from_start"]),
         make_node("Min", ["boxes_from_start", "image_end"], ["clipped_boxes"]),
@@ -109,10 +113,10 @@ def _clipping_nodes() -> list[NodeProto]:
 
 
 def _candidate_nodes() -> list[NodeProto]:
-    """Only the best scores of each class compete, as in `model.decode`: the others become 0.
+    """Return nodes that keep the best scores of each class and set the others to 0, as `models.decode` does.
 
-    Without this an image with more candidates would give other detections than the evaluator counted. It takes 3 ms
-    of one core for 80 classes and 2,000 priors, next to nothing for a few.
+    Without them an image with more candidates would give other detections than the evaluation did. They take 3 ms
+    of one core for 80 classes and 2,000 priors, and far less for a few classes.
     """
     return [
         make_node("TopK", ["all_scores_BKP", "num_candidates"], ["candidate_scores", "candidates"], axis=2),
@@ -125,9 +129,9 @@ def _candidate_nodes() -> list[NodeProto]:
 def _operator_suppression(
     selection: Selection, num_rows: int, num_scores: int
 ) -> tuple[list[NodeProto], dict[str, np.ndarray]]:
-    """Nodes from `boxes` and `scores_BKP` to the best scores that are kept and their positions in K·P.
+    """Return nodes from `boxes` and `scores_BKP` to the best scores that are kept and their positions in K·P.
 
-    NonMaxSuppression gives rows (image, class, prior) in any number; scattering them back makes the shapes fixed.
+    NonMaxSuppression gives a variable number of rows (image, class, prior); scattering them makes the shapes fixed.
     """
     limits = ["max_per_class", "iou_threshold", "score_threshold"]
     constants = {
@@ -150,7 +154,7 @@ def _operator_suppression(
 
 
 def _output_nodes() -> list[NodeProto]:
-    """The best of all classes, image by image, and the padding."""
+    """Return nodes that pick the best detections of all classes in each image and pad them."""
     return [
         make_node("Greater", [SCORES, "no_score"], ["found"]),
         make_node("Div", ["top", "num_priors"], ["top_labels"]),
@@ -170,9 +174,9 @@ ROUNDS = 16
 
 
 def tensor_suppression(selection: Selection, num_scores: int) -> tuple[list[NodeProto], dict[str, np.ndarray]]:
-    """Nodes from `boxes` (B, P, 4) and `scores_BKP` to the best scores that are kept and their positions in K·P.
+    """Return nodes from `boxes` (B, P, 4) and `scores_BKP` to the best scores that are kept and their positions.
 
-    M = selection.candidates of the `num_scores` = K·P take part: the best above the threshold.
+    Positions are in K·P = `num_scores`. The M = selection.candidates best scores above the threshold take part.
     """
     assert selection.candidates is not None
     count = selection.candidates
@@ -190,7 +194,7 @@ def tensor_suppression(selection: Selection, num_scores: int) -> tuple[list[Node
 
 
 def _gathering_nodes() -> list[NodeProto]:
-    """The candidates with their classes and boxes."""
+    """Return nodes that gather the M candidates with their classes and boxes."""
     return [
         make_node("Reshape", ["scores_BKP", "flat_shape"], ["all_scores"]),
         make_node("Greater", ["all_scores", "score_threshold"], ["is_above"]),
@@ -205,7 +209,7 @@ def _gathering_nodes() -> list[NodeProto]:
 
 
 def _pairing_nodes() -> list[NodeProto]:
-    """S, (B, M, M): the box of a row suppresses that of a column, if it is kept."""
+    """Return nodes for `suppresses_BMM` (B, M, M): 1 where the box of a row, if kept, removes that of a column."""
     nodes = [
         make_node("Transpose", ["boxes_BM4"], ["boxes_B4M"], perm=[0, 2, 1]),
         make_node("Split", ["boxes_BM4", "one_each"], ["row_x1", "row_y1", "row_x2", "row_y2"], axis=2),
@@ -225,7 +229,7 @@ def _pairing_nodes() -> list[NodeProto]:
         *(make_node("Mul", [f"{part}_x", f"{part}_y"], [f"{part}_area"]) for part in ("row", "column", "common")),
         make_node("Add", ["row_area", "column_area"], ["both_areas"]),
         make_node("Sub", ["both_areas", "common_area"], ["union"]),
-        # Without a division, boxes of no area overlap nothing.
+        # Multiplied out, so that boxes without area overlap nothing.
         make_node("Mul", ["union", "iou_threshold"], ["allowed_area"]),
         make_node("Greater", ["common_area", "allowed_area"], ["overlaps"]),
         make_node("Unsqueeze", ["classes_BM", "last_axis"], ["row_class"]),

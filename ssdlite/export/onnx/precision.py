@@ -1,7 +1,7 @@
-"""Narrow precisions of an ONNX network: float16 for size, and int8 for size and speed.
+"""Reduced precision of an ONNX network: float16 for size, int8 for size and speed.
 
-Processors without float16 widen it as they compute. int8 is a third of the size, and faster where the processor
-multiplies bytes.
+Processors without float16 arithmetic compute in float32. An int8 file has a third of the size, and is faster on
+processors that multiply bytes.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from ssdlite.export.onnx.graph import drop_unused_weights, last_convolutions, ne
 
 
 def halve(model: onnx.ModelProto) -> None:
-    """Make the network of a traced `model` float16, weights included, in place.
+    """Convert the network of a traced `model` to float16, weights included, in place.
 
-    Pixels are normalised and boxes decoded in float32, and inputs and outputs keep their types. It has to come
-    before suppression: onnxruntime has no NonMaxSuppression of float16. Norms are part of the convolutions by then,
-    folded in float32, so that their small variances cannot vanish.
+    Pixels are normalised and boxes decoded in float32, and inputs and outputs keep their types. This has to precede
+    `append_nms`, because onnxruntime has no NonMaxSuppression in float16. The norms were folded into the
+    convolutions in float32, so small variances are not lost.
     """
     graph = model.graph
     floats, weights = _float_values(model), {tensor.name: tensor for tensor in graph.initializer}
@@ -37,7 +37,7 @@ def halve(model: onnx.ModelProto) -> None:
     narrowed: set[str] = set()
 
     def convert(node: NodeProto) -> Iterator[NodeProto]:
-        """The node with what has to stand before and after it."""
+        """Yield the converted node with the casts before and after it."""
         for place, name in enumerate(node.input):
             if name not in floats:
                 continue
@@ -67,7 +67,7 @@ def _half(name: str) -> str:
 
 
 def _float_values(model: onnx.ModelProto) -> set[str]:
-    """The names of all float32 values."""
+    """Return the names of all float32 values."""
     graph: GraphProto = shape_inference.infer_shapes(model).graph
     found = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
     for value in (*graph.input, *graph.value_info, *graph.output):
@@ -77,25 +77,25 @@ def _float_values(model: onnx.ModelProto) -> set[str]:
 
 
 FLOAT_CONVOLUTIONS = 3
-"""The first ones stay in float32: they see all of an image's contrast and have few weights."""
+"""Number of first convolutions that stay in float32: they see the full contrast of images and have few weights."""
 
 
 QUANTIZED_OPERATORS = ("Conv", "Add", "Clip")
 
 
 def quantize(model: onnx.ModelProto, images: np.ndarray, *, reduce_range: bool) -> onnx.ModelProto:
-    """A copy of a traced `model` whose network computes with 8 bits, calibrated on `images` (N, 3, H, W) uint8.
+    """Return a copy of a traced `model` whose network computes in int8, calibrated on `images` (N, 3, H, W) uint8.
 
-    Static quantisation with QuantizeLinear and DequantizeLinear around each convolution and sum: activations uint8,
-    between the least and the largest that the images gave; weights int8, symmetric, with a scale a channel. In
-    float32 stay the first convolutions; the last ones, whose results would else be one of 256 numbers (on a helmet
-    network AP .296 in place of .299, where float32 has .303); and everything after them.
+    Static quantisation with QuantizeLinear and DequantizeLinear around each convolution and sum: uint8 activations
+    between the smallest and largest value that the images give; int8 weights, symmetric, with a scale per channel.
+    The first convolutions stay in float32, and so do the last ones and everything after them: quantised, the last
+    ones could give 256 different values only (on a helmet network, AP .296 instead of .299; float32 has .303).
 
     Args:
-        images: a hundred are enough; they should be what the network meets in earnest.
-        reduce_range: weights of 7 bits, for processors that add two products in 16 bits: `runtime.EXACT_INT8`.
+        images: about a hundred images like those that the network is used on.
+        reduce_range: weights of 7 bits, for processors that add two products in 16 bits; see `runtime.EXACT_INT8`.
     """
-    assert len(images) > 0, "nothing to calibrate on"
+    assert len(images) > 0, "calibration needs at least one image"
     inside = [node.name for node in network_nodes(model)]
     convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
     narrow = set(inside) - set(convolutions[:FLOAT_CONVOLUTIONS]) - last_convolutions(model)
@@ -120,7 +120,7 @@ def quantize(model: onnx.ModelProto, images: np.ndarray, *, reduce_range: bool) 
 
 
 class _Images(CalibrationDataReader):
-    """Batches of the size that the graph asks for, the last one filled up from the start."""
+    """Batches of the size that the graph asks for; the last one is filled up with the first images."""
 
     def __init__(self, images: np.ndarray, batch_size: int) -> None:
         order = np.arange(-(-len(images) // batch_size) * batch_size) % len(images)
@@ -134,7 +134,7 @@ class _Images(CalibrationDataReader):
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """No advice to run a preprocessing that changes nothing: norms are folded and shapes are known."""
+    """Suppress the advice to preprocess the model, which would not change it: norms are folded, shapes known."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Verification of exported files: outputs and detections against the network's, and AP against AP.
+"""Verification of exported files against PyTorch: outputs, detections and AP.
 
-Start with `verify` (the whole verification); `compare` has the comparisons, `reference` the bounds that they use.
+Start with `verify` (the whole verification); `compare` has the comparisons, `reference` their bounds.
 """

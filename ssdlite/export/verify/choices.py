@@ -1,6 +1,4 @@
-"""Valid choices of a file within rounding: sets of detections that greedy suppression can give, and pairs of
-corners.
-"""
+"""Validity of selected boxes within rounding: results that greedy suppression can give, and pairs of corners."""
 
 from __future__ import annotations
 
@@ -15,11 +13,11 @@ from ssdlite.models.decode import MAX_EMBEDDING_DISTANCE, NUM_CORNERS, NUM_PAIRS
 from ssdlite.structures import Detections
 
 MOST_CORNERS, MOST_PAIRS = 2000, 4000
-"""Beyond these an image tells nothing: where it is uniform, so are the maps, and every cell is as good a peak."""
+"""Numbers above which an image is not checked: in a uniform image all cells of the maps are equally high peaks."""
 
 
 class Margins(NamedTuple):
-    """Bounds of the errors of each map."""
+    """Largest error of each map."""
 
     heatmaps: float  # logits
     embeddings: float
@@ -27,11 +25,11 @@ class Margins(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Pairs of corners that can be there in one image, and one without a score that stands for none."""
+    """Possible pairs of corners in one image, and a last row with scores of 0 for "no pair"."""
 
     boxes: np.ndarray  # (P, 4) float64 xyxy, input pixels
     scores: np.ndarray  # (P, K) float64, 0 outside the column of the class
-    is_certain: np.ndarray  # (P,) bool: there whichever way the close choices fall
+    is_certain: np.ndarray  # (P,) bool: present whatever rounding does
 
 
 class _Corners(NamedTuple):
@@ -50,9 +48,10 @@ def possible_pairs(
     margins: Margins,
     score_margin: float,
 ) -> Pairs | None:
-    """Maps (2, K, h, w), (2, h, w) and (2, 2, h, w) of one image -> the pairs of `model.corner_decode`.
+    """Return the pairs of corners that decoding can find in one image, given errors up to `margins`.
 
-    None where so much ties that a comparison would say nothing.
+    The maps are (2, K, h, w), (2, h, w) and (2, 2, h, w). Return None if there are too many corners or pairs for a
+    meaningful comparison.
     """
     first, second = (_corners(heatmaps[k], embeddings[k], offsets[k], margins.heatmaps) for k in (0, 1))
     if max(len(first.labels), len(second.labels)) > MOST_CORNERS:
@@ -72,7 +71,7 @@ def possible_pairs(
     if len(ones) > NUM_PAIRS:
         ranked = np.sort(pair_scores)[::-1]
         is_certain &= pair_scores > ranked[NUM_PAIRS] + score_margin
-        # Those that are only possible take no room from the others.
+        # Pairs that are only possible must not displace certain ones.
         certain = np.sort(pair_scores[must_be[ones, others]])[::-1]
         floor = certain[NUM_PAIRS - 1] if len(certain) >= NUM_PAIRS else -np.inf
         kept = pair_scores >= floor - score_margin
@@ -92,14 +91,14 @@ def possible_pairs(
 def check_pairs(
     found: Detections, boxes: np.ndarray, scores: np.ndarray, is_optional: np.ndarray, limits: tuple[float, float]
 ) -> Iterator[str]:
-    """Return what is missing or too much in the pairs that a file gives for one image, see `Pairs`.
+    """Yield a phrase for pairs that are missing or superfluous in the output of a file for one image; see `Pairs`.
 
-    `limits` are what a box may be off by in pixels, and a score.
+    `limits` are the largest errors of a box, in pixels, and of a score.
     """
     allowed_box, allowed_score = limits
     numbers, columns = np.nonzero(scores)
     if len(found.scores) > len(numbers):
-        yield f"{len(found.scores) - len(numbers)} pairs are too many"
+        yield f"{len(found.scores) - len(numbers)} pairs are superfluous"
     due = ~is_optional[numbers]
     numbers, columns = numbers[due], columns[due]
     is_there = found.labels[None] == columns[:, None] + 1
@@ -111,7 +110,10 @@ def check_pairs(
 
 
 def _corners(heatmap: np.ndarray, embeddings: np.ndarray, offsets: np.ndarray, margin: float) -> _Corners:
-    """The corners of one kind that can be among the best `NUM_CORNERS`, from (K, h, w), (h, w) and (2, h, w)."""
+    """Return the corners of one kind that may be among the best NUM_CORNERS.
+
+    The maps are (K, h, w), (h, w) and (2, h, w).
+    """
     heights = np.nan_to_num(heatmap - _highest_neighbours(heatmap), nan=-np.inf)
     logits, is_peak = heatmap[heights >= -2 * margin], heights[heights >= -2 * margin] > 2 * margin
     labels, rows, columns = np.nonzero(heights >= -2 * margin)
@@ -127,7 +129,7 @@ def _corners(heatmap: np.ndarray, embeddings: np.ndarray, offsets: np.ndarray, m
 
 
 def _highest_neighbours(heatmap: np.ndarray) -> np.ndarray:
-    """(K, h, w) -> the largest of the up to eight cells around each."""
+    """Return the largest of the up to eight neighbours of each cell, (K, h, w)."""
     height, width = heatmap.shape[1:]
     padded = np.pad(heatmap, ((0, 0), (1, 1), (1, 1)), constant_values=-np.inf)
     shifts = [(y, x) for y in range(3) for x in range(3) if (y, x) != (1, 1)]
@@ -139,23 +141,23 @@ def _sigmoid(logits: np.ndarray) -> np.ndarray:
         return 1 / (1 + np.exp(-logits))
 
 
-IOU_MARGIN = 0.01  # what 0.1 px change in the IoU of boxes of some 20 px
+IOU_MARGIN = 0.01  # change of the IoU of boxes of about 20 px by an error of 0.1 px
 
 
 class Matches(NamedTuple):
-    """The box of the reference that each detection is."""
+    """Nearest box of the reference for each detection, and the errors."""
 
     priors: np.ndarray  # (D,) int64
-    box_errors: np.ndarray  # (D,) pixels, of the worst coordinate
+    box_errors: np.ndarray  # (D,) largest error of a coordinate, pixels
     score_errors: np.ndarray  # (D,)
 
 
 def match_detections(
     found: Detections, boxes: np.ndarray, scores: np.ndarray, allowed_box: float, allowed_score: float
 ) -> Matches:
-    """Find each detection of an image among all `boxes` (P, 4) and the `scores` (P, K) of its class.
+    """Find the nearest of all `boxes` (P, 4) and `scores` (P, K) for each detection of an image.
 
-    Nearest is what is least, relative to what is allowed, in box and score together.
+    The distance is the error of the box plus that of the score, each divided by its allowed error.
     """
     box_errors_DP = np.abs(found.boxes[:, None] - boxes[None]).max(axis=2)
     score_errors_DP = np.abs(found.scores[:, None] - scores.T[found.labels - 1])
@@ -173,17 +175,19 @@ def check_selection(
     selection: Selection,
     score_margin: float,
 ) -> Iterator[str]:
-    """Return what is wrong with keeping `priors` (D,) as `labels` (D,) in an image of `boxes` (P, 4), `scores` (P,
-    K).
+    """Yield a phrase for each reason why greedy suppression cannot have kept these boxes in one image.
 
-    `is_optional` (P,) are boxes that hardly touch the image, or pairs of corners that may be none: they may be left
-    out, or be kept and suppress others without being reported.
+    Args:
+        priors, labels: (D,) positions and classes of the boxes that were kept.
+        boxes, scores: (P, 4) and (P, K), all boxes before suppression.
+        is_optional: (P,) bool; boxes that hardly touch the image, or uncertain pairs of corners. They may be
+            missing, or may have been kept and have suppressed others without being in the result.
     """
     kept_scores, kept_boxes = scores[priors, labels - 1], boxes[priors]
     floors = _score_floors(scores, selection)
     lowest_floors = _score_floors(np.where(is_optional[:, None], 0, scores), selection)
     if (low := kept_scores < lowest_floors[labels - 1] - score_margin).any():
-        yield f"{low.sum()} detections score too low"
+        yield f"{low.sum()} detections have scores that are too low"
     overlaps = iou(kept_boxes, kept_boxes) * (labels[:, None] == labels[None])
     np.fill_diagonal(overlaps, 0)
     if (doubles := (overlaps > selection.iou_threshold + IOU_MARGIN).any(axis=1)).any():
@@ -204,7 +208,7 @@ def check_selection(
 
 
 def _score_floors(scores: np.ndarray, selection: Selection) -> np.ndarray:
-    """(K,): the score that a box of each class must exceed to take part in suppression."""
+    """Return (K,): the score that a box of each class must exceed to enter suppression."""
     floors = np.full(scores.shape[1], selection.score_threshold)
     if selection.candidates_per_class < len(scores):
         position = len(scores) - selection.candidates_per_class

@@ -1,22 +1,23 @@
 """Verification that an exported file computes what the network does, on real images.
 
-The reference is the network in float64. PyTorch in float32 misses it by some rounding error, which is large where
-the network is ill-conditioned, so one rule holds for every quantity:
+The reference is the network in float64. PyTorch in float32 differs from it by a rounding error, which is large if
+the network is ill-conditioned. Therefore one rule applies to every quantity:
 
     |file − float64| ≤ 5 · max |PyTorch float32 − float64| + floor      (floors: `Tolerance`)
 
-What a network ends with is looked at inside the file where it is no output: scores forgive too much.
+Logits, deltas and corner maps are read from inside the file if they are not its outputs, because scores hide
+errors.
 
-A network that finds corners makes choices before there is a box, and one in float16 or 8 bits is off by far more
-than rounding. For both, what is decoded is evaluated by what the file itself has computed before: the decoding and
-the choice of boxes must be right to the floors above. The maps before are held to the same rule, or, where they are
-narrow, to a share of their own size (`reference.NOISE`), and so is what follows where nothing else is to be seen.
-Whether that costs accuracy is for `verify_export` to say.
+A corner network selects corners before it has boxes, and a network in float16 or int8 has errors far above
+rounding. For both, decoding and suppression are verified against the maps that the file itself computes, within the
+floors above. The maps are held to the same rule, or in float16 and int8 to a share of their size
+(`reference.NOISE`), as are boxes and scores of a file whose maps cannot be read. The effect on accuracy is measured
+by `verify_export`.
 
 For a file with suppression, each detection must be one of the reference's boxes by this rule, and the set must be
-one that greedy suppression can give: no two of a class overlap too much, and every box left out is overlapped by a
-better one or did not fit in. That defines the result up to ties, whose order no two runtimes share. Detections are
-compared with clipped boxes; what overlaps is evaluated by the boxes as they were before.
+one that greedy suppression can give: no two of a class overlap too much, and every box that was left out is
+overlapped by a better one or exceeded a limit. That defines the result up to ties, whose order differs between
+runtimes. Detections are compared with clipped boxes, and overlaps are computed from the boxes before clipping.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ BATCH_SIZES = (1, 4)
 
 
 LARGEST_NOISE = {"boxes": 0.02, "scores": 0.05}
-"""Bounds in sides of the input, and of scores; a trained network of float16 had .0055 and .011."""
+"""Largest errors of a float16 or int8 file whose maps cannot be read: boxes in input sides, and scores.
+
+A trained network in float16 had .0055 and .011."""
 
 
 UNITS = {"boxes": " px", "priors": " px"}
@@ -62,12 +65,13 @@ class Difference:
     quantity: str  # logits, deltas, priors, boxes, scores or a corner map; or "noise of" one of them
     largest: float
     allowed: float
-    image: int  # where: position in the images, at batch size
-    batch_size: int
-    pytorch: float | None = None  # how far PyTorch itself is, in float32; None where that is not asked
+    image: int  # index of the image with that difference
+    batch_size: int  # of the run with that difference
+    pytorch: float | None = None  # largest difference of PyTorch in float32; None if that is not part of the bound
 
     @property
     def passed(self) -> bool:
+        """True if the difference is within its bound."""
         return self.largest <= self.allowed < math.inf  # infinite where PyTorch itself overflows
 
     def __str__(self) -> str:
@@ -75,41 +79,42 @@ class Difference:
         if self.quantity.startswith("noise"):
             return f"{self.quantity} is {self.largest:.2g} of their size (allowed {self.allowed:.2g}) {where}"
         unit = UNITS.get(self.quantity, "")
-        own = "" if self.pytorch is None else f"PyTorch itself by {self.pytorch:.2g}, "
+        own = "" if self.pytorch is None else f"PyTorch in float32: {self.pytorch:.2g}, "
         return f"{self.quantity} differ by {self.largest:.2g}{unit} ({own}allowed {self.allowed:.2g}) {where}"
 
 
 @dataclass(frozen=True)
 class Verification:
-    """The result of `verify_file`."""
+    """Result of `verify_file`."""
 
     head: HeadKind
     num_images: int
     batch_sizes: tuple[int, ...]
-    differences: tuple[Difference, ...]  # one a quantity, at its worst
-    problems: tuple[str, ...]  # of suppression
-    num_detections: int  # in all images
+    differences: tuple[Difference, ...]  # the largest of each quantity
+    problems: tuple[str, ...]  # of suppression, a phrase each
+    num_detections: int  # in all images together
 
     @property
     def passed(self) -> bool:
+        """True if all differences are within their bounds and suppression has no problems."""
         return not self.problems and all(difference.passed for difference in self.differences)
 
     @property
     def worst(self) -> Difference:
-        """Return what comes nearest to its limit, or exceeds it the most."""
+        """Difference that is nearest to its bound, or exceeds it the most."""
         ratios = {d: np.nan_to_num(d.largest / d.allowed, nan=np.inf) for d in self.differences}
         return max(self.differences, key=lambda d: (not d.passed, ratios[d]))
 
     @property
     def summary(self) -> str:
-        """Return what differs most, in one phrase."""
+        """Worst difference or problem, as a phrase."""
         if self.worst.passed and self.problems:
             more = f", and {len(self.problems) - 1} more" if len(self.problems) > 1 else ""
             return self.problems[0] + more
         return str(self.worst)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for a JSON file, which has no infinity."""
+        """Return plain values for a JSON file; infinity becomes None."""
         differences = [
             {name: None if value in (math.inf, -math.inf) else value for name, value in asdict(difference).items()}
             for difference in self.differences
@@ -120,7 +125,10 @@ class Verification:
 def verify_onnx(
     path: Path, detector: Network, images: np.ndarray, tolerance: Tolerance | None = None
 ) -> Verification:
-    """`verify_file` of the .onnx at `path`, with a look inside. Raises CheckpointError if it cannot be loaded."""
+    """Run `verify_file` on the .onnx at `path`, with its inner values.
+
+    Raises CheckpointError if the file cannot be loaded.
+    """
     predictor = OnnxPredictor(path)
     inner_names = OUTPUT_NAMES["raw"] if isinstance(detector, Detector) else CORNER_MAPS
     inside = None if predictor.metadata.is_raw else _probe(path, inner_names)
@@ -137,13 +145,13 @@ def verify_file(
 ) -> Verification:
     """Compare a file in its runtime with `detector`, which is not changed, on `images` (N, 3, H, W) uint8, N > 0.
 
-    Runs at batch 1 and 4, or at the one size that the file is fixed to. `inside` gives what the file computes
-    before it decodes, where its own outputs come later; suppression and corners cannot be evaluated without it.
+    Runs at batch size 1 and 4, or at the one that the file is fixed to. `inside` computes the values of the file
+    before decoding, if they are not among its outputs; suppression and corners cannot be verified without it.
     """
-    assert len(images) > 0, "nothing to verify on"
+    assert len(images) > 0, "verification needs at least one image"
     comparison = _Comparison(predictor, Reference.compute(detector, images, tolerance or Tolerance()))
     batch_sizes = BATCH_SIZES if predictor.batch_size is None else (predictor.batch_size,)
-    # Repeated as needed, so that the largest batch is full.
+    # Images are repeated as needed to fill the largest batch.
     order = np.arange(max(len(images), *batch_sizes)) % len(images)
     num_detections = 0
     for batch_size in batch_sizes:
@@ -153,10 +161,10 @@ def verify_file(
         found = list(predictor.select(outputs))[: len(images)]
         num_detections = sum(len(detections.scores) for detections in found)
     if num_detections == 0 and predictor.metadata.head == "nms":
-        logger.warning("suppression was verified on nothing: no detections in %d images.", len(images))
+        logger.warning("suppression was not verified: the %d images have no detections.", len(images))
     if comparison.unclear:
         logger.warning(
-            "the choice of boxes was not verified on %d of %d images: they are too uniform to tell one corner "
+            "the selection of boxes was not verified on %d of %d images: they are too uniform to tell one corner "
             "from another.",
             *(len(comparison.unclear), len(images)),
         )
@@ -171,7 +179,7 @@ def verify_file(
 
 
 def _probe(path: Path, names: Sequence[str]) -> FilePredictor:
-    """The file at `path`, which gives what it computes before it decodes: the outputs `names`."""
+    """Return a predictor for a copy of the file at `path` whose outputs are its inner values `names`."""
     with tempfile.TemporaryDirectory() as folder:
         probed = Path(folder) / path.name
         onnx.save(add_outputs(onnx.load(path), names), probed)
@@ -179,7 +187,7 @@ def _probe(path: Path, names: Sequence[str]) -> FilePredictor:
 
 
 class _Comparison:
-    """Outputs of one file beside the reference."""
+    """Comparison of the outputs of one file with the reference."""
 
     def __init__(self, predictor: FilePredictor, reference: Reference) -> None:
         self.predictor = predictor
@@ -189,7 +197,7 @@ class _Comparison:
         self.by_own_maps = self.inner_names == CORNER_MAPS or self.precision != "fp32"
         self.differences: dict[str, Difference] = {}
         self.problems: list[str] = []
-        self.unclear: set[int] = set()  # images whose choice of boxes is not evaluated
+        self.unclear: set[int] = set()  # images whose selection of boxes is not verified
 
     def add(
         self,
@@ -198,11 +206,11 @@ class _Comparison:
         order: np.ndarray,
         batch_size: int,
     ) -> None:
-        """Compare the outputs, and the `inner` values that they are decoded from, for the images in `order`."""
+        """Compare the outputs for the images in `order`, and the `inner` values that they are decoded from."""
         metadata, reference = self.predictor.metadata, self.reference
         if metadata.is_raw:
             inner = dict(zip(self.inner_names, self.predictor.join(outputs), strict=True))
-            assert metadata.priors is not None  # whoever reads a raw file decodes with them
+            assert metadata.priors is not None  # users of a raw file decode with them
             errors = row_errors(metadata.priors[None], reference.values["priors"])
             self._record("priors", errors, reference.allowed("priors"), order, batch_size)
         for name, values in (inner or {}).items():
@@ -224,7 +232,7 @@ class _Comparison:
                 self._record(name, row_errors(values, expected), allowed, order, batch_size)
 
     def _compare(self, name: str, values: np.ndarray, order: np.ndarray, batch_size: int) -> None:
-        """Compare with each output of the reference."""
+        """Compare one quantity with the reference."""
         expected = self.reference.values[name][order]
         if self.precision == "fp32":
             self._record(name, row_errors(values, expected), self.reference.allowed(name), order, batch_size)
@@ -233,19 +241,17 @@ class _Comparison:
             self._record(f"noise of {name}", noise, NOISE[self.precision], order, batch_size)
 
     def _largest_noise(self, name: str) -> float:
-        """Return the largest rounding error of a box or score of a file in fp16 or int8 that has no maps as
-        outputs."""
+        """Return the largest allowed error of boxes or scores of a reduced precision file without readable maps."""
         return LARGEST_NOISE[name] * (max(self.reference.input_size) if name == "boxes" else 1)
 
     @property
     def _limits(self) -> tuple[float, float]:
-        """Return the bounds of boxes and scores. Where the file's own maps are the reference there is no rounding
-        to add."""
+        """Bounds of boxes and scores, without a share for rounding if the file's own maps are the reference."""
         source = self.reference.tolerance.of if self.by_own_maps else self.reference.allowed
         return source("boxes"), source("scores")
 
     def _record(self, name: str, errors: np.ndarray, allowed: float, order: np.ndarray, batch_size: int) -> None:
-        """Keep the largest of a quantity's errors (N,) of the images in `order`."""
+        """Record the largest of the errors (N,) of a quantity on the images in `order`."""
         worst = int(np.argmax(errors))
         rounding = None if self.by_own_maps else self.reference.rounding.get(name)
         difference = Difference(name, float(errors[worst]), allowed, int(order[worst]), batch_size, rounding)
@@ -259,7 +265,7 @@ class _Comparison:
         order: np.ndarray,
         batch_size: int,
     ) -> None:
-        """Detections, or pairs of corners: whether each is a candidate, and their choice a right one."""
+        """Check that detections, or pairs of corners, are candidates, and that their selection is valid."""
         suppressed = self.predictor.metadata.head == "nms"
         answers = self.predictor.select(outputs) if suppressed else _given_pairs(outputs)
         errors = np.zeros((2, len(order)))
@@ -281,7 +287,7 @@ class _Comparison:
 
 
 def _given_pairs(outputs: dict[str, np.ndarray]) -> Iterator[Detections]:
-    """Return what scores in a file of head `decoded`, image by image."""
+    """Yield the boxes with a score in the outputs of head `decoded`, image by image."""
     for boxes, scores in zip(outputs["boxes"], outputs["scores"], strict=True):
         rows, columns = np.nonzero(scores)
         yield Detections(boxes[rows], scores[rows, columns], columns + 1)
@@ -290,7 +296,7 @@ def _given_pairs(outputs: dict[str, np.ndarray]) -> Iterator[Detections]:
 def _compare_detections(
     found: Detections, candidate: Candidates, predictor: FilePredictor, limits: tuple[float, float]
 ) -> tuple[Matches, list[str]]:
-    """Compare the detections of one image, after suppression."""
+    """Compare the detections of one image after suppression; return their matches and a phrase per problem."""
     boxes, scores, is_optional = candidate
     problems = []
     height, width = predictor.input_size

@@ -17,25 +17,26 @@ from ssdlite.models.decode import decode_output
 from ssdlite.models.network import Network
 from ssdlite.structures import CornerOutput, ScoreActivation
 
-ROUNDING_FACTOR = 5  # two float32 programs sum in different orders; their errors are of one size, not equal
+ROUNDING_FACTOR = 5  # float32 programs sum in different orders, so their errors are similar but not equal
 
 
 NOISE: dict[Precision, float] = {"fp16": 0.02, "int8": 0.5}
-"""Largest error of a narrow network's maps may be, as a share of their own size (root mean squares).
+"""Largest error of the maps of a float16 or int8 network, as a share of their size (root mean squares).
 
 A fine-tuned network has .006 in fp16 and .03 to .05 in int8, a random one .3 in int8; swapped channels give more
-than .5. What less noise does to the accuracy is for AP to tell."""
+than .5. The effect of smaller errors on accuracy is measured by AP."""
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Errors that a file may have beyond rounding."""
+    """Errors that a file may have in addition to rounding."""
 
     raw: float = 1e-5  # logits, deltas, corner maps, and priors in pixels
     boxes: float = 0.1  # pixels of the network input
     scores: float = 1e-3
 
     def of(self, quantity: str) -> float:
+        """Return the tolerance of a quantity by its name."""
         return {"boxes": self.boxes, "scores": self.scores}.get(quantity, self.raw)
 
 
@@ -44,7 +45,7 @@ class Candidates(NamedTuple):
 
     boxes: np.ndarray  # (P, 4) xyxy, input pixels
     scores: np.ndarray  # (P, K)
-    is_optional: np.ndarray  # (P,) bool: a pair of corners that may be there or not
+    is_optional: np.ndarray  # (P,) bool: pairs of corners that rounding may add or remove
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,32 +55,32 @@ class Reference:
     values: dict[str, np.ndarray]
     """(N, ...) in float64: corner maps, or all outputs before suppression and the priors."""
     rounding: dict[str, float]
-    """Largest difference of PyTorch in float32 from them."""
+    """Largest difference of PyTorch in float32 from `values`, by name."""
     tolerance: Tolerance
     input_size: tuple[int, int]  # (height, width), pixels
     activation: ScoreActivation
 
     @property
     def inner_names(self) -> tuple[str, ...]:
-        """Return what the network proper ends with, before anything is decoded."""
+        """Names of the values that the network computes before decoding."""
         return CORNER_MAPS if "heatmaps" in self.values else OUTPUT_NAMES["raw"]
 
     @classmethod
     def compute(cls, detector: Network, images: np.ndarray, tolerance: Tolerance) -> Reference:
+        """Run copies of `detector` in float64 and float32 on `images` (N, 3, H, W)."""
         exact = _run(copy.deepcopy(detector).cpu().double(), images)
         rounded = _run(copy.deepcopy(detector).cpu().float(), images)
         rounding = {name: float(row_errors(rounded[name], exact[name]).max()) for name in exact}
         return cls(exact, rounding, tolerance, detector.input_size, detector.score_activation)
 
     def allowed(self, name: str) -> float:
-        """Return how far a file of float32 may be off."""
+        """Return the largest error that a float32 file may have in the quantity `name`."""
         return ROUNDING_FACTOR * self.rounding.get(name, 0) + self.tolerance.of(name)
 
     def candidates(self, inner: dict[str, np.ndarray] | None, order: np.ndarray) -> list[Candidates | None]:
-        """Return the candidates of the images in `order`, from the reference or from the `inner` values of a file
-        itself.
+        """Return the candidates of the images in `order`, from the reference or from the `inner` values of a file.
 
-        None for an image whose corners all tie.
+        An image is None if too many of its corners tie.
         """
         if inner is None:
             boxes, scores = self.values["boxes"][order], self.values["scores"][order]
@@ -97,7 +98,7 @@ class Reference:
 def _corner_candidates(
     maps: dict[str, np.ndarray], input_size: tuple[int, int], tolerance: Tolerance
 ) -> list[Candidates | None]:
-    """Return the candidates of each image for a file that has computed these corner maps (N, ...)."""
+    """Return the candidates of each image from the corner maps (N, ...) of a file."""
     margins = Margins(tolerance.raw, tolerance.raw, tolerance.raw)
     pairs = [
         possible_pairs(heatmaps, embeddings, offsets, input_size, margins, tolerance.raw)
@@ -110,7 +111,7 @@ def _corner_candidates(
 
 @torch.inference_mode()
 def _run(detector: Network, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Each output for (N, 3, H, W) images, with N rows: corner maps, or all else together with the priors."""
+    """Return the values of (N, 3, H, W) images by name, with N rows: corner maps, or all outputs and the priors."""
     detector.eval()
     parts: dict[str, list[torch.Tensor]] = {}
     for image in torch.from_numpy(images).split(1):  # float64 takes much memory
@@ -127,7 +128,10 @@ def _run(detector: Network, images: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def row_noise(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """(N, ...) -> (N,), the error of each row as a share of the size of all (root mean squares); see `NOISE`."""
+    """Return (N,): the error of each row of (N, ...), as a share of the size of all (root mean squares).
+
+    See `NOISE`; infinite where a value is NaN.
+    """
     axes = tuple(range(1, reference.ndim))
     size = np.sqrt(np.mean(np.square(reference)))
     errors = np.sqrt(np.mean(np.square(values - reference), axis=axes)) / max(size, np.finfo(np.float64).tiny)
@@ -135,6 +139,6 @@ def row_noise(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 
 def row_errors(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """(N, ...) -> (N,), the largest absolute difference in each row; infinite where it is not a number."""
+    """Return (N,): the largest absolute difference in each row of (N, ...); infinite where a value is NaN."""
     errors = np.abs(values - reference).reshape(len(values), -1).max(axis=1, initial=0)
     return np.nan_to_num(errors, nan=np.inf)

@@ -1,6 +1,4 @@
-"""Verification of an exported file: its numbers and its AP beside those of the network, its latency, and the JSON
-beside it.
-"""
+"""Verification of an exported file against its network: outputs, AP and latency, and the JSON report."""
 
 from __future__ import annotations
 
@@ -34,20 +32,22 @@ from ssdlite.structures import Predictor
 
 
 def report_path(path: Path) -> Path:
-    """Return the path of the report of an exported file: its name and .json."""
+    """Return the path of the report of an exported file: its name with .json appended."""
     return path.with_name(f"{path.name}.json")
 
 
 def failed_report_path(path: Path) -> Path:
-    """Return the path of the report of a file that was not written; that of the last one that was may lie
-    beside."""
+    """Return the path of the report of a file that failed verification.
+
+    It differs from `report_path`, which may hold the report of an earlier file that passed.
+    """
     return path.with_name(f"{path.name}.failed.json")
 
 
 def describe(data: bytes) -> dict[str, Any]:
-    """Return what the bytes of a file of ours say: its form, its operators and who has them, and its metadata.
+    """Describe an exported .onnx file: inputs, outputs, operators, runtimes that support it, and its metadata.
 
-    The metadata is there because converters of other runtimes leave it out; for raw heads with the priors.
+    The metadata are repeated because converters for other runtimes drop them; for raw heads with the priors.
     """
     model = onnx.load_from_string(data)
     properties = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
@@ -68,14 +68,14 @@ def describe(data: bytes) -> dict[str, Any]:
 
 
 def write_report(path: Path, description: dict[str, Any], report: VerificationReport | None) -> None:
-    """Write what `describe` gave, with the report of its verification. Raises UserError."""
+    """Write the result of `describe` and the report of the verification. Raises UserError."""
     versions = {"torch": torch.__version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
     document = {"proof": report and report.to_dict(), "versions": versions, **description}
     write_text(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _form(value: onnx.ValueInfoProto) -> dict[str, Any]:
-    """Type and shape."""
+    """Return the type and shape of an input or output."""
     tensor = value.type.tensor_type
     kind = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
     return {"type": kind, "shape": [dim.dim_value or dim.dim_param for dim in tensor.shape.dim]}
@@ -85,44 +85,45 @@ logger = logging.getLogger(__name__)
 
 
 MAX_AP_LOSS: dict[Precision, float] = {"fp32": 0.001, "fp16": 0.001, "int8": 0.01}
-"""COCO AP that a file may lose; with float numbers it may not gain more either, for that is a difference too."""
+"""COCO AP that a file may lose; a float file may not gain more either, because its results should be equal."""
 
 
 TURNS, RUNS_A_TURN, WARM_UP = 3, 8, 3
 
 
-REST = 0.2  # seconds: onnxruntime's threads look for work for a while after a run and would disturb PyTorch
+REST = 0.2  # seconds; onnxruntime's threads stay active for a while after a run and would slow PyTorch down
 
 
 Evaluator: TypeAlias = Callable[[Predictor], float]
-"""A predictor -> its AP on validation images; NaN where there is no object to find."""
+"""Function from a predictor to its AP on validation images; NaN if the images have no objects."""
 
 
 @dataclass(frozen=True, eq=False)
 class VerificationImages:
-    """Images that a file is compared with PyTorch on."""
+    """Images on which a file is compared with PyTorch."""
 
-    images: np.ndarray  # (N, 3, H, W) uint8 RGB, N > 0: what the network sees in earnest, a dozen or two
-    evaluator: Evaluator | None = None
-    num_evaluated: int = 0  # images that `evaluate` looks at
-    allowed_loss: float | None = None  # AP; None takes `MAX_AP_LOSS`
+    images: np.ndarray  # (N, 3, H, W) uint8 RGB, N > 0: real images, a dozen or two
+    evaluator: Evaluator | None = None  # None: AP is not compared
+    num_evaluated: int = 0  # images that `evaluator` uses
+    allowed_loss: float | None = None  # of AP; None takes `MAX_AP_LOSS`
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """The AP of a file beside that of the network, on the same validation images."""
+    """AP of a file and of the network on the same validation images; NaN if they have no objects."""
 
     torch: float
     file: float
     num_images: int
     allowed_loss: float
-    may_gain: bool  # without limit
-    plain: float | None = None  # of an int8 file with onnxruntime's own options, see `runtime.EXACT_INT8`
+    may_gain: bool  # whether the file may have any higher AP
+    plain: float | None = None  # AP of an int8 file with onnxruntime's default options, see `runtime.EXACT_INT8`
 
     @property
     def passed(self) -> bool:
+        """True if the difference is within its bound, or undefined for both."""
         if math.isnan(self.torch):
-            return math.isnan(self.file)  # nothing to find, so neither says anything
+            return math.isnan(self.file)
         change = self.file - self.torch
         return change >= -self.allowed_loss and (self.may_gain or change <= self.allowed_loss)
 
@@ -131,7 +132,7 @@ class Accuracy:
 
 
 class Percentiles(NamedTuple):
-    """Milliseconds of one run."""
+    """Median and 90th percentile of the milliseconds of a run."""
 
     p50: float
     p90: float
@@ -139,7 +140,7 @@ class Percentiles(NamedTuple):
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds from pixels to detections on this machine, with as many threads as each takes by itself."""
+    """Milliseconds from pixels to detections on this machine, each with its default number of threads."""
 
     batch_size: int
     runs: int
@@ -149,21 +150,22 @@ class Latency:
 
 @dataclass(frozen=True)
 class VerificationReport:
-    """Report of the verification of a file."""
+    """Result of the verification of a file: outputs, accuracy and latency."""
 
     verification: Verification
-    accuracy: Accuracy | None  # None where nobody evaluated
+    accuracy: Accuracy | None  # None if AP was not compared
     latency: Latency
 
     @property
     def passed(self) -> bool:
+        """True if outputs and accuracy are within their bounds."""
         return self.verification.passed and (self.accuracy is None or self.accuracy.passed)
 
     @property
     def summary(self) -> str:
-        """Return what is wrong, or nearest to it, in one phrase."""
+        """Worst failure, or the difference that is nearest to its bound, as a phrase."""
         if self.verification.passed and self.accuracy and not self.accuracy.passed:
-            return f"{self.accuracy} (a difference of {self.accuracy.allowed_loss:g} is allowed)"
+            return f"{self.accuracy} (allowed difference {self.accuracy.allowed_loss:g})"
         return self.verification.summary
 
     def to_dict(self) -> dict[str, Any]:
@@ -201,7 +203,7 @@ def verify_onnx_export(
 def verify_export(
     file: FilePredictor, detector: Network, decoder: Decoder, verification_images: VerificationImages
 ) -> VerificationReport:
-    """Return the same of a file in another runtime."""
+    """Compare a file of another runtime with `detector`, which is not changed, on all of `verification_images`."""
     verification = verify_file(file, detector, verification_images.images)
     return _verify(file, verification, detector, decoder, verification_images)
 
@@ -216,7 +218,7 @@ def _verify(
 ) -> VerificationReport:
     network = TorchPredictor(copy.deepcopy(detector).cpu().float(), decoder, torch.device("cpu"))
     accuracy = None
-    # What computes something else need not be evaluated, nor need anyone wait for that.
+    # Evaluating a file with wrong outputs would take time and tell nothing.
     if verification_images.evaluator and verification.passed:
         accuracy = _assess(file, network, verification_images.evaluator, verification_images, plain)
     return VerificationReport(verification, accuracy, _measure(file, network, verification_images.images))
@@ -243,25 +245,26 @@ def _assess(
     )
     if math.isnan(accuracy.torch):
         logger.warning(
-            "AP was not compared: no object is in the %d validation images.", verification_images.num_evaluated
+            "AP was not compared: the %d validation images have no objects.", verification_images.num_evaluated
         )
     elif accuracy.torch <= allowed:
         logger.warning(
-            "AP says little: PyTorch's own is %.4f, and a file may lose %g; --tolerance takes less.",
+            "the comparison of AP means little: that of PyTorch is %.4f, and the file may lose %g; set a smaller "
+            "--tolerance.",
             *(accuracy.torch, allowed),
         )
     elif accuracy.plain is not None and accuracy.plain < min(accuracy.torch, accuracy.file) - allowed:
         logger.warning(
-            "on this processor onnxruntime's own options give AP %.4f in place of %.4f, because products of 8 bits "
-            "overflow; ssdlite sets session.x64quantprecision=1, which others must do too, or export with "
-            "--reduce-range.",
+            "with default options, onnxruntime gives AP %.4f instead of %.4f on this processor, because products "
+            "of 8 bits overflow; ssdlite sets session.x64quantprecision=1. Set it in other programs too, or export "
+            "with --reduce-range.",
             *(accuracy.plain, accuracy.file),
         )
     return accuracy
 
 
 def _measure(file: FilePredictor, network: TorchPredictor, images: np.ndarray) -> Latency:
-    """Both in turns, so that what else the machine does meets both."""
+    """Measure both in turns, so that other load on the machine affects both."""
     batch_size = file.batch_size or 1
     pixels = images[np.arange(batch_size) % len(images)].transpose(0, 2, 3, 1)
     batch = array_batch(np.ascontiguousarray(pixels), [file.input_size] * batch_size)

@@ -1,6 +1,4 @@
-"""The page of `ssdlite export-web`, put together from the files beside this module and the npm package of ONNX
-Runtime Web.
-"""
+"""Page of `ssdlite export-web`, built from the files in this folder and the npm package of ONNX Runtime Web."""
 
 from __future__ import annotations
 
@@ -25,19 +23,19 @@ WASM = "ort-wasm-simd-threaded.wasm"
 
 
 DEFAULT_PLACES = (Path("data/onnxruntime-web"), Path())
-"""Folder where `scripts/fetch_web_runtime.py` and `npm install onnxruntime-web` put it."""
+"""Folders into which `scripts/fetch_web_runtime.py` and `npm install onnxruntime-web` put it."""
 
 
 INSIDE = (".", "dist", "onnxruntime-web/dist", "node_modules/onnxruntime-web/dist")
-"""Places of the files below a folder that a person names: itself, the package, node_modules, or what holds that."""
+"""Places of the files below a given folder: itself, that of the package, node_modules, or one that holds it."""
 
 
-ADVICE = "run 'npm install onnxruntime-web' here, or name the folder where that was run with --runtime"
+ADVICE = "run 'npm install onnxruntime-web' in this folder, or pass the folder where it was run with --runtime"
 
 
 @dataclass(frozen=True)
 class WebRuntime:
-    """Files that a page needs to run a network in WebAssembly, on a processor with SIMD."""
+    """Files of ONNX Runtime Web that a page needs to run a network in WebAssembly with SIMD."""
 
     version: str
     library: bytes  # a JavaScript module
@@ -45,15 +43,15 @@ class WebRuntime:
 
 
 def find_runtime(folder: Path | None = None) -> WebRuntime:
-    """Read it from `folder`, or from the usual places if that is None.
+    """Read ONNX Runtime Web from `folder`, or from DEFAULT_PLACES if that is None.
 
-    Raises UserError if it is not there, or is not what it should be.
+    Raises UserError if it is missing or damaged.
     """
     places = DEFAULT_PLACES if folder is None else (folder,)
     found = next((place / inside for place in places for inside in INSIDE if _is_there(place / inside)), None)
     if found is None:
         missing = " or ".join(str(place) if place.name else "this folder" for place in places)
-        raise UserError(f"there is no ONNX Runtime Web ({LIBRARY} and {WASM}) in {missing}; {ADVICE}.")
+        raise UserError(f"ONNX Runtime Web ({LIBRARY} and {WASM}) is not in {missing}; {ADVICE}.")
     try:
         library, wasm = (found / LIBRARY).read_bytes(), (found / WASM).read_bytes()
     except OSError as error:
@@ -78,32 +76,36 @@ POLICY = (
     "default-src 'none'; script-src {scripts} 'wasm-unsafe-eval' blob:; style-src {style}; img-src data: blob:; "
     "media-src blob: mediastream:; base-uri 'none'; form-action 'none'"
 )
-"""`blob:` is ONNX Runtime's library, which the page unpacks from itself."""
+"""Content-Security-Policy; `blob:` is for ONNX Runtime's library, which the page unpacks from itself."""
 
 
-LARGEST_FIGURE = 1e9
+LARGEST_FIGURE = 1e9  # metrics of a larger magnitude are not shown
 
 
 def require_page(predictor: OnnxPredictor, path: Path) -> None:
-    """Raise ConfigError unless the page can run the file at `path`, which `predictor` has opened."""
+    """Raise ConfigError unless a page can run the file at `path`, which `predictor` has loaded."""
     if predictor.metadata.head != "nms":
         raise ConfigError(
-            f"{path} has head '{predictor.metadata.head}', but a page needs final detections; "
+            f"{path} has head '{predictor.metadata.head}', but a page needs detections; "
             "export it again with --head nms."
         )
     if (form := predictor.metadata.input_form) != "float-nchw":
         raise ConfigError(
-            f"{path} takes pixels as {form}, but a page gives float-nchw; export it again with the default input."
+            f"{path} takes pixels as {form}, but a page supplies float-nchw; "
+            "export it again with the default input."
         )
     if predictor.batch_size not in (None, 1):
         raise ConfigError(
-            f"{path} takes {predictor.batch_size} images at a time, but a page gives one; "
+            f"{path} takes {predictor.batch_size} images at a time, but a page supplies one; "
             "export it again with --batch 1."
         )
 
 
 def build_page(model: bytes, predictor: OnnxPredictor, runtime: WebRuntime, title: str) -> str:
-    """One HTML document that runs `model` on pictures: the file of `predictor`, for which `require_page` passed."""
+    """Return one HTML document that runs `model`, the bytes of the file of `predictor`, on pictures.
+
+    The file must have passed `require_page`.
+    """
     style = _read("page.css")
     scripts = [_read(name) for name in SCRIPTS]
     policy = POLICY.format(scripts=" ".join(map(_digest, scripts)), style=_digest(style))
@@ -119,12 +121,12 @@ def build_page(model: bytes, predictor: OnnxPredictor, runtime: WebRuntime, titl
         "wasm": _pack(runtime.wasm),
         "scripts": "\n".join(f"<script>{script}</script>" for script in scripts),
     }
-    # In one pass: what is filled in is not looked at again.
+    # In one pass, so that inserted text is not searched for placeholders.
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _read("page.html"))
 
 
 def _describe(predictor: OnnxPredictor, runtime: WebRuntime) -> dict[str, Any]:
-    """Return what page.js knows about the network."""
+    """Return the facts about the network that page.js uses."""
     metadata, document = predictor.metadata, predictor.metadata.document
     kind = "MobileNetV2 with corners" if document.get("detector") == "corner" else "MobileNetV2-SSDLite"
     network = f"{kind}, width {document.get('width')}, dialect {document.get('dialect')}"
@@ -143,7 +145,7 @@ def _describe(predictor: OnnxPredictor, runtime: WebRuntime) -> dict[str, Any]:
 
 
 def _figures(metrics: object) -> dict[str, float]:
-    """The numbers among `metrics`: the rest is for programs."""
+    """Return the finite numbers among `metrics`, by name."""
     given = metrics if isinstance(metrics, Mapping) else {}
     return {
         str(name): float(value)
@@ -153,7 +155,7 @@ def _figures(metrics: object) -> dict[str, float]:
 
 
 def _json(value: object) -> str:
-    """Return JSON for a <script>: no `<` is left, whether of `</script>` or of `<!--`."""
+    """Return JSON for a <script>: `<` is escaped, so that it has neither `</script>` nor `<!--`."""
     return json.dumps(value, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
 
 
@@ -162,7 +164,7 @@ def _pack(data: bytes) -> str:
 
 
 def _digest(text: str) -> str:
-    """Return the name that a Content-Security-Policy has for a script or a style."""
+    """Return the hash by which a Content-Security-Policy allows a script or a style."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}'"
 
 

@@ -25,7 +25,7 @@ def test_the_card_of_a_document_is_that_of_the_onnx_file(detector, properties, t
 
 
 def test_a_file_without_its_document_is_refused(tmp_path):
-    with pytest.raises(CheckpointError, match=r"needs best.tflite.json beside it"):
+    with pytest.raises(CheckpointError, match=r"needs the file best.tflite.json beside it"):
         read_metadata(tmp_path / "best.tflite")
 
 
@@ -33,7 +33,7 @@ def test_a_file_without_its_document_is_refused(tmp_path):
     ("text", "said"),
     [
         ("{", "cannot be read"),
-        ("[]", "no JSON object"),
+        ("[]", "is not a JSON object"),
         ("{}", "was not exported by ssdlite"),
         ('{"names": ["a"], "ssdlite": {}}', "damaged metadata"),
         ('{"names": ["a"], "ssdlite": 3}', "damaged metadata"),

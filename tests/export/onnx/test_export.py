@@ -115,7 +115,7 @@ def test_every_input_form_gives_the_same(traced, detector, files, images, tmp_pa
 
 @pytest.mark.parametrize("opset", [13, 20])
 def test_a_fixed_batch_answers_any_number_of_images(tmp_path, opset):
-    """The other dialect, at an opset below the one that is traced and at one above."""
+    """The other dialect, at an opset below the traced one and at one above."""
     detector = make_detector("pytorch-ssd", (96, 96))
     before, path = copy.deepcopy(detector.state_dict()), tmp_path / "new" / "fixed.onnx"
     images = draw_images(3, (96, 96), seed=2)
@@ -149,7 +149,7 @@ def test_a_fixed_batch_answers_any_number_of_images(tmp_path, opset):
 
 @pytest.fixture(scope="module")
 def sigmoid_detector():
-    """Of the tensorflow dialect, on maps of 48, 24, 12, 6, 3, 2, 1: SAME padding of even and odd sides and of 1.
+    """The tensorflow dialect, on maps of 48, 24, 12, 6, 3, 2, 1: SAME padding of even and odd sides and of 1.
 
     It has priors of its own, dense ones among them.
     """
@@ -260,7 +260,7 @@ def test_the_old_file_stays_when_verification_fails(traced, detector, images, tm
 
 
 def test_the_old_file_stays_when_the_new_one_is_less_accurate(traced, detector, images, tmp_path):
-    """A evaluate who likes PyTorch better, whatever the numbers are."""
+    """The evaluator returns a lower AP for the file than for PyTorch, whatever the detections are."""
     path = tmp_path / "model.onnx"
     model = build_model(traced, detector, form=FORMS["decoded"], decoder=DECODER, metadata=METADATA)
 
@@ -274,7 +274,7 @@ def test_the_old_file_stays_when_the_new_one_is_less_accurate(traced, detector, 
     assert path.exists()
 
 
-def test_the_proof_can_be_left_out(traced, detector, tmp_path):
+def test_verification_can_be_left_out(traced, detector, tmp_path):
     model = build_model(traced, detector, form=FORMS["raw"], decoder=DECODER, metadata=METADATA)
     assert write_verified(model, tmp_path / "model.onnx", None) is None
     assert OnnxPredictor(tmp_path / "model.onnx").metadata.head == "raw"

@@ -1,4 +1,4 @@
-"""Networks in float16 and in 8 bits: what becomes narrow, and that everything after it is still held to account."""
+"""Networks in float16 and int8: which nodes are converted, and that verification still finds errors after them."""
 
 import copy
 
@@ -23,7 +23,7 @@ NUM_CONVOLUTIONS, NUM_HEADS = 88, 12
 
 @pytest.fixture(scope="module")
 def models(traced, detector):
-    """(precision, head) -> graph."""
+    """Graphs by (precision, head)."""
     calibration = QuantizationData(draw_images(8, SIZE, seed=5), reduce_range=True)
     made = {}
     for precision, heads in (("fp16", ("nms", "raw", "decoded")), ("int8", ("nms", "raw-levels"))):
@@ -36,7 +36,7 @@ def models(traced, detector):
 
 @pytest.fixture(scope="module")
 def narrow_files(models, tmp_path_factory):
-    """The same as files."""
+    """Files by (precision, head)."""
     folder = tmp_path_factory.mktemp("narrow")
     for (precision, head), model in models.items():
         onnx.save(model, folder / f"{precision}-{head}.onnx")
@@ -81,7 +81,7 @@ def test_what_decodes_a_narrow_raw_file_is_held_to_account(
 
 
 class Wild(OnnxSession):
-    """One box in each image is off by so many pixels."""
+    """Predictor that moves one box in each image by a number of pixels."""
 
     shift = 0
 
@@ -92,7 +92,7 @@ class Wild(OnnxSession):
 
 
 def test_one_wild_box_is_found_where_nothing_is_seen_inside(narrow_files, detector, images):
-    """As in another runtime, of head decoded: noise as a share of all boxes would forgive it."""
+    """Head decoded, as in another runtime, where the noise relative to the size of all boxes would stay small."""
     runtime = Wild(narrow_files["fp16", "decoded"])
     verification = verify_file(FilePredictor(runtime), detector, images)
     assert verification.passed, verification.summary
@@ -143,14 +143,14 @@ def test_eight_bits_by_channel_but_for_the_first_and_last_convolutions(models):
 
 
 def test_files_get_smaller(narrow_files, traced):
-    """Of a narrow network, where the last convolutions count for more; a wide one gets to a half and a third."""
+    """Sizes of a small network, whose last convolutions weigh more; a large one gets to a half and a third."""
     full = len(traced.SerializeToString())
     assert narrow_files["fp16", "nms"].stat().st_size < 0.56 * full
     assert narrow_files["int8", "nms"].stat().st_size < 0.55 * full
 
 
 def shift_mean_far(detector):
-    """By half of the range, for what eight bits may be off by is a half of what there is."""
+    """An error of half of the range, because int8 maps may have errors of half of their size."""
     detector.normalize.mean += 127
 
 

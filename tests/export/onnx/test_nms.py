@@ -1,4 +1,4 @@
-"""Both kinds of appended nodes by themselves, beside their twins: the Decoder and the NumPy of `deploy.runtime`."""
+"""Both kinds of suppression nodes, compared with the Decoder and with the NumPy of `export.runtime`."""
 
 import dataclasses
 
@@ -25,7 +25,7 @@ PRIOR = (50.0, 40.0, 20.0, 20.0)
 
 
 def run_nms(boxes: np.ndarray, scores: np.ndarray, selection: Selection) -> list[Detections]:
-    """(B, P, 4) and (B, P, K) through a file that has nothing but the suppression."""
+    """Run boxes (B, P, 4) and scores (B, P, K) through a graph of suppression nodes only."""
     values = {"boxes": boxes, "scores": scores}
     nodes = [make_node("Identity", [f"{name}_in"], [name]) for name in values]
     inputs, outputs = (
@@ -42,7 +42,7 @@ def run_nms(boxes: np.ndarray, scores: np.ndarray, selection: Selection) -> list
 
 
 def head_output(boxes: list[list[float]], scores: list[tuple[float, ...]]) -> HeadOutput:
-    """What decodes to `boxes` and sigmoid `scores` of their classes."""
+    """Return an output that decodes to `boxes` and to sigmoid `scores` of their classes."""
     priors = torch.tensor([PRIOR]).expand(len(boxes), 4)
     deltas = box_ops.encode(torch.tensor(boxes), priors)
     logits = torch.nn.functional.pad(torch.tensor(scores).logit(), (1, 0))
@@ -50,7 +50,7 @@ def head_output(boxes: list[list[float]], scores: list[tuple[float, ...]]) -> He
 
 
 def select_in_all_ways(output: HeadOutput, selection: Selection = SELECTION) -> list[Detections]:
-    """The detections of the first image, from the Decoder, numpy, and both kinds of nodes."""
+    """Return the detections of the first image from the Decoder, NumPy, and both kinds of nodes."""
     options = {name: value for name, value in dataclasses.asdict(selection).items() if name != "candidates"}
     decoder = Decoder(SIZE, **options)
     boxes, scores = (tensor.numpy() for tensor in decode_output(output, SIZE))
@@ -83,7 +83,7 @@ def test_all_agree_where_many_boxes_leave_the_image(candidates, seed):
 
 
 def test_suppression_comes_before_clipping():
-    """30 of 80 pixels in common; of what is in the image, everything."""
+    """The boxes share 30 of 80 pixels; their parts inside the image are equal."""
     output = head_output([[-60, 10, 20, 30], [-10, 10, 20, 30]], [(0.9,), (0.8,)])
     for found in select_in_all_ways(output):
         np.testing.assert_allclose(found.scores, [0.9, 0.8], rtol=1e-5)
@@ -91,7 +91,7 @@ def test_suppression_comes_before_clipping():
 
 
 def test_a_box_outside_the_image_neither_counts_nor_suppresses():
-    """The first of each pair does not reach the image, at its left and below; the second does, by 2 pixels."""
+    """In each pair, left of the image and below it, the first box is outside, the second reaches in 2 pixels."""
     boxes = [[-60, 10, -0.5, 30], [-58, 10, 2, 30], [10, 80.5, 30, 120], [10, 78, 30, 120]]
     output = head_output(boxes, [(0.9,), (0.8,), (0.7,), (0.6,)])
     for found in select_in_all_ways(output, dataclasses.replace(SELECTION, max_detections=2)):
@@ -105,7 +105,7 @@ def test_nothing_but_boxes_outside_the_image():
 
 
 def test_sizes_that_overflow_are_boxes_like_others():
-    """The whole frame twice, of which one is suppressed, a bar, and a box that has shrunk to nothing."""
+    """The whole frame twice, of which one is suppressed, a bar, and a box without area."""
     deltas = torch.tensor([[[0, 0, 1e4, 1e4], [9, 0, 2e4, 1e4], [0, 0, 1e4, 0], [0, 0, -1e4, 0]]])
     output = HeadOutput(
         torch.tensor([[[0, 3], [0, 2], [0, 1.0], [0, 4]]]), deltas, torch.tensor([PRIOR]).expand(4, 4), "sigmoid"
@@ -116,14 +116,14 @@ def test_sizes_that_overflow_are_boxes_like_others():
 
 
 def staircase(count):
-    """Boxes of which each overlaps the one before by more than half and no other, best first."""
+    """Return boxes, best first, each of which overlaps its predecessor by more than half and no other box."""
     x = np.arange(count, dtype=np.float32) * 3
     boxes = np.stack([x, 0 * x, x + 10, 0 * x + 10], axis=1)
     return boxes[None], np.linspace(0.9, 0.1, count, dtype=np.float32)[None, :, None]
 
 
 def test_a_chain_as_long_as_there_are_rounds_is_decided_as_greedy_suppression_does():
-    """Every second box stays: the first suppresses the second, which would have suppressed the third."""
+    """Every second box is kept: the first suppresses the second, which would have suppressed the third."""
     boxes, scores = staircase(ROUNDS)
     selection = Selection(0.05, 0.5, 400, 100)
     (found,) = run_nms(boxes, scores, limit_candidates(selection, "tensor", ROUNDS, 1))
@@ -142,7 +142,7 @@ def test_a_longer_chain_keeps_undecided_boxes_at_its_end():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_fewer_candidates_than_there_are_give_the_first_detections(seed):
-    """The best 60 of 900 scores: what is kept of them is what is kept of all, as far as it goes."""
+    """The boxes kept of the best 60 of 900 scores are the first ones kept of all 900."""
     generator = np.random.default_rng(seed)
     corners = generator.uniform(0, 60, (2, 300, 2)).astype(np.float32)
     boxes = np.concatenate([corners, corners + generator.uniform(5, 20, (2, 300, 2)).astype(np.float32)], axis=2)

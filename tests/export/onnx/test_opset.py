@@ -57,8 +57,8 @@ def test_an_attribute_without_effect_is_dropped_and_one_with_is_refused():
 
 def test_an_operator_or_an_input_that_came_later_is_refused():
     for node, reason in (
-        (helper.make_node("Mish", ["x"], ["y"]), "Mish came later"),
-        (helper.make_node("ReduceMax", ["x", "axes"], ["y"]), "ReduceMax has an input that came later"),
+        (helper.make_node("Mish", ["x"], ["y"]), "Mish was added later"),
+        (helper.make_node("ReduceMax", ["x", "axes"], ["y"]), "ReduceMax has an input that was added later"),
     ):
         graph = helper.make_graph([node], "g", [], [])
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
@@ -69,5 +69,5 @@ def test_an_operator_or_an_input_that_came_later_is_refused():
 def test_opsets_that_cannot_be_written(detector, traced):
     with pytest.raises(ConfigError, match="opset 12 cannot be written; choose 13 or above"):
         trace_detector(detector, opset=12)
-    with pytest.raises(ConfigError, match=r"cannot write opset 99 \(it gave 18\)"):
+    with pytest.raises(ConfigError, match=r"cannot write opset 99 \(it wrote 18\)"):
         require_opset(traced, 99)

@@ -47,7 +47,7 @@ def test_which_runtimes_have_all_of_it(files):
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize(("column", "engine"), [("OpenCV 5", "ENGINE_NEW"), ("OpenCV 4", "ENGINE_CLASSIC")])
 def test_opencv_answers_as_its_column_says(files, images, head, column, engine):
-    """OpenCV 5 has the engine of 4 as well."""
+    """OpenCV 5 contains the engine of OpenCV 4 too."""
     if not hasattr(cv2.dnn, engine) and column == "OpenCV 5":
         pytest.skip("OpenCV 4 is installed")
     if obstacles(needs(onnx.load(files[head])))[column]:

@@ -1,4 +1,4 @@
-"""Worked by hand: 10×10 boxes shifted by 2 overlap by 80 / 120 = .67, shifted by 5 by 50 / 150 = .33."""
+"""Selections checked by hand: 10×10 boxes have IoU 80 / 120 = .67 if shifted by 2, 50 / 150 = .33 if by 5."""
 
 import numpy as np
 
@@ -27,7 +27,7 @@ def test_each_mistake_is_named():
     assert problems([(0, 1), (1, 2)]) == ["1 detections are missing"]
     assert problems([]) == ["4 detections are missing"]
     assert problems([(0, 1), (1, 1), (2, 1), (1, 2)]) == ["3 detections should have suppressed each other"]
-    assert problems([(0, 1), (2, 1), (1, 2), (3, 1)]) == ["1 detections score too low"]
+    assert problems([(0, 1), (2, 1), (1, 2), (3, 1)]) == ["1 detections have scores that are too low"]
     # The weaker of two is kept: it may not suppress the better.
     assert problems([(1, 1), (1, 2)]) == ["1 detections are missing"]
 

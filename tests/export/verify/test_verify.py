@@ -43,7 +43,7 @@ def test_a_wrong_variance_is_found(files, detector, images, tmp_path, head, vari
 
 
 def only_first_image(model, head):
-    """Suppression as some tools export it: every image of a batch but the first goes without."""
+    """Suppression as some tools export it, which ignores all images of a batch but the first."""
     graph = model.graph
     constants = {"first": np.array(0), "first_row": np.array([1]), "start": np.array([0]), "axis": np.array([0])}
     graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
@@ -89,7 +89,7 @@ def test_suppression_of_the_first_image_only_is_found(files, detector, images, t
         ("iou_threshold", 0.6, "should have suppressed each other"),
         ("iou_threshold", 0.4, "missing"),
         ("score_threshold", 0.6, "missing"),
-        ("score_threshold", 0.4, "score too low"),
+        ("score_threshold", 0.4, "scores that are too low"),
         ("num_candidates", 10, "missing"),
     ],
 )
@@ -123,7 +123,7 @@ def replace_input(model: onnx.ModelProto, operator: str, old: str, new: str) -> 
     ],
 )
 def test_planted_errors_at_the_border_are_found(files, detector, images, tmp_path, operator, old, new, problem):
-    """Clipping before suppression, no clipping, and boxes outside the image that compete."""
+    """Clipping before suppression, no clipping, and boxes outside the image that enter suppression."""
     model, path = onnx.load(files["nms"]), tmp_path / "moved.onnx"
     moved = move_boxes(detector, model, pixels=-40)
     onnx.save(model, path)
@@ -136,7 +136,7 @@ def test_planted_errors_at_the_border_are_found(files, detector, images, tmp_pat
 
 
 def move_boxes(detector, model, pixels):
-    """The network, and its file in place, with all priors further right by `pixels`."""
+    """Move all priors of the network, and of its file in place, to the right by `pixels`."""
     moved = copy.deepcopy(detector)
     centers = detector.priors[:, :2].numpy()
     (tensor,) = (t for t in model.graph.initializer if np.array_equal(numpy_helper.to_array(t), centers))
@@ -187,7 +187,7 @@ def test_nothing_found_passes_with_a_warning(files, detector, images, tmp_path, 
         entry.value = entry.value.replace('"score_threshold": 0.5', '"score_threshold": 1.0')
     onnx.save(model, tmp_path / "none.onnx")
     assert verify_onnx(tmp_path / "none.onnx", detector, images).passed
-    assert "no detections in 6 images" in caplog.text
+    assert "the 6 images have no detections" in caplog.text
 
 
 def test_real_images(files, detector):

@@ -1,4 +1,4 @@
-"""A page with a small network and hostile class names, and a Chromium without a network that has opened it."""
+"""Fixtures: a page with a small network and hostile class names, and an offline Chromium that has opened it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SWITCHES = (
 
 @pytest.fixture
 def fake_runtime(tmp_path: Path) -> Path:
-    """What `find_runtime` takes for ONNX Runtime Web."""
+    """Write files that `find_runtime` accepts as ONNX Runtime Web."""
     folder = tmp_path / "runtime"
     folder.mkdir()
     (folder / LIBRARY).write_bytes(b"/*! ONNX Runtime Web v9.8.7 */ export {}")
@@ -41,7 +41,7 @@ def fake_runtime(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def hostile_model(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small network with names that try to break out of the page."""
+    """The small network with class names that try to break out of the page."""
     path = tmp_path_factory.mktemp("hostile") / "hostile.onnx"
     model = onnx.load(files["nms"])
     for entry in model.metadata_props:
@@ -52,7 +52,7 @@ def hostile_model(files: dict[str, Path], tmp_path_factory: pytest.TempPathFacto
 
 
 class Page:
-    """The page in Chromium, as a person uses it."""
+    """Page in Chromium, with the actions of a user."""
 
     def __init__(self, driver: Any, model: Path) -> None:
         self.driver, self.model = driver, model
@@ -61,7 +61,7 @@ class Page:
         return self.driver.execute_script(f"return {script}", *arguments)
 
     def wait(self, condition: str) -> None:
-        """Until `condition`, JavaScript, holds."""
+        """Wait until the JavaScript expression `condition` is true."""
         start = time.monotonic()
         while not self.run(condition):
             assert time.monotonic() - start < PATIENCE, f"{condition} never came true; {self.text('message')}"
@@ -74,7 +74,7 @@ class Page:
         self.driver.find_element("id", name).click()
 
     def choose(self, path: Path) -> None:
-        """A file by the button, and wait for the answer or for a message."""
+        """Choose a file by the button, and wait for the detections or for a message."""
         self.run("Object.assign(shown, { found: null }), say()")
         self.driver.find_element("id", "file").send_keys(str(path))
         self.wait("shown.found !== null || part('message').textContent !== ''")
@@ -96,7 +96,7 @@ def web_runtime() -> Path:
 
 @pytest.fixture(scope="session")
 def open_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Any]]:
-    """Starts Chromium with a new profile, offline, with a log of its requests."""
+    """Start Chromium with a new profile, offline, with a log of its requests."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
     if not chromium or not chromedriver:

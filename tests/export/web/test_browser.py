@@ -1,4 +1,4 @@
-"""The page in Chromium, opened from a file and without a network, against what `ssdlite predict` works with."""
+"""The page in Chromium, opened from a file without a network, compared with `ssdlite predict`."""
 
 import base64
 import json
@@ -25,7 +25,7 @@ PICTURES = ("photograph.jpg", "turned.jpg", "large.png", "small.png", "grey.png"
 
 
 def make_picture(folder, name):
-    """A file of each sort that takes a way of its own."""
+    """Write one picture of each kind that is decoded differently."""
     path = folder / name
 
     def squares(height, width):
@@ -56,7 +56,7 @@ def predict(page, path):
 
 
 def iou(boxes, others):
-    """(N, M) of (N, 4) and (M, 4), in NumPy alone."""
+    """Return the IoU (N, M) of boxes (N, 4) and (M, 4), in plain NumPy."""
     first = np.maximum(boxes[:, None, :2], others[None, :, :2])
     last = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
     shared = (last - first).clip(0).prod(2)
@@ -65,7 +65,7 @@ def iou(boxes, others):
 
 
 def assert_same(found, expected):
-    """As sets, the page's rows and Detections: ties may change places."""
+    """Assert that the rows of the page equal Detections as sets: ties may be ordered differently."""
     boxes, scores, labels = (np.array([row[key] for row in found]) for key in ("box", "score", "label"))
     assert len(found) == len(expected.scores) > 0
     same = iou(boxes, expected.boxes) > 0.99
@@ -91,7 +91,7 @@ def test_boxes_are_those_of_predict(page, tmp_path, name):
     "size", [(61, 83), (100, 130), (250, 150), (192, 256), (193, 257), (288, 512), (300, 400), (1, 1), (1, 400)]
 )
 def test_pixels_are_resized_as_for_training(page, size, alignment):
-    """Noise, enlarged, shrunk, and averaged over whole pixels and parts of them."""
+    """Noise that is enlarged, shrunk, and averaged over whole and partial pixels."""
     if alignment == "asymmetric" and int(cv2.__version__.split(".")[0]) < 5:
         pytest.skip("OpenCV 4 rounds positions to 1/32 pixel")
     i = np.arange(4 * size[0] * size[1], dtype=np.uint32)
@@ -142,7 +142,7 @@ def test_the_threshold_and_the_list_decide_what_is_drawn(page, tmp_path):
 
 
 def test_the_slider_starts_where_the_file_does(page):
-    """The small network gives nothing below .5, and `ssdlite predict` starts at .4."""
+    """The small network has no scores below .5, and `ssdlite predict` starts at .4."""
     assert page.run("[Number(part('threshold').min), Number(part('threshold').value)]") == [0.5, 0.5]
 
 

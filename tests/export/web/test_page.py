@@ -1,4 +1,4 @@
-"""The page as text: what it holds, and that nothing in it can be taken for something else."""
+"""The page as text: its contents, and that no name in it can become markup or code."""
 
 import base64
 import gzip
@@ -21,7 +21,7 @@ from .conftest import HOSTILE_NAMES
 
 
 class Parsed(HTMLParser):
-    """The elements of a page: (tag, attributes, text)."""
+    """Parser that collects the elements of a page: (tag, attributes, text)."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ def test_hostile_words_stay_words(build, files, hostile_model):
 
 
 def test_code_and_style_cannot_end_early():
-    """Within a script or a style only this would end it."""
+    """Only a closing tag ends a script or a style."""
     for path in FOLDER.glob("*.[jc]s*"):
         text = path.read_text(encoding="utf-8").lower()
         assert "</script" not in text and "</style" not in text and "<!--" not in text, path.name

@@ -1,4 +1,4 @@
-"""Where the files of the npm package are looked for, and what is taken for them."""
+"""Search for the files of the npm package, and checks of what is found."""
 
 import shutil
 
@@ -30,13 +30,13 @@ def test_what_is_missing_is_told_with_the_command(tmp_path, monkeypatch):
         UserError, match=r"in data/onnxruntime-web or this folder; run 'npm install onnxruntime-web'"
     ):
         find_runtime()
-    with pytest.raises(UserError, match=r"no ONNX Runtime Web .* in .*gone; .*--runtime"):
+    with pytest.raises(UserError, match=r"ONNX Runtime Web .* is not in .*gone; .*--runtime"):
         find_runtime(tmp_path / "gone")
 
 
 def test_half_of_it_is_nothing(fake_runtime):
     (fake_runtime / WASM).unlink()
-    with pytest.raises(UserError, match="there is no ONNX Runtime Web"):
+    with pytest.raises(UserError, match=r"ONNX Runtime Web .* is not in"):
         find_runtime(fake_runtime)
 
 

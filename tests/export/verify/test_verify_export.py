@@ -39,7 +39,7 @@ def test_how_much_ap_a_file_may_differ_by(torch, file, may_gain, passed):
     assert Accuracy(torch, file, 10, 0.001, may_gain).passed == passed
 
 
-def test_a_proof_needs_both_and_names_what_failed():
+def test_a_report_needs_both_and_names_what_failed():
     close, far = Accuracy(0.5, 0.5, 10, 0.001, False), Accuracy(0.5, 0.4, 10, 0.001, False)
     assert VerificationReport(GOOD, close, LATENCY).passed and VerificationReport(GOOD, None, LATENCY).passed
     assert (
@@ -50,7 +50,7 @@ def test_a_proof_needs_both_and_names_what_failed():
     assert not failed.passed and "AP is 0.4000 on 10 images, where PyTorch has 0.5000" in failed.summary
 
 
-def test_a_proof_as_json():
+def test_a_report_as_json():
     document = VerificationReport(GOOD, Accuracy(math.nan, math.nan, 10, 0.001, False), LATENCY).to_dict()
     document = json.loads(json.dumps(document, allow_nan=False))
     assert document["passed"] and document["accuracy"]["torch"] is None and document["accuracy"]["passed"]
@@ -63,7 +63,7 @@ def test_a_proof_as_json():
     assert document["verification"]["differences"][0]["quantity"] == "logits"
 
 
-def test_both_are_judged_and_timed(files, detector, images):
+def test_both_are_evaluated_and_timed(files, detector, images):
     seen = []
 
     def evaluator(predictor):
@@ -79,7 +79,7 @@ def test_both_are_judged_and_timed(files, detector, images):
         assert 0 < found.p50 <= found.p90 and np.isfinite(found.p90)
 
 
-def test_a_file_that_computes_something_else_is_not_judged(files, detector, images):
+def test_a_file_that_computes_something_else_is_not_evaluated(files, detector, images):
     def evaluator(predictor):
         raise AssertionError("nobody should wait for this")
 
@@ -102,4 +102,4 @@ def test_a_network_that_finds_nothing_says_so(files, detector, images, caplog):
     report = verify_onnx_export(
         files["nms"], detector, DECODER, VerificationImages(images, lambda predictor: 0.0005, 3)
     )
-    assert report.passed and "AP says little: PyTorch's own is 0.0005" in caplog.text
+    assert report.passed and "the comparison of AP means little: that of PyTorch is 0.0005" in caplog.text
