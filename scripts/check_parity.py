@@ -97,7 +97,7 @@ def check_all(graph: Path, folder: Path) -> list[Check]:
 
 
 def check_tfjs(package: Path, folder: Path) -> list[Check]:
-    """Return the same of the network for TensorFlow.js, on its eight images."""
+    """Check the network for TensorFlow.js on its eight images."""
     reference = read_reference(TFJS_REFERENCE)
     images = write_tfjs_images(folder, reference)
     checkpoint = folder / "coco.pt"
@@ -135,7 +135,7 @@ def _write_images(
 
 
 def coco_images() -> list[Path]:
-    """Return those of COCO_IMAGES, if they are there."""
+    """Return the paths of COCO_IMAGES that are there."""
     folder = Path(os.environ.get("SSDLITE_TEST_DATA", "")) / "coco128" / COCO_FOLDER
     paths = [folder / name for name in COCO_IMAGES]
     return paths if all(path.is_file() for path in paths) else []

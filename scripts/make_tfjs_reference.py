@@ -55,7 +55,7 @@ def draw(name: str) -> np.ndarray:
 
 
 def pack(paths: list[Path]) -> dict[str, np.ndarray]:
-    """Return what node wrote beside `paths`, of the priors and columns that are kept."""
+    """Return the arrays that node wrote beside `paths`, for the priors and columns that are kept."""
 
     def read(path: Path, suffix: str, columns: int) -> np.ndarray:
         return np.fromfile(path.with_suffix(suffix), "<f4").reshape(-1, columns)

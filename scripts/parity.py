@@ -136,7 +136,7 @@ def _largest(what: str, differences: np.ndarray, names: Sequence[str], limit: fl
 def check_detections(
     program: str, model: LoadedModel, images: Sequence[Path], reference: Reference, tolerance: Tolerance
 ) -> list[Check]:
-    """Return what `ssdlite predict` finds with `model` against TensorFlow's final detections."""
+    """Compare the detections of `ssdlite predict` with TensorFlow's final ones."""
     finder = Finder(model.predictor, model.input_size, model.alignment)
     checks: list[list[Check]] = []
     for path in images:

@@ -78,7 +78,7 @@ class Result(NamedTuple):
 
     @property
     def is_green(self) -> bool:
-        """Return whether something ran and nothing failed: a pytest that dies says nothing."""
+        """True if something ran and nothing failed: a pytest that dies says nothing."""
         return not self.failed and self.passed > 0
 
 
@@ -96,7 +96,7 @@ def read_result(output: str, return_code: int, seconds: float) -> Result:
 
 
 def run(setting: Setting, arguments: list[str], log_path: Path) -> Result:
-    """Return all tests under `setting`; what pytest prints goes to `log_path`."""
+    """Run all tests under `setting`; pytest's output goes to `log_path`."""
     started = time.monotonic()
     with log_path.open("w", encoding="utf-8") as log:
         command = [sys.executable, "-m", "pytest", *arguments]

@@ -110,7 +110,7 @@ class Detector:
         tile_overlap: float = OVERLAP,
         batch_size: int | None = None,
     ) -> ImageDetections | list[ImageDetections]:
-        """Return what is in an image, or in each image of a list.
+        """Return the objects in an image, or in each image of a list.
 
         Args:
             images: a path, a Pillow image or an array (H, W, 3) uint8 RGB (OpenCV's are BGR: turn them); or a list.
@@ -171,7 +171,7 @@ class ImageDetections:
             yield Found(self.class_names[label - 1], score, tuple(box))
 
     def above(self, score_threshold: float | Mapping[str, float]) -> ImageDetections:
-        """Return those that score above a threshold, as in `Detector.predict`."""
+        """Return the objects that score above a threshold, as in `Detector.predict`."""
         limits = _thresholds(score_threshold).for_classes(self.class_names)
         kept = keep_above(Detections(self.boxes, self.scores, self.labels), limits)
         return ImageDetections(self.image, kept, self.class_names)

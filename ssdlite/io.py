@@ -44,7 +44,7 @@ def require_regular(path: Path) -> None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return all of a file. Raises OSError, also as `require_regular`."""
+    """Return the bytes of a file. Raises OSError, also as `require_regular`."""
     require_regular(path)
     return path.read_bytes()
 
@@ -88,7 +88,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def load_tensors(path: Path) -> Any:
-    """Return what `torch.save` wrote, on the CPU. No code that the file may carry is run.
+    """Return the content of a file of `torch.save`, on the CPU. No code that the file may carry is run.
 
     Raises OSError as `read_bytes`; a damaged file can raise any other Exception.
     """

@@ -90,7 +90,7 @@ def available_memory() -> int:
 
 
 def _cgroup_texts(name: str) -> Iterator[str]:
-    """Return what the file `name` says in this process's control group (version 2) and in each of those around
+    """Yield the content of the file `name` in this process's control group (version 2) and in each of those around
     it."""
     try:
         lines = MEMBERSHIP.read_text().splitlines()

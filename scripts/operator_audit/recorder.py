@@ -307,7 +307,7 @@ class _Stream:
 
 @contextmanager
 def _pretended(device: str, recorder: _Recorder) -> Iterator[None]:
-    """Return what PyTorch would do with a GPU, for as long as it lasts."""
+    """Let PyTorch behave as with a GPU inside the block."""
     true_device = FakeTensor.device
 
     def shown_device(tensor: FakeTensor) -> torch.device:
@@ -458,7 +458,8 @@ def _by_name(func: Any, args: Any, kwargs: Any) -> dict[str, Any]:
 
 
 def _dtypes(func: Any, name: str, args: Any, values: Any, results: list[Tensor]) -> list[torch.dtype]:
-    """Return those that an operator computes in, as OpInfo counts them: of its inputs, brought to a common one."""
+    """Return the types that an operator computes in, as OpInfo counts them: those of its inputs, brought to a
+    common one."""
     tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
     if not tensors:  # it makes something out of nothing
         return list(dict.fromkeys(tensor.dtype for tensor in results))

@@ -80,7 +80,7 @@ class Workload(NamedTuple):
 
 
 def workloads(device: str) -> dict[str, Workload]:
-    """Return all of them for cuda or mps, by a name that says recipe, assigner, head and precision."""
+    """Return the workloads for cuda or mps, by a name that says recipe, assigner, head and precision."""
     if device == "cuda":
         return dict(_workloads(PRECISIONS))
     # On Metal it is right to wait: copies from memory that is not pinned are not safe otherwise.
@@ -160,7 +160,7 @@ def make_batch(device: torch.device | str = "cpu", size: tuple[int, int] = SIZE)
 
 
 def _output(device: torch.device, activation: ScoreActivation = "softmax") -> HeadOutput:
-    """Return what a network gives at 30 priors of two levels."""
+    """Return the output of a network with 30 priors of two levels."""
     logits, deltas = (torch.zeros(IMAGES, 30, width, device=device) for width in (1 + len(CLASSES), 4))
     return HeadOutput(logits, deltas, torch.ones(30, 4, device=device), activation, (20, 10))
 
@@ -199,7 +199,7 @@ def _step(options: Sequence[str], precision: str) -> Callable[[torch.device], No
 
 
 def _parts(options: Sequence[str]) -> Callable[[torch.device], None]:
-    """Return what `ssdlite benchmark` times by itself."""
+    """Return the parts of a step that `ssdlite benchmark` times by themselves."""
 
     def work(device: torch.device) -> None:
         config = config_of(options)
@@ -290,7 +290,7 @@ def _augmentation(device: torch.device) -> None:
 
 
 def _matches(device: torch.device) -> None:
-    """Return what TensorBoard shows of each assigner."""
+    """Compute the match statistics that TensorBoard shows, for each assigner."""
     output = _output(device)
     for options in ASSIGNERS.values():
         criterion = build_criterion(config_of(options).loss, SPLIT)

@@ -60,7 +60,7 @@ class Child:
             raise
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """Return what the object's method gives. Raises its UserError, RuntimeError for other errors."""
+        """Return the result of the object's method. Raises its UserError, RuntimeError for other errors."""
         self.connection.send((method, arguments))
         return self._receive()
 

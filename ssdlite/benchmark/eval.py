@@ -101,7 +101,7 @@ def _some(loader: Any, batches: int) -> Any:
 
 
 def simulate_output(output: HeadOutput, seed: int = 0) -> HeadOutput:
-    """Return the same with logits as a trained network's: few scores are high, and some hundred above .01."""
+    """Return an output with logits like a trained network's: few scores are high, and some hundred above .01."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(output.logits.shape, generator=generator) * NOISE_SPREAD + NOISE_LOGIT
     noise[..., 0] = 0

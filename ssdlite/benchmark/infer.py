@@ -144,7 +144,7 @@ def _in_format(name: str, network: Detector, workload: Workload) -> tuple[list[R
 
 
 def open_case(case: RuntimeCase, workload: Workload, threads: int) -> Callable[[Tensor], Any]:
-    """Return what answers a batch (B, 3, H, W) uint8; the work of a run and nothing else."""
+    """Return a function that runs a batch (B, 3, H, W) uint8, without work that a run does not need."""
     match case.program:
         case "torch":
             network = settled_network(workload)

@@ -318,12 +318,12 @@ class _Laps:
 
 
 def _learnt(output: DetectorOutput) -> list[Tensor]:
-    """Return what depends on the weights: logits and deltas, or the corner head's maps."""
+    """Return the tensors that depend on the weights: logits and deltas, or the corner head's maps."""
     return [each for each in output if isinstance(each, Tensor) and each.requires_grad]
 
 
 def _as_leaves(output: DetectorOutput) -> DetectorOutput:
-    """Return the same values as if the network were a constant."""
+    """Return the output detached from the network, as leaves that need gradients."""
     fields = output._asdict()
     learnt = {name: each for name, each in fields.items() if isinstance(each, Tensor) and each.requires_grad}
     return type(output)(**{**fields, **{name: each.detach().requires_grad_() for name, each in learnt.items()}})

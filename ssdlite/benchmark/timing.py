@@ -102,7 +102,8 @@ def quotients(over: Iterable[float], under: Iterable[float]) -> list[float]:
 
 
 def synchronizer(device: torch.device) -> Callable[[], None] | None:
-    """Return what waits until `device` has done all it was asked to do; None where there is nothing to wait for."""
+    """Return a function that waits until `device` has finished its work; None where there is nothing to wait
+    for."""
     match device.type:
         case "cuda":
             return lambda: torch.cuda.synchronize(device)
@@ -224,7 +225,7 @@ class TrainingMemory(NamedTuple):
 
 
 def training_memory(device: torch.device) -> TrainingMemory:
-    """Return what this process needed so far."""
+    """Return the memory that this process has needed so far."""
     if device.type != "cuda":
         return TrainingMemory(peak_memory(), None, None)
     return TrainingMemory(

@@ -114,7 +114,7 @@ def _with_model(config: Config, **options: Any) -> Config:
 
 
 def _choose_start(model: ModelConfig, reasons: list[str]) -> Literal["coco", "imagenet", "none"]:
-    """Return what model.weights=auto stands for; why nothing better is added to `reasons`."""
+    """Return the start that model.weights=auto stands for, and add to `reasons` why it is no better one."""
     if model.backbone != MOBILENET_V2:
         reasons.append(f"there are pretrained weights for {MOBILENET_V2} only, and it is {model.backbone}")
         return "none"
@@ -274,7 +274,7 @@ def _start_from_checkpoint(detector: Network, class_names: Sequence[str], path: 
 
 
 def _differences(old: Dialect, new: Dialect, *, extras: bool) -> list[str]:
-    """Return what a transfer between two dialects cannot make up for."""
+    """Return the differences that a transfer between two dialects cannot make up for."""
     found = {
         "another padding": old.padding != new.padding,
         "another map at stride 16": old.tap != new.tap,
@@ -334,7 +334,7 @@ def load_detector(
 
 
 def export_metadata(config: Config, class_names: Sequence[str], metrics: Mapping[str, Any]) -> ExportMetadata:
-    """Return what an exported file says of where it comes from."""
+    """Return the origin of the network for the metadata of an exported file."""
     return ExportMetadata(
         class_names=tuple(class_names),
         config=config.without_paths().to_dict(),

@@ -187,7 +187,7 @@ def build_step(
     device: torch.device,
     dtype: torch.dtype,
 ) -> TrainStep:
-    """Return what trains `detector`, which is on `device`; it lasts `total_steps`. Raises ConfigError:
+    """Build the step that trains `detector`, which is on `device`, for `total_steps`. Raises ConfigError:
     `require_steps`."""
     require_steps(config.train)
     optim = config.optim

@@ -80,7 +80,7 @@ def run_eval(
 
 
 def describe_model(path: Path, model: LoadedModel, train: DataSplit | None) -> ModelInfo:
-    """Return what a page says of `model`; of an exported file only what can be said without PyTorch."""
+    """Return the facts about `model` for a report; for an exported file only those that need no PyTorch."""
     if is_exported(path):
         return ModelInfo(path, model.config, model.class_names)
     from ssdlite.commands.report_builder import make_model_info
@@ -128,7 +128,7 @@ def _read_with_training_classes(config: DataConfig, split: str) -> DataSplit:
 
 
 def run_model(model: LoadedModel, data: DataSplit) -> Evaluation:
-    """Return what `model` finds in all images of `data`, and what that is worth."""
+    """Run `model` on all images of `data` and evaluate its detections."""
     workers = model.config.data.workers
     images = ImageStream(
         data,

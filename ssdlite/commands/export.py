@@ -248,7 +248,7 @@ def _calibration(loaded: LoadedDetector, path: Path | None, reduce_range: bool |
 
 
 def _show_file(output: Path, description: dict[str, Any], seconds: float) -> None:
-    """Return what a person wants to know of a file that was written."""
+    """Print size, operators and latency of a file that was written."""
     from ssdlite.export.verify.verify import report_path
 
     metadata = description["metadata"]

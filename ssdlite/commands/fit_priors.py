@@ -194,7 +194,7 @@ def _add_row(table: Table, name: str, before: FitRow, after: FitRow) -> None:
 
 
 def advice(before: FitRow, after: FitRow) -> str:
-    """Return what to make of two fits of the same objects, in plain words."""
+    """Return advice about two fits of the same objects, as a sentence."""
     if before.share_reached is None or after.share_reached is None:
         return "There is no object to measure priors with."
     if before.share_reached >= ENOUGH:

@@ -76,8 +76,8 @@ def report_model(
 
 
 def _find_checkpoint(source: Path) -> Path | None:
-    """Return what a run ships, or else the newest it has; None for a folder in which no training has come to save
-    any.
+    """Return the checkpoint that a run ships, or else the newest it has; None for a folder in which no training
+    has come to save any.
 
     Raises CheckpointError for a folder that is no run's.
     """
@@ -105,7 +105,7 @@ def _report_beginning(run_dir: Path, overrides: Mapping[str, Any], path: Path) -
 
 
 def _stored_evaluation(checkpoint: Path, split: DataSplit) -> Evaluation | None:
-    """Return what the run's own detections are worth; None where they are not those of the checkpoint on these
+    """Return the evaluation of the run's own detections; None where they are not those of the checkpoint on these
     images."""
     detections = read_detections(checkpoint.parent, split)
     if detections is None:

@@ -136,7 +136,7 @@ def _count_shared(splits: Mapping[str, DataSplit]) -> int:
 
 
 def _model_facts(model_info: ModelInfo) -> dict[str, str]:
-    """Return what the network is and how it was made, in words."""
+    """Return facts about the network and its training, by name."""
     config = model_info.config
     model, train, loss = config.model, config.train, config.loss
     height, width = model.input_size
@@ -182,7 +182,7 @@ def _origin_facts(model_info: ModelInfo, split_name: str | None) -> dict[str, st
 
 
 def _this_machine() -> dict[str, Any]:
-    """Return what is known of a machine without PyTorch."""
+    """Return the facts about this machine that need no PyTorch."""
     versions = {"python": platform.python_version(), "ssdlite": ssdlite.__version__}
     return {
         "processor": platform.processor(),

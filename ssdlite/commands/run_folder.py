@@ -48,7 +48,8 @@ def write_detections(run_dir: Path, split: DataSplit, detections: Sequence[Detec
 
 
 def read_detections(run_dir: Path, split: DataSplit) -> list[Detections] | None:
-    """Return what `write_detections` kept; None where there is nothing, or it is of other images or classes."""
+    """Return the detections that `write_detections` kept; None where there is nothing, or it is of other images or
+    classes."""
     try:
         return read_coco_results(run_dir / DETECTIONS, split)
     except DataError:
@@ -76,7 +77,7 @@ class Sessions:
 
 
 def read_sessions(run_dir: Path) -> Sessions | None:
-    """Return what `log_session` noted; None where there is nothing."""
+    """Return the sessions that `log_session` noted; None where there is nothing."""
     spans: list[tuple[datetime, datetime, Mapping[str, Any]]] = []
     for line in _lines(run_dir / SESSIONS):
         time = datetime.fromisoformat(line["time"])

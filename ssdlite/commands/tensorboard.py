@@ -31,7 +31,7 @@ GOOD_IOU = 0.5  # from which overlap on a prior learns an object, in the usual a
 
 
 def show_hyperparameters(logbook: Logbook, config: Config) -> None:
-    """Return what could have been chosen otherwise, by the dotted names of the options: a column each."""
+    """Log the options of a run as hyperparameters, one column for each dotted name."""
     sections = config.to_dict()
     chosen = {name: sections[name] for name in ("model", "loss", "optim", "train")}
     chosen["data"] = {"augmentation": sections["data"]["augmentation"]}

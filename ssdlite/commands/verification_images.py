@@ -59,7 +59,7 @@ def validation_split(loaded: LoadedDetector) -> DataSplit:
 
 
 def make_evaluator(loaded: LoadedDetector, split: DataSplit, batch_size: int) -> Evaluator:
-    """Return what gives the AP of a predictor on `split`, `batch_size` images at a time."""
+    """Return a function that computes the AP of a predictor on `split`, `batch_size` images at a time."""
 
     def evaluator(predictor: Predictor) -> float:
         found = predict_split(predictor, _stream(loaded, split, batch_size), len(split))

@@ -113,7 +113,8 @@ def _rows(config: Config, data: DataSplit, indices: Sequence[int]) -> Iterator[n
 
 
 def _training_inputs(config: Config, data: DataSplit, indices: Sequence[int]) -> list[Batch]:
-    """Return what the first epochs' loaders give for the images `indices`, to the pixel: a batch an epoch."""
+    """Return the inputs of the first epochs for the images `indices`, as training sees them: one batch per
+    epoch."""
     import torch
 
     from ssdlite.build.model import dialect_of, settle_dialect

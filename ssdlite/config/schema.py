@@ -86,7 +86,7 @@ class Config(Section):
         return self.model_dump(mode="json")
 
     def without_paths(self) -> Config:
-        """Return the same without whatever names a place on this machine: for files that are handed on."""
+        """Return the config without paths, for files that are handed on."""
         places = {"path": None, "draw": None, "train": None, "val": None, "test": None, "cache_dir": None}
         cache = {"cache": "none", "cache_side": None}  # has no effect without its folder or a training
         weights = "none" if isinstance(self.model.weights, Path) else self.model.weights

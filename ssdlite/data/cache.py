@@ -140,7 +140,7 @@ def choose_form(
     alignment: ResizeAlignment = "half_pixel",
     max_side: int | None = None,
 ) -> Form:
-    """Return what to keep for a recipe at the network's input `size` (height, width).
+    """Return the form to keep for a recipe at the network's input `size` (height, width).
 
     `max_side`, by default 1.5 times the longer side of `size`, is for the recipes that cut windows out.
     """
@@ -251,7 +251,8 @@ class DiskCache:
         """Any number will do."""
 
     def _path(self, record: Record) -> Path | None:
-        """Return where the image of `record` is or would be; None if its source is not there."""
+        """Return the file that the image of `record` has in the cache or would have; None if its source is not
+        there."""
         try:
             source = record.image_path.stat()
         except OSError:

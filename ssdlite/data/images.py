@@ -84,7 +84,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def missing_images(paths: Iterable[Path]) -> list[Path]:
-    """Return those of `paths` that are not there, each folder being listed once (cheap on network drives)."""
+    """Return the `paths` that do not exist; each folder being listed once (cheap on network drives)."""
     listings: dict[Path, set[str]] = {}
     missing = []
     for path in paths:

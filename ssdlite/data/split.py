@@ -39,7 +39,8 @@ _LAST_NUMBER = re.compile(r"^(.*?)(\d+)(\D*)$", re.DOTALL)
 
 
 def split_off_validation(split: DataSplit, fraction: float) -> tuple[DataSplit, DataSplit] | None:
-    """Return what stays for training, and about `fraction` of the images for validation; None for a single group.
+    """Return the images that stay for training, and about `fraction` of the images for validation; None for a
+    single group.
 
     The share is exact to within one group, at least one group on each side. Where it is possible, every class that
     two or more groups have is on both sides.

@@ -113,7 +113,7 @@ def _run(
     seed: int | None,
     annotated_size: tuple[int, int] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return what a pipeline makes of an image and of rows (N, 6): a box as fractions of the image, label,
+    """Return the result of a pipeline on an image and rows (N, 6): a box as fractions of the image, label,
     ignore."""
     if seed is not None:
         pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))

@@ -162,7 +162,7 @@ def _class_figures(
 
 
 def _plain(value: Any) -> Any:
-    """Return the same in dictionaries, lists, numbers and text."""
+    """Return a value as dictionaries, lists, numbers and text."""
     if isinstance(value, Curve):
         value = value.thinned()
         names = ("scores", "precision", "recall", "right", "wrong", "num_objects")

@@ -205,7 +205,7 @@ def _classes(split: DataSplit, detections: Sequence[Detections], relative: bool)
 
 
 def _by_class(labels: Sequence[np.ndarray], num_classes: int, **columns: np.ndarray) -> Iterator[Rows]:
-    """Return the rows of `columns`, (N, ...) each, for the labels 1 to `num_classes`, one image after the other.
+    """Yield the rows of `columns`, (N, ...) each, for the labels 1 to `num_classes`, one image after the other.
 
     One class is in memory at a time: half a million dictionaries would be 300 MB.
     """
@@ -337,7 +337,7 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _reason(row: object) -> str | None:
-    """Return what is wrong with one entry of a result file, as the rest of a sentence."""
+    """Return the reason why an entry of a result file is refused, as the rest of a sentence."""
     if not isinstance(row, dict):
         return f"is {type(row).__name__} where an object was expected"
     missing = [key for key in ("image_id", "category_id", "bbox", "score") if key not in row]

@@ -72,7 +72,7 @@ class Curve:
         return np.append(0, self.right)[kept], np.append(0, self.wrong)[kept]
 
     def at(self, threshold: float) -> ThresholdPoint:
-        """Return what any threshold gives, also one between the scores."""
+        """Return the counts at any threshold, also between the scores."""
         right, wrong = (int(count[0]) for count in self.counts_at(np.array([threshold])))
         return ThresholdPoint(
             threshold,
@@ -130,7 +130,7 @@ def make_curve(scores: np.ndarray, outcomes: np.ndarray, num_objects: int) -> Cu
 
 
 def pool(curves: Iterable[Curve]) -> Curve:
-    """Return all classes together: every detection and every object counts alike."""
+    """Return one curve of all classes together, in which every detection and every object counts alike."""
     curves = list(curves)
     scores = np.unique(_joined((curve.scores for curve in curves), np.float64))[::-1]
     counts = [curve.counts_at(scores) for curve in curves]

@@ -146,7 +146,7 @@ def classify_errors(
     score_threshold: float = 0.0,
     iou_threshold: float = 0.5,
 ) -> tuple[DetectionError, ...]:
-    """Return what is wrong in one image with the detections that score at least `score_threshold`, best score
+    """Return the error types of the detections of one image that score at least `score_threshold`, best score
     first, and then its missed objects."""
     kept = found.scores >= score_threshold
     false = np.flatnonzero(kept & (matched.outcome == FALSE_POSITIVE))

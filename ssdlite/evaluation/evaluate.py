@@ -118,7 +118,7 @@ def _one_by_one(predictor: Predictor, batches: Iterable[Batch]) -> Iterator[tupl
 def _in_flight(
     predictor: StagedPredictor, batches: Iterable[Batch]
 ) -> Iterator[tuple[list[int], list[Detections]]]:
-    """Return the same, with the next batch started while the last one is unfinished."""
+    """Yield indices and detections of each batch, with the next one started while the last is unfinished."""
     started: tuple[list[int], Any] | None = None
     for batch in batches:
         last, started = started, (batch.indices, predictor.start(batch))

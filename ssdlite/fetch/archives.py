@@ -244,7 +244,7 @@ def _open_file(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
 
 
 def _target(archive_path: Path, target_dir: Path, name: str) -> Path:
-    """Return where a member goes. Raises FetchError if that is outside `target_dir`."""
+    """Return the path that a member is unpacked to. Raises FetchError if that is outside `target_dir`."""
     target = (target_dir / name).resolve()
     if not target.is_relative_to(target_dir.resolve()):
         raise FetchError(f"{archive_path}: '{name}' points outside {target_dir}; nothing was unpacked")

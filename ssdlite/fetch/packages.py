@@ -68,7 +68,7 @@ class Package:
 
     @property
     def command(self) -> str:
-        """Return what a person types to have the file in the working directory."""
+        """Command that fetches the file into the working directory."""
         return f"{_VERBS[self.client]} {self.requirement}"
 
 

@@ -190,12 +190,12 @@ def weights_dir() -> Path:
 
 
 def kept_path(name: str) -> Path:
-    """Return where the network `name` is kept, be it there or not."""
+    """Return the path at which the network `name` is kept, whether it is there or not."""
     return weights_dir() / f"{name}-{REVISION}.pt"
 
 
 def license_path(name: str) -> Path:
-    """Return where the licence of the network `name` is kept."""
+    """Return the path at which the licence of the network `name` is kept."""
     return weights_dir() / f"{name}-{REVISION}.LICENSE.txt"
 
 

@@ -143,7 +143,7 @@ def _require_published(graph: FrozenGraph) -> None:
 
 
 def _decoding(graph: FrozenGraph) -> dict[str, float]:
-    """Return all priors enter suppression there, and 100 boxes leave it."""
+    """Return the decoding options of a graph, in which all priors enter suppression and 100 boxes leave it."""
     scope = "MultiClassNonMaxSuppression/"
     overlaps = graph.matching(rf"{scope}non_max_suppression\w*/iou_threshold$")
     # Up to 2018 scores were filtered by a node of their own. An image without a threshold has −∞.

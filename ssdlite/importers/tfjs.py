@@ -291,7 +291,7 @@ def _open_archive(path: Path) -> tuple[str, bytes, Read]:
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Return all members in their order. Raises ReadError for one that does not lie behind the one before it.
+    """Yield all members in their order. Raises ReadError for one that does not lie behind the one before it.
 
     Python before August 2025 goes round for ever where a size is negative (CVE-2025-8194).
     """

@@ -109,7 +109,7 @@ def _stage(block: int) -> tuple[int, int]:
 
 
 def move_background(weights: Mapping[str, Tensor], num_classes: int, shift: int) -> dict[str, Tensor]:
-    """Return the same weights with the columns of every prior's classes rolled by `shift`.
+    """Return the weights with the columns of every prior's classes rolled by `shift`.
 
     mmdetection has the background behind the classes, we have it in front: 1 brings theirs to ours, -1 ours to
     theirs. The rows of the last convolutions are (priors of a cell)·(classes and background).

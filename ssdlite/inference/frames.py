@@ -16,12 +16,12 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """Return what a person calls it, such as its path."""
+        """Name of the source in messages, such as its path."""
         ...
 
     @property
     def stem(self) -> str:
-        """Return what files about it are called, without a suffix."""
+        """Name of files about the source, without a suffix."""
         ...
 
     @property
@@ -46,7 +46,7 @@ class Frame:
 
     @property
     def stem(self) -> str:
-        """Return what files about this picture are called, without a suffix."""
+        """Name of files about this picture, without a suffix."""
         return self.source.stem if self.number is None else f"{self.source.stem}-{self.number:06}"
 
 

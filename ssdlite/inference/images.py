@@ -26,7 +26,7 @@ class Thresholds:
 
     @property
     def lowest(self) -> float:
-        """Return what a predictor may leave out without asking for the class."""
+        """Score below which a predictor may leave out detections of any class."""
         return min((self.default, *self.by_class.values()))
 
     def for_classes(self, class_names: Sequence[str]) -> np.ndarray:
@@ -55,7 +55,7 @@ def parse_thresholds(texts: Sequence[str], default: float) -> Thresholds:
 
 
 def keep_above(detections: Detections, limits: np.ndarray) -> Detections:
-    """Return those that score above the limit of their class; `limits` (K,) for the labels 1..K."""
+    """Return the detections that score above the limit of their class; `limits` (K,) for the labels 1..K."""
     kept = detections.scores > limits[detections.labels - 1]
     return Detections(*(field[kept] for field in detections))
 

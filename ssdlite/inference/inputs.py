@@ -119,7 +119,7 @@ def _end_of_jpeg(data: _Ahead) -> int | None:
 
 
 def _end_of_scan(data: _Ahead, position: int) -> int | None:
-    """Return where the next marker that ends coded pixels stands."""
+    """Return the position of the next marker that ends coded pixels."""
     while (position := data.find(b"\xff", position)) >= 0:
         if not data.reaches(position + 2):
             return None
@@ -253,7 +253,7 @@ def _stem_of_address(address: str) -> str:
 
 
 def _with_own_stems(sources: Sequence[Source]) -> list[Source]:
-    """Return the same with distinct stems: those that are taken are numbered."""
+    """Return the sources with distinct stems: those that are taken are numbered."""
     taken: set[str] = set()
     distinct: list[Source] = []
     for source in sources:

@@ -90,7 +90,7 @@ class Pipeline:
             self._finding.shutdown(wait=False, cancel_futures=True)
 
     def _next_batch(self) -> _Found | None:
-        """Return what was found in the next batch; None after the last one, or when asked to stop."""
+        """Return the detections of the next batch; None after the last one, or when asked to stop."""
         waited_since = time.monotonic()
         while not self.stopped():
             try:

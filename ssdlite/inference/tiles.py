@@ -81,7 +81,7 @@ def merge_tiles(
 
 
 def _starts(length: int, tiling: Tiling) -> list[int]:
-    """Return where tiles begin along a side of `length` pixels."""
+    """Return the first pixels of the tiles along a side of `length` pixels."""
     if length <= tiling.side:
         return [0]
     stride = tiling.side * (1 - tiling.overlap)

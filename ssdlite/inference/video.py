@@ -40,7 +40,7 @@ class Video:
 
     @property
     def num_frames(self) -> int | None:
-        """Return how many frames a file says to give; None where it does not say, or would never end."""
+        """Number of frames that a file claims to have; None where it does not say, or would never end."""
         if self.patience is not None:
             return None
         with _Capture(self) as capture:
@@ -149,7 +149,7 @@ def _unchanged(image: np.ndarray) -> np.ndarray:
 
 
 def silent(name: str, patience: float) -> DataError:
-    """Return what to say of a live source that gives nothing any more."""
+    """Return the error of a live source that has fallen silent."""
     return DataError(
         f"{name}: no picture came for {patience:g} s; check the source, or wait longer with --timeout."
     )

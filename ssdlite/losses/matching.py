@@ -29,7 +29,7 @@ Assign: TypeAlias = Callable[Concatenate[HeadOutput, Tensor, Tensor, Tensor, Opt
 
 
 def in_chunks(times: int) -> Callable[[Assign[Options]], Assign[Options]]:
-    """Return the same assignment, without gradients, and on a CPU by blocks of images without the padding they
+    """Make an assigner run without gradients, and on a CPU by blocks of images without the padding they
     share.
 
     For functions that treat each image by itself and its padding as nothing, so that nothing depends on the blocks.
@@ -182,7 +182,7 @@ def build_assignment(
     object_BP: Tensor,
     positive_BP: Tensor,
 ) -> Assignment:
-    """Return what every assignment ends with: the labels and boxes of the chosen objects, and the ignored regions.
+    """Build the assignment of each prior: the labels and boxes of the chosen objects, and the ignored regions.
 
     Args:
         priors_xyxy: (P, 4), input pixels.

@@ -58,7 +58,7 @@ class PriorMatches(NamedTuple):
 
 @torch.no_grad()
 def count_matches(assign: Assigner, output: HeadOutput, batch: Batch) -> PriorMatches:
-    """Return what `assign` makes of the objects of `batch`, which `output` is the answer to."""
+    """Count the matches of `assign` between the objects of `batch` and the priors of `output`, its output."""
     if not batch.labels.shape[1]:
         return PriorMatches(np.zeros(0, np.int64), np.zeros(0, np.float32))
     targets = batch.boxes, batch.labels, batch.ignore

@@ -20,7 +20,7 @@ for them. An image has some 500 to 2,000; one with more has one of its own, as i
 
 
 def decode_output(output: DetectorOutput, input_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Return all priors, or the best pairs of corners, as boxes (B, P, 4) xyxy, input pixels, and scores (B, P, K).
+    """Decode all priors, or the best pairs of corners, as boxes (B, P, 4) xyxy, input pixels, and scores (B, P, K).
 
     There is no column for background. Boxes reach beyond the image, by `box_arrays.FRAME` at most: suppression
     comes first, clipping afterwards. In float32 whatever the network ran in. This much goes into every exported
@@ -87,7 +87,8 @@ class Decoder:
 def suppress_by_image(
     boxes: Tensor, scores: Tensor, images: Tensor, labels: Tensor, iou_threshold: float
 ) -> Tensor:
-    """Return which of N boxes no better one of their image and label suppresses: indices, by image, best first.
+    """Return the indices of the N boxes that no better one of their image and label suppresses, by image, best
+    first.
 
     Args:
         boxes: (N, 4) xyxy, image after image.

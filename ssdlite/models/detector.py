@@ -68,14 +68,14 @@ class SSDLiteHead(nn.Module):
         return self.join(*self.maps(features))
 
     def maps(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the same -> logits (B, priors of a cell · C, h, w) and deltas (B, priors of a cell · 4, h, w) a
-        level."""
+        """Maps (B, channels, h, w) of each level -> logits (B, priors of a cell · C, h, w) and deltas (B, priors
+        of a cell · 4, h, w) a level."""
         logits = [predict(level) for predict, level in zip(self.classification, features, strict=True)]
         deltas = [predict(level) for predict, level in zip(self.regression, features, strict=True)]
         return logits, deltas
 
     def join(self, logit_maps: Sequence[Tensor], delta_maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return what `maps` gives -> logits (B, P, C) and deltas (B, P, 4), in the order of the priors."""
+        """Outputs of `maps` -> logits (B, P, C) and deltas (B, P, 4), in the order of the priors."""
         return (
             torch.cat([_flatten(level, self.num_logits) for level in logit_maps], dim=1),
             torch.cat([_flatten(level, 4) for level in delta_maps], dim=1),
@@ -166,7 +166,7 @@ class Detector(Network):
         return self.join(*self.maps(images))
 
     def maps(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the same images -> the head's maps of each level as they are computed, see `SSDLiteHead.maps`."""
+        """(B, 3, H, W) pixels 0..255 RGB -> the head's maps of each level, see `SSDLiteHead.maps`."""
         assert images.shape[-2:] == self.input_size, f"{tuple(images.shape)} is not of size {self.input_size}"
         features = list(self.backbone(self.normalize(images)))
         for extra in self.extras:
@@ -174,7 +174,7 @@ class Detector(Network):
         return self.head.maps(features)
 
     def join(self, logit_maps: Sequence[Tensor], delta_maps: Sequence[Tensor]) -> HeadOutput:
-        """Return what `maps` gives as one row a prior, with the priors that the rows belong to."""
+        """Return the outputs of `maps` as one row per prior, with the priors."""
         logits, deltas = self.head.join(logit_maps, delta_maps)
         return HeadOutput(logits, deltas, self.priors, self.score_activation, self.level_sizes)
 

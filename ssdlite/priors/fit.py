@@ -27,8 +27,8 @@ def spread(split: DataSplit, most: int) -> DataSplit:
 
 
 def input_boxes(split: DataSplit, size: tuple[int, int]) -> list[np.ndarray]:
-    """Return what validation shows the network: for every image (N, 4) float32 xyxy, stretched to `size` (height,
-    width).
+    """Return the boxes that the network sees in validation: for every image (N, 4) float32 xyxy, stretched to
+    `size` (height, width).
 
     Those that are to be ignored are left out.
     """
@@ -42,7 +42,8 @@ def input_boxes(split: DataSplit, size: tuple[int, int]) -> list[np.ndarray]:
 def draw_boxes(
     split: DataSplit, size: tuple[int, int], augmentation: AugmentationName, *, seed: int = 0
 ) -> list[np.ndarray]:
-    """Return what training may show the network: as `input_boxes`, under one draw of the recipe for each image.
+    """Return boxes that the network may see in training: as `input_boxes`, under one draw of the recipe for each
+    image.
 
     Crops enlarge objects, cut them and leave some out; zooming out shrinks them. A millisecond an image.
     """
@@ -113,7 +114,7 @@ class PriorFit:
 
     @property
     def total(self) -> FitRow:
-        """Return all objects."""
+        """Fit of all objects."""
         return self._row("all", np.ones(len(self.best_iou), bool))
 
     @property
@@ -164,7 +165,7 @@ def measure_fit(
     iou_threshold: float = 0.5,
     max_images: int = MAX_IMAGES,
 ) -> PriorFit:
-    """Return which objects `priors` can reach, and which priors would learn them.
+    """Measure which objects `priors` can reach, and which priors would learn them.
 
     Crowds and what is to be ignored do not belong among `boxes`. Boxes as the network sees them in validation, that
     is stretched to its input, say what it will be asked for; random crops enlarge objects in training, so boxes as

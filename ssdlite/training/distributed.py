@@ -47,7 +47,7 @@ def local_processes() -> int:
 
 
 def launch_id() -> str:
-    """Return what torchrun calls itself, in all its restarts; "" without it."""
+    """Return the id of the torchrun launch, the same in all its restarts; "" without it."""
     return os.environ.get("TORCHELASTIC_RUN_ID", "")
 
 

@@ -132,7 +132,7 @@ def _picture(batch: Batch, class_names: Sequence[str]) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return the same with "nan" and "inf" as text, which JSON has no numbers for."""
+    """Return a value with "nan" and "inf" as text, which JSON has no numbers for."""
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list):

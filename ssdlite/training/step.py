@@ -172,13 +172,14 @@ class TrainStep:
         return left_out
 
     def _restore_statistics(self, nonfinite: Tensor) -> None:
-        """Return what the norms gathered in a step that is left out may be no numbers either."""
+        """Take back the statistics that the norms gathered in a step that is left out, which may not be finite."""
         if self.device.type == "cpu" and not nonfinite:
             return
         self._before.restore(nonfinite)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs of it, but for the average's weights, which every checkpoint ships."""
+        """Return the state that a resumed run needs, but for the average's weights, which every checkpoint
+        ships."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),

@@ -110,7 +110,7 @@ class _Header:
 
 
 def _read_header(data: bytes) -> _Header | None:
-    """Return None for what Pillow does not recognise."""
+    """Return the header of an image; None for a file that Pillow does not recognise."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             width, height = image.size

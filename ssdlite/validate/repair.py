@@ -378,7 +378,8 @@ def _write_as_coco(plan: Plan, directory: Path, name: str) -> CocoSource:
 
 
 def _as_split(plan: Plan) -> DataSplit:
-    """Return what is kept, with the classes in the order in which the annotations name them."""
+    """Return the images and objects that are kept, with the classes in the order in which the annotations name
+    them."""
     annotations = plan.annotations
     class_names = tuple(dict.fromkeys(plan.names))
     label_of = {name: label for label, name in enumerate(class_names, 1)}

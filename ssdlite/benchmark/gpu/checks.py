@@ -342,7 +342,7 @@ def _known_output(setting: Setting) -> tuple[HeadOutput, Tensor]:
 
 
 def _same_detections(findings: TaskResults, case: str, found: list[Detections], expected: list[Detections]) -> None:
-    """Return all but a few detections are in both."""
+    """Check that all but a few detections are in both lists."""
     lost = sum(_without_counterpart(*pair) for pair in zip(found, expected, strict=True))
     lost += sum(_without_counterpart(*pair) for pair in zip(expected, found, strict=True))
     total = sum(len(each.scores) for each in expected)

@@ -165,7 +165,7 @@ def _works(
 
 
 def _total(rows: list[Row]) -> Row:
-    """Return all of a step: each shape as often as it is in the network."""
+    """Return the sum over a step: each shape as often as it is in the network."""
     names = [name for name in rows[0] if name.endswith(" ms")]
     total: Row = {
         "channels": "all",

@@ -56,7 +56,8 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def _list_where(folder: Path, is_wanted: Callable[[os.DirEntry[str]], bool]) -> list[Path]:
-    """Return what can be data; only what is wanted becomes a Path, because a folder may hold 100,000 images."""
+    """Return the names that can be data; only those that are wanted become a Path, because a folder may hold
+    100,000 images."""
     try:
         with os.scandir(folder) as entries:
             names = sorted(entry.name for entry in entries if is_data(entry.name) and is_wanted(entry))

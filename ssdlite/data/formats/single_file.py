@@ -96,7 +96,7 @@ class SingleFileFormat(Format[S]):
         not of this format."""
 
     def choose(self, files: list[Path]) -> list[Path]:
-        """Return those of the files of one folder that are to be read."""
+        """Return the files of one folder that are to be read."""
         return files
 
     def by_split(self, source: S) -> dict[str | None, list[S]]:
